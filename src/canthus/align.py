@@ -1,0 +1,150 @@
+"""The main verb: photos in, landmarks, pose and mesh out, file by file.
+
+A file that cannot be read or written is reported and the next one is taken. A file's JSON is written last, so it
+stands for everything of that file: `resume` skips files that have it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from glob import glob, has_magic
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from canthus.draw import overlay
+from canthus.errors import CanthusError, ImageError
+from canthus.faces import Faces
+from canthus.images import read_image
+from canthus.inference import Predictor
+from canthus.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+CHUNK = 8  # photos in memory at a time; their faces share network batches
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for each photo, beside the JSON. mesh: a suffix of `outputs.write_mesh`, or None."""
+
+    overlay: bool = True
+    pts: bool = False
+    csv: bool = False
+    mesh: str | None = None
+
+
+@dataclass
+class Summary:
+    """What became of the files."""
+
+    files: int = 0
+    faces: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was work to do and none of it worked."""
+        return self.files == 0 and bool(self.failures)
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
+    """(photo, its name below the output folder) of files, folders (searched in depth) and glob patterns.
+
+    A photo named twice is taken once. Raises `ImageError` for an input that gives none.
+    """
+    found: dict[Path, Path] = {}
+    for given in map(str, inputs):
+        path = Path(given)
+        if path.is_dir():
+            photos = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            names = [p.relative_to(path) for p in photos]
+        elif not path.exists() and has_magic(given):
+            photos = sorted(Path(p) for p in glob(given, recursive=True) if Path(p).suffix.lower() in SUFFIXES)
+            names = [Path(p.name) for p in photos]
+        else:
+            photos, names = [path], [Path(path.name)]
+        if not photos:
+            raise ImageError(f"no photo in '{given}': files ending in {', '.join(sorted(SUFFIXES))} are wanted")
+        for photo, name in zip(photos, names):
+            found.setdefault(photo.resolve(), name)
+    return _apart(found)
+
+
+def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
+    """Photos that would share an output name keep their suffix in it, and a number if that is not enough."""
+    taken: set[Path] = set()
+    stems = [name.with_suffix("") for name in found.values()]
+    out = []
+    for (photo, name), stem in zip(found.items(), stems):
+        target = stem if stems.count(stem) == 1 else name.with_name(name.name.replace(".", "_"))
+        number = 1
+        while target in taken:
+            target, number = target.with_name(f"{stem.name}-{number}"), number + 1
+        taken.add(target)
+        out.append((photo, target))
+    return out
+
+
+def align(
+    photos: Sequence[tuple[Path, Path]],
+    out: Path,
+    aligner: Predictor,
+    outputs: Outputs = Outputs(),
+    resume: bool = False,
+    progress: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Align `photos` (as `find_images` gives them) and write the results below `out`; `progress` after each chunk."""
+    summary, start = Summary(), time.perf_counter()
+    waiting = [(p, out / name) for p, name in photos if not (resume and _json_path(out / name).exists())]
+    summary.skipped = len(photos) - len(waiting)
+    for i in range(0, len(waiting), CHUNK):
+        read: list[tuple[Path, Path, np.ndarray]] = []
+        for photo, target in waiting[i : i + CHUNK]:
+            try:
+                read.append((photo, target, read_image(photo)))
+            except CanthusError as error:
+                summary.failures.append((photo, str(error)))
+        for (photo, target, picture), faces in zip(read, aligner.predict_many([r[2] for r in read]) if read else []):
+            try:
+                _write(photo, target, picture, faces, outputs)
+                summary.files += 1
+                summary.faces += len(faces)
+            except CanthusError as error:
+                summary.failures.append((photo, str(error)))
+        summary.seconds = time.perf_counter() - start
+        progress(summary)
+    return summary
+
+
+def _json_path(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def _write(photo: Path, target: Path, picture: np.ndarray, faces: Faces, outputs: Outputs) -> None:
+    def path(ending: str) -> Path:
+        return target.with_name(target.name + ending)
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass  # the first write says what is wrong, in the same words as any other
+    mesh = faces.mesh()
+    if outputs.overlay:
+        buffer = BytesIO()
+        Image.fromarray(overlay(picture, faces)).save(buffer, "PNG", compress_level=1)
+        atomic_write(path(".overlay.png"), buffer.getvalue())
+    for k in range(len(faces)):
+        number = "" if len(faces) == 1 else f".{k}"
+        if outputs.pts:
+            write_pts(path(f"{number}.pts"), faces, k)
+        if outputs.mesh:
+            write_mesh(path(f"{number}.{outputs.mesh}"), mesh, k)
+    if outputs.csv:
+        write_csv(path(".csv"), [faces])
+    write_json(_json_path(target), faces, mesh=mesh, image=photo.name)

@@ -1,0 +1,129 @@
+"""`Aligner`: what every trainable method is. A network, its loss, its stages; predicting, saving and loading are given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from canthus.card import CARD_FILE, Card, sha256
+from canthus.data.sample import FaceBatch
+from canthus.errors import WeightsError
+from canthus.faces import Alignment
+from canthus.inference import Predictor
+from canthus.outputs import atomic_write
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    trains: names of the submodules that learn; empty for all. The others are frozen, batch statistics included.
+    terms: name of a loss term -> its weight; terms that are not named do not count.
+    share: part of the recipe's steps spent in this stage.
+    """
+
+    name: str
+    terms: dict[str, float]
+    trains: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class AlignerConfig:
+    """What every method's configuration has.
+
+    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box.
+    """
+
+    size: int = 112
+    crop_scale: float = 1.4
+
+
+class Aligner(nn.Module, Predictor):
+    """Base class of the methods. A method defines `Config`, `forward`, `loss` and, if it needs them, `stages`."""
+
+    Config: ClassVar[type[AlignerConfig]] = AlignerConfig
+
+    def __init__(self, config: AlignerConfig):
+        super().__init__()
+        self.config = config
+        self.card = Card(
+            name=type(self).__name__.lower(), version="untrained", method=type(self).__name__.lower(),
+            crop_size=config.size, crop_scale=config.crop_scale, licence="", commercial_use=False,
+            training_data="", recipe="", commit="",
+        )  # fmt: skip
+
+    def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
+        """Align crops (B,3,S,S) RGB 0..1; `start` (B,L,3) are crop pixels to start from, where a method uses them."""
+        raise NotImplementedError
+
+    def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
+        """Named loss terms, each (B,)."""
+        raise NotImplementedError
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stretches of training, in order."""
+        raise NotImplementedError
+
+    def run(self, crops: np.ndarray) -> Alignment:
+        """See `Predictor.run`."""
+        self.eval()
+        device = next(self.parameters()).device
+        with torch.inference_mode():
+            out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
+        fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
+        values = {f: getattr(out, f) for f in fields}
+        return Alignment(**{f: None if v is None else v.float().cpu().numpy() for f, v in values.items()})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config, weights and card into a folder; returns it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        method = type(self).__module__.rsplit(".", 1)[-1]
+        text = json.dumps({"method": method, "config": asdict(self.config)}, indent=2)
+        atomic_write(folder / CONFIG_FILE, text.encode())
+        temporary = folder / (WEIGHTS_FILE + ".part")
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, temporary)
+        temporary.replace(folder / WEIGHTS_FILE)
+        self.card.files[WEIGHTS_FILE] = sha256(folder / WEIGHTS_FILE)
+        atomic_write(folder / CARD_FILE, self.card.to_json().encode())
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path) -> Aligner:
+        """The aligner that was saved into a folder. Raises `WeightsError`."""
+        folder = Path(folder)
+        card = Card.read(folder)
+        weights = card.checked(folder, WEIGHTS_FILE)
+        try:
+            described = json.loads((folder / CONFIG_FILE).read_text())
+            aligner = build(described["method"], described["config"])
+            aligner.load_state_dict(load_file(weights))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(f"'{folder}' holds no aligner that this version can load: {error}") from error
+        aligner.card = card
+        return aligner.eval()
+
+
+def build(method: str, config: dict[str, Any]) -> Aligner:
+    """A new aligner of methods/<method>.py: the module's one `Aligner` subclass, given its config."""
+    try:
+        module = import_module(f"canthus.methods.{method}")
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"no method '{method}': a file methods/{method}.py is wanted") from error
+    cls = next(
+        c for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Aligner) and c.__module__ == module.__name__
+    )  # fmt: skip
+    return cls(cls.Config(**config))

@@ -1,0 +1,183 @@
+"""The command line: each verb reads its options, calls one function and says what came of it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import canthus
+from canthus.errors import CanthusError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="3D face landmarks, head pose and face shape.")
+console, errors = Console(), Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Weights = Annotated[str, typer.Option("--weights", help="Shipped weights by name (see `canthus models`), or a folder.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network.")]
+
+
+@contextmanager
+def _plain_errors():
+    """A user's mistake is one sentence and exit code 2, not a traceback."""
+    try:
+        yield
+    except CanthusError as error:
+        errors.print(f"canthus: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        needed = {"moderngl": "synth", "OpenEXR": "synth", "scipy": "formats"}.get(error.name or "", "train")
+        errors.print(f"canthus: this verb needs '{error.name}': pip install 'canthus[{needed}]'", style="red", markup=False)
+        raise typer.Exit(2) from error
+
+
+def _bar(what: str) -> Progress:
+    return Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=errors
+    )
+
+
+@app.command()
+def align(
+    inputs: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.", metavar="PHOTO|FOLDER|GLOB...")],
+    out: Out = Path("out"),
+    weights: Weights = "swift",
+    overlay: Annotated[bool, typer.Option(help="Draw points and pose over the photo (PNG).")] = True,
+    pts: Annotated[bool, typer.Option("--pts", help="Also write .pts (1-based, as menpo).")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
+    mesh: Annotated[Optional[str], typer.Option("--mesh", help="Also write the head mesh: obj, ply or glb.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose JSON is there.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Landmarks, pose and mesh of every face in photos, as JSON and overlay pictures."""
+    from canthus.align import Outputs, Summary, find_images
+    from canthus.align import align as run
+
+    if mesh not in (None, "obj", "ply", "glb"):
+        raise typer.BadParameter(f"'{mesh}' is none of obj, ply, glb", param_hint="--mesh")
+    with _plain_errors():
+        photos = find_images(inputs)
+        aligner = canthus.load(weights, threads=threads)
+        with _bar("align") as bar:
+            task = bar.add_task("", total=len(photos), note="")
+
+            def show(s: Summary) -> None:
+                bar.update(task, completed=s.files + s.skipped + len(s.failures), note=f"{s.faces} faces")
+
+            summary = run(photos, out, aligner, Outputs(overlay, pts, csv, mesh), resume, show)
+    for photo, reason in summary.failures:
+        errors.print(f"failed: {photo}: {reason}", style="yellow", markup=False, highlight=False)
+    rate = summary.faces / summary.seconds if summary.seconds else 0.0
+    skipped = f", {summary.skipped} skipped" if resume else ""
+    console.print(
+        f"{summary.files} files, {summary.faces} faces, {len(summary.failures)} failures{skipped}, {rate:.1f} faces/s "
+        f"in {summary.seconds:.1f} s\nresults in {out.resolve()}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models() -> None:
+    """Shipped weights and what they may be used for."""
+    from canthus.weights import DEFAULT, shipped
+
+    for name, card in shipped().items():
+        console.print(f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", highlight=False, soft_wrap=True)
+        console.print(f"    trained on {card.training_data}", highlight=False, soft_wrap=True)
+        for row in card.measured:
+            console.print("    " + ", ".join(f"{k} {v}" for k, v in row.items()), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="AFLW2000-3D: NAME.jpg and NAME.mat pairs.")],
+    weights: Weights = "swift",
+) -> None:
+    """NME by yaw on AFLW2000-3D: original labels, boxes from the true landmarks."""
+    with _plain_errors():
+        from canthus.evaluate import evaluate_aflw2000
+
+        with _bar("evaluate") as bar:
+            task = bar.add_task("", total=None, note="")
+            result = evaluate_aflw2000(
+                canthus.load(weights), folder, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    for name, value in result.row().items():
+        console.print(f"{name:>16}  {value:.3f}", highlight=False)
+
+
+@app.command()
+def synth(
+    assets: Annotated[Path, typer.Option("--assets", help="Folder of head assets (docs/data.md).")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures, rounded up to whole shards.")] = 256,
+    out: Out = Path("out/synth"),
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other people.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of the first shard.")] = False,
+) -> None:
+    """Render faces with exact 3D truth as shards for training."""
+    with _plain_errors():
+        from canthus.synth.shards import SHARD_SIZE, SynthRecipe, contact_sheet, render_shards, shard_path
+
+        with _bar("synth") as bar:
+            total = -(-count // SHARD_SIZE)
+            done = sum(shard_path(out, n).exists() for n in range(total))
+            task = bar.add_task("", total=total, completed=done, note="")
+            for _ in render_shards(out, assets, SynthRecipe(seed=seed), count, workers):
+                bar.advance(task)
+        if sheet:
+            contact_sheet(shard_path(out, 0), out / "sheet.png")
+    console.print(f"shards in {out.resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    out: Out = Path("runs/train"),
+    faces: Annotated[Optional[list[str]], typer.Option("--faces", help="Folders of shards, instead of the recipe's.")] = None,
+) -> None:
+    """Train a method from a recipe; run it again to go on after a stop."""
+    with _plain_errors():
+        from canthus.train import Recipe
+        from canthus.train import train as run
+
+        plan = Recipe.read(recipe, **({"faces": faces} if faces else {}))
+        with _bar("train") as bar:
+            task = bar.add_task("", total=plan.steps, note="")
+            for step in run(plan, out):
+                note = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k != "step")
+                bar.update(task, completed=step["step"], note=note)
+    console.print(f"weights in {(out / 'weights').resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="A folder that training wrote.")],
+    out: Out = Path("out/export"),
+    int8: Annotated[Optional[Path], typer.Option("--int8", help="Quantise to 8 bits, calibrated on this shard.")] = None,
+) -> None:
+    """Turn trained weights into a folder that `canthus.load` runs (ONNX)."""
+    with _plain_errors():
+        from canthus.export import export_onnx, quantise
+
+        export_onnx(weights, out)
+        if int8:
+            quantise(out, int8)
+    console.print(f"exported to {out.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(canthus.__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass

@@ -1,0 +1,94 @@
+"""Normalised coordinate codes: a colour for each vertex of a face, painted into an image and looked up.
+
+A vertex's code is its place on the mean face, scaled to [0, 1] along each axis, so it stays the same under
+any identity, expression and pose (Zhu et al., "Face alignment across large poses: a 3D solution", CVPR 2016).
+Nearest vertices are found among codes as in Wu et al., "Convolutional point-set representation", arXiv
+1803.06542.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from canthus.geometry import Array
+
+CHUNK = 2**24
+"""Distances held at once: 64 MiB in float32."""
+
+
+def encode_vertices(mean_shape: Array) -> Array:
+    """Codes (V, 3) of the vertices of a mean face (V, 3): each axis scaled to run from 0 to 1."""
+    xp: Any = array_namespace(mean_shape)
+    low, high = xp.min(mean_shape, axis=0), xp.max(mean_shape, axis=0)
+    return (mean_shape - low) / (high - low)
+
+
+def lookup_forward(images: Array, masks: Array, codes: Array, threshold: float = 0.01) -> tuple[Array, Array]:
+    """Where each vertex is seen, by the vertex nearest to each pixel.
+
+    Every pixel of the code images (B, 3, H, W) inside `masks` (B, H, W, bool) is given to the nearest of the
+    vertex `codes` (V, 3), if closer than `threshold`. Returns the mean pixel (B, V, 2) of each vertex, 0
+    where there is none, and whether there is one (B, V). A vertex between the pixels is missed;
+    `lookup_reverse` finds it.
+    """
+    xp: Any = array_namespace(images, codes)
+    ids = xp.arange(codes.shape[0], device=codes.device)
+    points, found = [], []
+    for pixels, places in map(_foreground, images, masks):
+        vertex = nearest_code(pixels, codes, threshold)
+        # Sum per vertex: sort the pixels by vertex, then take differences of the running sum.
+        order = xp.argsort(vertex)
+        vertex = xp.take(vertex, order, axis=0)
+        first, last = xp.searchsorted(vertex, ids, side="left"), xp.searchsorted(vertex, ids, side="right")
+        running = xp.cumulative_sum(xp.take(places, order, axis=0), axis=0, include_initial=True)
+        sums = xp.take(running, last, axis=0) - xp.take(running, first, axis=0)
+        points.append(xp.astype(sums, images.dtype) / xp.clip(last - first, min=1)[:, None])
+        found.append(last > first)
+    return xp.stack(points), xp.stack(found)
+
+
+def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float = 0.01) -> tuple[Array, Array]:
+    """Where each vertex is seen, by the pixel nearest to each vertex; takes what `lookup_forward` takes.
+
+    Returns the pixel (B, V, 2) whose code is nearest to that of each vertex, 0 where none is closer than
+    `threshold`, and whether there is one (B, V). One pixel may serve several vertices.
+    """
+    xp: Any = array_namespace(images, codes)
+    points, found = [], []
+    for pixels, places in map(_foreground, images, masks):
+        pixel = nearest_code(codes, pixels, threshold)
+        # A spare last place serves the vertices without a pixel, whose index is -1.
+        places = xp.concat([places, xp.zeros((1, 2), dtype=places.dtype, device=places.device)], axis=0)
+        points.append(xp.astype(xp.take(places, pixel % places.shape[0], axis=0), images.dtype))
+        found.append(pixel >= 0)
+    return xp.stack(points), xp.stack(found)
+
+
+def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:
+    """Index (Q,) of the nearest of `codes` (N, 3) to each query (Q, 3), -1 if not within `threshold`.
+
+    In float32 and outside autocast: bfloat16 steps by 0.004, the distance between neighbouring vertices.
+    """
+    xp: Any = array_namespace(queries, codes)
+    if codes.shape[0] == 0:
+        return xp.full((queries.shape[0],), -1, dtype=xp.int64, device=queries.device)
+    # Codes lie in [0, 1]: about their middle the expanded square loses the fewest digits.
+    centered = xp.matrix_transpose(codes - 0.5)
+    norms = xp.sum(centered**2, axis=0)
+    step = max(1, CHUNK // codes.shape[0])
+    index = [
+        xp.argmin(norms - 2 * ((queries[start : start + step] - 0.5) @ centered), axis=1)
+        for start in range(0, queries.shape[0], step)
+    ]
+    nearest = xp.concat(index) if index else xp.zeros((0,), dtype=xp.int64, device=queries.device)
+    distance2 = xp.sum((queries - xp.take(codes, nearest, axis=0)) ** 2, axis=1)
+    return xp.where(distance2 < threshold**2, nearest, xp.full_like(nearest, -1))
+
+
+def _foreground(image: Array, mask: Array) -> tuple[Array, Array]:
+    """Codes (P, 3) and places x, y (P, 2) of the pixels of an image (3, H, W) inside its mask (H, W)."""
+    xp: Any = array_namespace(image, mask)
+    y, x = xp.nonzero(mask)
+    return xp.matrix_transpose(image[:, y, x]), xp.stack([x, y], axis=-1)

@@ -1,0 +1,115 @@
+"""Square crops: the one place where coordinates change between the image and a crop.
+
+Pixels are counted from 0 and an integer is a pixel's centre, in the image and in the crop alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from canthus.errors import BoxError
+from canthus.geometry import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A batch of B squares of the image, each resampled to size x size pixels. NumPy or torch.
+
+    center: (B, 2) image pixels. side: (B,) image pixels. angle: (B,) radians from the image's x axis to the
+    crop's x axis, positive from x (right) to y (down). size: crop pixels, one number for the batch.
+
+    With R = size, S = side: u = R/S * rot(-angle) (x - center) + (R - 1)/2 and z_crop = R/S * z. The crop's
+    borders are at -0.5 and R - 0.5, so that flips (R - 1 - u) and strides ((u + 0.5)/s - 0.5) are unbiased.
+    """
+
+    center: Array
+    side: Array
+    angle: Array
+    size: int
+
+    @classmethod
+    def around_boxes(cls, boxes: Array, scale: float, size: int, angle: Array | float = 0.0) -> Crop:
+        """Crops centred on `boxes` (B, 4) = (x0, y0, x1, y1), with side = scale * max(width, height).
+
+        `angle` is one number or (B,), in radians. Boxes are taken as they are; `as_boxes` checks a user's.
+        """
+        xp: Any = array_namespace(boxes)
+        side = scale * xp.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        return cls((boxes[:, :2] + boxes[:, 2:]) / 2, side, xp.zeros_like(side) + angle, size)
+
+    @property
+    def zoom(self) -> Array:
+        """Crop pixels per image pixel, (B,)."""
+        return self.size / self.side
+
+    def crop_from_image(self, points: Array) -> Array:
+        """Points (B, L, 2 or 3) from image pixels to crop pixels."""
+        zoom = self.zoom[:, None, None]
+        moved = (points[..., :2] - self.center[:, None, :]) @ self._turn()
+        return _with_z(zoom * moved + (self.size - 1) / 2, zoom * points[..., 2:])
+
+    def image_from_crop(self, points: Array) -> Array:
+        """Points (B, L, 2 or 3) from crop pixels to image pixels, the exact inverse of `crop_from_image`."""
+        xp: Any = array_namespace(points)
+        zoom = self.zoom[:, None, None]
+        turned = (points[..., :2] - (self.size - 1) / 2) @ xp.matrix_transpose(self._turn())
+        return _with_z(turned / zoom + self.center[:, None, :], points[..., 2:] / zoom)
+
+    def affine_crop_from_image(self) -> Array:
+        """The matrices (B, 2, 3) that take (x, y, 1) in the image to the crop."""
+        xp: Any = array_namespace(self.side)
+        linear = self.zoom[:, None, None] * xp.matrix_transpose(self._turn())
+        shift = (self.size - 1) / 2 - linear @ self.center[:, :, None]
+        return xp.concat([linear, shift], axis=-1)
+
+    def affine_image_from_crop(self) -> Array:
+        """The matrices (B, 2, 3) that take (u, v, 1) in the crop to the image."""
+        xp: Any = array_namespace(self.side)
+        linear = self._turn() / self.zoom[:, None, None]
+        middle = xp.full_like(self.center, (self.size - 1) / 2)
+        return xp.concat([linear, self.center[:, :, None] - linear @ middle[:, :, None]], axis=-1)
+
+    def _turn(self) -> Array:
+        """rot(angle), (B, 2, 2): its columns are the crop's axes in the image. Points are rows, so `p @
+        rot(angle)` turns them by -angle."""
+        xp: Any = array_namespace(self.angle)
+        c, s = xp.cos(self.angle), xp.sin(self.angle)
+        return xp.stack([xp.stack([c, -s], axis=-1), xp.stack([s, c], axis=-1)], axis=-2)
+
+
+def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:
+    """Checked face boxes as float32 (B, 4) = (x0, y0, x1, y1) in pixels; one box may also come as (4,).
+
+    `image_size` is (width, height). Raises `BoxError` for anything but numbers, the wrong shape, NaN or
+    infinity, x1 <= x0 or y1 <= y0, and for a box that lies entirely outside the image.
+    """
+    wanted = "want numbers (4,) or (B, 4) = (x0, y0, x1, y1)"
+    try:
+        given = np.asarray(boxes)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise BoxError(f"got boxes that are not an array ({error}), {wanted}") from error
+    if given.dtype.kind not in "iuf":
+        raise BoxError(f"got boxes of type {given.dtype}, {wanted}")
+    if given.ndim not in (1, 2) or given.shape[-1] != 4:
+        raise BoxError(f"got boxes of shape {given.shape}, {wanted}")
+    with np.errstate(over="ignore"):
+        result = given.astype(np.float32).reshape(-1, 4)
+    width, height = image_size
+    for box in result:
+        x0, y0, x1, y1 = (float(value) for value in box)
+        text = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if not np.isfinite(box).all():
+            raise BoxError(f"got box {text}, want finite numbers")
+        if x1 <= x0 or y1 <= y0:
+            raise BoxError(f"got box {text}, want x0 < x1 and y0 < y1 in (x0, y0, x1, y1)")
+        if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
+            raise BoxError(f"got box {text}, want one that overlaps the {width} x {height} px image")
+    return result
+
+
+def _with_z(xy: Array, z: Array) -> Array:
+    return array_namespace(xy).concat([xy, z], axis=-1)

@@ -1,0 +1,137 @@
+"""Augmentation of whole batches on the device: one similarity moves image, points, visibility and rotation together;
+then light, colour, blur, noise and things in the way change the picture alone.
+
+Every draw comes from the generator that is passed in, so a batch is reproducible from its seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from canthus.crop import Crop
+from canthus.data.sample import FaceBatch
+from canthus.geometry.rotation import matrix_from_vector
+from canthus.landmarks import scheme
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much, as standard deviations unless said otherwise; probabilities are per face."""
+
+    turn: float = 17.0  # degrees in the image plane, cut at 3 times
+    zoom: float = 0.1  # of log crop side: what detectors' boxes vary by
+    shift: float = 0.055  # of the crop's centre, in box sides
+    mirror: float = 0.5  # probability
+    colour: float = 0.5  # probability of a colour cast
+    grey: float = 0.15  # probability
+    blur: float = 0.5  # probability of a lower resolution
+    noise: float = 0.3  # probability
+    cover: float = 0.45  # probability of something in the way
+
+
+def tight_boxes(xyz: Tensor) -> Tensor:
+    """Boxes (B,4) = (x0,y0,x1,y1) around points (B,L,2 or 3)."""
+    return torch.cat([xyz[..., :2].amin(1), xyz[..., :2].amax(1)], dim=1)
+
+
+def warp_batch(images: Tensor, crop: Crop) -> Tensor:
+    """Crops (B,C,S,S) of images (B,C,H,W); the fast twin of `geometry.sampling.warp`. Beyond the border the image
+    is mirrored."""
+    height, width = images.shape[-2:]
+    affine = crop.affine_image_from_crop()
+    axis = torch.arange(crop.size, dtype=affine.dtype, device=affine.device)
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack([u, v, torch.ones_like(u)], -1) @ affine[:, None].transpose(-1, -2)
+    grid = (2 * points + 1) / torch.tensor([width, height], device=affine.device) - 1
+    return functional.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+
+
+class Augmenter:
+    """Cuts random crops of stored faces."""
+
+    def __init__(self, options: Augmentation, size: int, crop_scale: float):
+        self.options, self.size, self.crop_scale = options, size, crop_scale
+        self.mirror = torch.tensor(scheme("ibug68").mirror)
+
+    def __call__(self, images: Tensor, xyz: Tensor, visible: Tensor, rotation: Tensor, rng: torch.Generator) -> FaceBatch:
+        """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3)."""
+        o, count = self.options, len(images)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(count, *shape, generator=rng)
+
+        boxes = tight_boxes(xyz)
+        angle = (normal() * o.turn).clamp(-3 * o.turn, 3 * o.turn) * math.pi / 180
+        crop = Crop.around_boxes(boxes, self.crop_scale, self.size, angle)
+        side = crop.side / self.crop_scale
+        crop = Crop(crop.center + normal(2) * o.shift * side[:, None], crop.side * (normal() * o.zoom).exp(), angle, self.size)
+        crops = warp_batch(images.float(), crop).div_(255)
+        xyz = crop.crop_from_image(xyz)
+        # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
+        rotation = matrix_from_vector(angle[:, None] * torch.tensor([0.0, 0.0, 1.0])) @ rotation
+        visible = visible.float()
+        flip = torch.rand(count, generator=rng) < o.mirror
+        crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
+        mirrored = xyz[:, self.mirror] * torch.tensor([-1.0, 1, 1]) + torch.tensor([self.size - 1.0, 0, 0])
+        xyz = torch.where(flip[:, None, None], mirrored, xyz)
+        visible = torch.where(flip[:, None], visible[:, self.mirror], visible)
+        reflect = torch.diag(torch.tensor([-1.0, 1, 1]))
+        rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
+        crops, covered = self._cover(crops, xyz, rng)
+        inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
+        return FaceBatch(self._develop(crops, rng), xyz, visible * ~covered * inside, rotation)
+
+    def _cover(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Put a rectangle or ellipse of another crop, or of one colour, over some faces."""
+        count, size = len(crops), self.size
+        u = torch.rand(count, 8, generator=rng)
+        on = u[:, 0] < self.options.cover
+        centre = u[:, 1:3] * size
+        half = (0.06 + 0.2 * u[:, 3:5]) * size
+        turn = u[:, 5] * math.pi
+        c, s = turn.cos(), turn.sin()
+        boxy = (u[:, 6] < 0.5)[:, None]
+
+        def inside(points: Tensor) -> Tensor:
+            d = points - centre[:, None]
+            a = ((d[..., 0] * c[:, None] + d[..., 1] * s[:, None]) / half[:, :1]).square()
+            b = ((d[..., 1] * c[:, None] - d[..., 0] * s[:, None]) / half[:, 1:]).square()
+            return torch.where(boxy, torch.maximum(a, b), a + b).lt(1) & on[:, None]
+
+        axis = torch.arange(size, dtype=crops.dtype)
+        v, w = torch.meshgrid(axis, axis, indexing="ij")
+        mask = inside(torch.stack([w, v], -1).reshape(1, -1, 2)).reshape(count, 1, size, size)
+        other = crops.roll(1, 0).flip(-2)
+        plain = torch.rand(count, 3, 1, 1, generator=rng).expand_as(crops)
+        cover = torch.where((u[:, 7] < 0.5)[:, None, None, None], other, plain)
+        return torch.where(mask, cover, crops), inside(xyz[..., :2])
+
+    def _develop(self, crops: Tensor, rng: torch.Generator) -> Tensor:
+        o, count = self.options, len(crops)
+
+        def chance(p: float) -> Tensor:
+            return (torch.rand(count, 1, 1, 1, generator=rng) < p).to(crops.dtype)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(count, *shape, generator=rng)
+
+        cast = (1 + chance(o.colour) * 0.15 * normal(3, 1, 1)) * (0.25 * normal(1, 1, 1)).exp()
+        crops = crops.mul_(cast).clamp_(1e-3, 1).pow_((0.25 * normal(1, 1, 1)).exp())
+        # contrast about the mean, and brightness, as one line
+        contrast = (0.2 * normal(1, 1, 1)).exp()
+        lift = (1 - contrast) * crops.mean((1, 2, 3), keepdim=True) + 0.08 * normal(1, 1, 1)
+        crops = crops.mul_(contrast).add_(lift)
+        grey = chance(o.grey)
+        crops = crops.lerp_(crops.mean(1, keepdim=True).expand_as(crops), grey)
+        if torch.rand((), generator=rng) < o.blur:  # half of the batch goes through one smaller size and back
+            small = int(self.size * (0.2 + 0.6 * torch.rand((), generator=rng)))
+            low = functional.interpolate(crops, size=(small, small), mode="bilinear", antialias=True)
+            low = functional.interpolate(low, size=crops.shape[-2:], mode="bilinear")
+            crops = crops.lerp_(low, chance(0.5))
+        loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng)
+        return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng)).clamp_(0, 1)

@@ -1,0 +1,105 @@
+"""Trained weights as ONNX: the graph takes uint8 pictures and gives the fields of `Alignment`, parity checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canthus.aligner import Aligner
+from canthus.card import CARD_FILE, Card, sha256
+from canthus.crop import Crop
+from canthus.errors import WeightsError
+from canthus.images import crop_image
+from canthus.outputs import atomic_write
+from canthus.runtime import OnnxAligner
+from canthus.session import MODEL_FILE
+
+OPSET = 18
+PARITY = 1e-3  # px; more between torch and ONNX is a fault
+OUTPUTS = ("xyz", "sigma", "visible", "rotation")
+
+
+class _Graph(nn.Module):
+    """uint8 pictures in, the outputs of the method out."""
+
+    def __init__(self, aligner: Aligner):
+        super().__init__()
+        self.aligner = aligner
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        out = self.aligner(crops.permute(0, 3, 1, 2).float() / 255)
+        return tuple(getattr(out, name) for name in OUTPUTS)
+
+
+def export_onnx(weights: str | Path, out: str | Path) -> float:
+    """Write the aligner of folder `weights` as an ONNX folder; returns the largest difference to torch, px.
+
+    Raises `WeightsError` if it is more than 1e-3.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    aligner = Aligner.load(weights)
+    size = aligner.config.size
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    path = out / MODEL_FILE
+    torch.onnx.export(
+        _Graph(aligner).eval(), (example,), str(path), input_names=["crops"], output_names=list(OUTPUTS),
+        dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=OPSET, dynamo=True, external_data=False,
+        verbose=False,
+    )  # fmt: skip
+    _write_card(out, aligner.card)
+    pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
+    ours, theirs = aligner.run(pictures), OnnxAligner(out).run(pictures)
+    worst = float(np.abs(ours.xyz - theirs.xyz).max())
+    if worst > PARITY:
+        raise WeightsError(f"the exported network differs from torch by {worst:.2g} px; at most {PARITY} px is wanted")
+    return worst
+
+
+def quantise(folder: str | Path, shard: str | Path) -> None:
+    """Turn the network of an ONNX folder into int8, weights per channel, ranges measured on faces of a shard.
+
+    The last layers, which turn features into coordinates, stay in float32.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    folder = Path(folder)
+    card = Card.read(folder)
+    pictures = face_crops(shard, card, 256)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(np.array_split(pictures, 16))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.rest, None)
+            return None if batch is None else {"crops": batch}
+
+    prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
+    quant_pre_process(str(folder / MODEL_FILE), str(prepared))
+    quantize_static(
+        str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv"],
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    prepared.unlink()
+    result.replace(folder / MODEL_FILE)
+    _write_card(folder, replace(card, name=f"{card.name}-int8"))
+
+
+def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
+    """The first `count` faces of a shard, cropped as the network of `card` wants them: (N,S,S,3) uint8."""
+    with np.load(shard, allow_pickle=False) as d:
+        images, xyz = d["image"][:count], d["xyz"][:count, :, :2].astype(np.float64)
+    crops = Crop.around_boxes(np.concatenate([xyz.min(1), xyz.max(1)], 1), card.crop_scale, card.crop_size)
+    one = [Crop(crops.center[k : k + 1], crops.side[k : k + 1], crops.angle[k : k + 1], crops.size) for k in range(len(xyz))]
+    return np.concatenate([crop_image(image, crop) for image, crop in zip(images, one)])
+
+
+def _write_card(folder: Path, card: Card) -> None:
+    card = replace(card, files={MODEL_FILE: sha256(folder / MODEL_FILE)})
+    atomic_write(folder / CARD_FILE, card.to_json().encode())

@@ -1,0 +1,90 @@
+"""From an image to `Faces`: the steps that every method shares, whatever runs its network.
+
+A `Predictor` knows its card and how to run a batch of crops; finding faces, cropping, batching and mapping back
+to the image are written here once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from canthus.card import Card
+from canthus.crop import Crop, as_boxes
+from canthus.detect import FaceDetector
+from canthus.errors import BoxError
+from canthus.faces import Alignment, Faces
+from canthus.images import as_rgb, crop_image, read_image
+
+Image = str | PathLike | np.ndarray
+
+BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its caches
+
+
+class Predictor(ABC):
+    """Answers `predict`; made by `canthus.load`, or by training."""
+
+    card: Card
+
+    @abstractmethod
+    def run(self, crops: np.ndarray) -> Alignment:
+        """Align crops (B,S,S,3) uint8 RGB; the answer holds NumPy arrays in crop pixels."""
+
+    @cached_property
+    def detector(self) -> FaceDetector:
+        """The face detector, made when it is first needed."""
+        return FaceDetector()
+
+    def predict(self, image: Image, boxes: Any = None) -> Faces:
+        """The faces in one image: a path, or an RGB array that `images.as_rgb` accepts.
+
+        `boxes` (B,4) or (4,) are tight boxes (x0,y0,x1,y1) around the landmarks, in pixels; with boxes the
+        detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
+        detection score; no face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
+        """
+        return self.predict_many([image], None if boxes is None else [boxes])[0]
+
+    def predict_many(self, images: Sequence[Image], boxes: Sequence[Any] | None = None) -> list[Faces]:
+        """`predict` for several images; the crops of all of them go through the network in batches."""
+        pictures = [as_rgb(i) if isinstance(i, np.ndarray) else read_image(i) for i in images]
+        if boxes is not None and len(boxes) != len(pictures):
+            raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
+        crops, cut, scores = [], [], []
+        for k, picture in enumerate(pictures):
+            size = picture.shape[1], picture.shape[0]
+            if boxes is None:
+                found, score = self.detector(picture)
+            else:
+                found = as_boxes(boxes[k], size)
+                score = np.full(len(found), np.nan, np.float32)
+            crop = Crop.around_boxes(found.astype(np.float64), self.card.crop_scale, self.card.crop_size)
+            crops.append(crop)
+            cut.append(crop_image(picture, crop))
+            scores.append(score)
+        aligned = self._run_batches(np.concatenate(cut))
+        ends = np.cumsum([len(c) for c in cut])
+        return [
+            _part(aligned, end - len(score), end).to_image(
+                crop, (picture.shape[1], picture.shape[0]), detection_scores=score, weights=self.card.title
+            )
+            for crop, end, score, picture in zip(crops, ends, scores, pictures)
+        ]
+
+    def _run_batches(self, crops: np.ndarray) -> Alignment:
+        if not len(crops):  # one run on nothing would still need every field of the method
+            return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
+        parts = [self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
+        fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
+        columns = {f: [getattr(p, f) for p in parts] for f in fields}
+        return Alignment(**{f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()})
+
+
+def _part(alignment: Alignment, start: int, end: int) -> Alignment:
+    fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
+    values = {f: getattr(alignment, f) for f in fields}
+    return Alignment(**{f: None if v is None else v[start:end] for f, v in values.items()})

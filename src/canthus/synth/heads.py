@@ -1,0 +1,161 @@
+"""Heads made of parts: the asset folder on one side, one posed-able, textured head on the other.
+
+The frame is that of the model: x to the subject's left, y up, z towards the viewer, right-handed, centimetres.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import sparse
+
+from canthus.errors import ModelError
+
+SKIN_PARTS = ("M_Face", "M_BackHead")
+MOUTH_PARTS = ("M_GumsTongue", "M_Teeth")
+EYE_PARTS = ("M_ScleraLeft", "M_ScleraRight")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One drawable surface: geometry plus how it looks. Colours multiply the texture, linear light."""
+
+    name: str
+    vertices: np.ndarray  # (V,3) cm
+    normals: np.ndarray  # (V,3)
+    uv: np.ndarray  # (V,2)
+    colour: np.ndarray  # (V,3)
+    triangles: np.ndarray  # (T,3)
+    texture: str | None = None  # key into HeadAssets.textures
+    gloss: float = 0.3
+    alpha: float = 1.0
+    cutout: float = 0.0  # texels with less alpha than this are not drawn; 0: opaque
+
+
+@dataclass(frozen=True)
+class Head:
+    """A sampled head: its surfaces, its landmarks and the coefficients that made it."""
+
+    pieces: tuple[Piece, ...]
+    landmarks: np.ndarray  # (68,3) cm
+    albedo: float  # mean linear reflectance of the face skin, 0..1
+    identity: np.ndarray  # (K,)
+    expression: np.ndarray  # (E,)
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class _Surface:
+    """A fixed selection of triangles with texture coordinates: the part of a mesh that never changes."""
+
+    def __init__(self, faces: np.ndarray, faces_uv: np.ndarray, uv: np.ndarray):
+        key = faces.astype(np.int64).ravel() * len(uv) + faces_uv.ravel()
+        unique, inverse = np.unique(key, return_inverse=True)
+        self.vertex = unique // len(uv)
+        tile = uv[unique % len(uv)]
+        self.uv = (tile - np.floor(tile.min(0))).astype(np.float32)
+        self.triangles = inverse.reshape(-1, 3).astype(np.int32)
+
+
+class NormalOperator:
+    """Area-weighted vertex normals of one fixed triangle list."""
+
+    def __init__(self, triangles: np.ndarray, count: int):
+        corner = triangles.ravel()
+        face = np.repeat(np.arange(len(triangles)), 3)
+        self.triangles = triangles
+        self.gather = sparse.csr_matrix((np.ones(len(corner), np.float32), (corner, face)), (count, len(triangles)))
+
+    def __call__(self, vertices: np.ndarray) -> np.ndarray:
+        """Unit normals (V,3) of vertices (V,3)."""
+        a, b, c = (vertices[self.triangles[:, k]] for k in range(3))
+        normal = self.gather @ np.cross(b - a, c - a)
+        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+
+
+class HeadAssets:
+    """The folder of parts: head model, skins, brows, hair and irises.
+
+    The layout is documented in docs/data.md. Everything is read once; the object is immutable afterwards.
+    """
+
+    def __init__(self, folder: str | Path):
+        root = Path(folder)
+        model_file = root / "ict" / "ict_facekit_light.npz"
+        if not model_file.is_file():
+            raise ModelError(
+                f"no head assets at '{root}': a folder with ict/ict_facekit_light.npz and landmarks68_bfm.json is wanted "
+                "(docs/data.md says where to get the parts)"
+            )
+        with np.load(model_file, allow_pickle=False) as d:
+            self.mean = d["mean"].astype(np.float32)
+            self.identity = (d["id_q"] * d["id_scale"][:, None, None].astype(np.float32)).reshape(len(d["id_q"]), -1)
+            self.expression = (d["exp_q"] * d["exp_scale"][:, None, None].astype(np.float32)).reshape(len(d["exp_q"]), -1)
+            self.expression_names = [str(n) for n in d["exp_names"]]
+            faces, faces_uv, uv = d["faces"].astype(np.int64), d["faces_uv"].astype(np.int64), d["uv"]
+            material = d["material"]
+            names = [str(n) for n in d["material_names"]]
+        landmarks = json.loads((root / "landmarks68_bfm.json").read_text())["ict"]
+        self.landmark_ids = np.asarray(landmarks["vertex_ids"])
+        self.landmark_weights = np.asarray(landmarks["weights"], np.float32)
+        of = {n: material == names.index(n) for n in names}
+        self.surfaces = {
+            n: _Surface(faces[of[n]], faces_uv[of[n]], uv)
+            for n in (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS, "M_EyeLashes")
+        }
+        self.skin_normals = NormalOperator(faces[of["M_Face"] | of["M_BackHead"]], len(self.mean))
+        self.all_normals = NormalOperator(faces, len(self.mean))
+        self.occlusion = np.load(root / "ict" / "ao_neutral.npy", allow_pickle=False).astype(np.float32)
+        self.skins = sorted(p.name[: -len("_M_Face.jpg")] for p in (root / "skins_ict_uv").glob("*_M_Face.jpg"))
+        self.textures: dict[str, Image.Image] = {}
+        for skin in self.skins:
+            for part in SKIN_PARTS:
+                path = root / "skins_ict_uv" / f"{skin}_{part}.jpg"
+                self.textures[f"{skin}/{part}"] = Image.open(path).convert("RGBA")
+        self.albedo = {s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** 2.2).mean()) for s in self.skins}
+        self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
+        with np.load(root / "hair" / "mh_to_ict_binding.npz", allow_pickle=False) as b:
+            self._binding = {k: b[k] for k in b.files}
+
+    def shape(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Vertices (V,3) in cm of identity (K,) in sigmas and expression (E,) in 0..1."""
+        offset = identity.astype(np.float32) @ self.identity + expression.astype(np.float32) @ self.expression
+        return self.mean + offset.reshape(-1, 3)
+
+    def landmarks(self, vertices: np.ndarray) -> np.ndarray:
+        """The 68 points (68,3) on vertices (V,3)."""
+        return (vertices[self.landmark_ids] * self.landmark_weights[..., None]).sum(1)
+
+    def wearable(self, kind: str, name: str, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A hair style or brow set fitted to vertices (V,3): vertices, normals, uv, triangles."""
+        part = self.wearables[kind][name]
+        base = self._makehuman_vertices(vertices)
+        span = base[part["scale_ref"][:, 0]] - base[part["scale_ref"][:, 1]]
+        scale = np.abs(np.diagonal(span)) / part["scale_div"]
+        fitted = (base[part["ref"]] * part["w"][..., None]).sum(1) + part["off"] * scale
+        fitted = fitted[part["vi"]].astype(np.float32)
+        return fitted, part["normal_operator"](fitted), part["uv"][part["ti"]], part["faces"]
+
+    def _makehuman_vertices(self, vertices: np.ndarray) -> np.ndarray:
+        """The MakeHuman base mesh carried along by the head: hair and brows hang on its vertices."""
+        b = self._binding
+        skin = (vertices[b["EF"]] * b["EB"][..., None]).sum(1) + b["EO"]
+        base = b["mh_mean"] + (skin - b["mh_mean"][b["mh_idx"]])[b["mh_near"]]
+        base[b["mh_idx"]] = skin
+        return base
+
+
+def _load_wearables(folder: Path, textures: dict[str, Image.Image]) -> dict[str, dict]:
+    out: dict[str, dict] = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as d:
+            if "faces" not in d.files:
+                continue
+            part = {k: d[k] for k in d.files}
+        part["normal_operator"] = NormalOperator(part["faces"].astype(np.int64), len(part["vi"]))
+        textures[path.stem] = Image.open(path.with_suffix(".webp")).convert("RGBA")
+        out[path.stem] = part
+    return out

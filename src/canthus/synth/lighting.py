@@ -1,0 +1,91 @@
+"""Light from environment maps: nine spherical-harmonic irradiance coefficients and one dominant light.
+
+Irradiance by spherical harmonics: Ramamoorthi & Hanrahan 2001, "An Efficient Representation for Irradiance
+Environment Maps", equation 10: convolution with the clamped cosine scales band l by A = pi, 2 pi/3, pi/4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+BAND_SCALE = np.array([np.pi] + [2 * np.pi / 3] * 3 + [np.pi / 4] * 5)
+BRIGHTEST = 3e4  # suns in the maps reach infinity in half floats
+
+
+def sh_basis(d: np.ndarray) -> np.ndarray:
+    """The nine real spherical harmonics of unit directions (N,3): (N,9)."""
+    x, y, z = d.T
+    return np.stack(
+        [
+            np.full_like(x, 0.282095),
+            0.488603 * y, 0.488603 * z, 0.488603 * x,
+            1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y),
+        ],
+        axis=1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Light:
+    """Light on a scene: irradiance / pi as SH (9,3), direction to the dominant light (3,), its radiance (3,)."""
+
+    ambient: np.ndarray
+    direction: np.ndarray
+    sun: np.ndarray
+    exposure: float
+    turn: float
+
+
+class Environment:
+    """One equirectangular map, (H,2H,3) linear radiance; +y up, the centre column faces -z."""
+
+    def __init__(self, radiance: np.ndarray):
+        self.radiance = np.minimum(np.nan_to_num(radiance.astype(np.float32)), BRIGHTEST)
+        h, w = self.radiance.shape[:2]
+        self.small = self.radiance[: h // 32 * 32, : w // 64 * 64].reshape(32, h // 32, 64, w // 64, 3).mean((1, 3))
+        theta = (np.arange(32) + 0.5) / 32 * np.pi
+        phi = (np.arange(64) + 0.5) / 64 * 2 * np.pi - np.pi
+        t, p = np.meshgrid(theta, phi, indexing="ij")
+        self.directions = np.stack([np.sin(t) * np.sin(p), np.cos(t), -np.sin(t) * np.cos(p)], -1).reshape(-1, 3)
+        self.weighted = (self.small * (np.sin(t) * (np.pi / 32) * (2 * np.pi / 64))[..., None]).reshape(-1, 3)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Environment:
+        """Read an OpenEXR file."""
+        import OpenEXR  # optional dependency of the synth extra
+
+        channels = OpenEXR.File(str(path)).channels()
+        if "RGB" in channels:
+            return cls(np.asarray(channels["RGB"].pixels, np.float32))
+        return cls(np.stack([np.asarray(channels[c].pixels, np.float32) for c in "RGB"], -1))
+
+    def light(self, turn: float, brightness: float) -> Light:
+        """Light when the map is turned by `turn` radians about y; a white wall facing it has `brightness`."""
+        c, s = np.cos(turn), np.sin(turn)
+        d = self.directions @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+        brightest = self.small.reshape(-1, 3).mean(1).argmax()
+        near = d @ d[brightest] > 0.97
+        sun = self.weighted[near].sum(0) / np.pi
+        rest = np.where(near[:, None], 0, self.weighted)
+        ambient = (sh_basis(d).T @ rest) * BAND_SCALE[:, None] / np.pi
+        mean = ambient[0].mean() * 0.282095 + 0.3 * sun.mean()
+        exposure = brightness / max(mean, 1e-5)
+        return Light(ambient * exposure, d[brightest], sun * exposure, exposure, turn)
+
+    def background(self, turn: float, size: int, field_of_view: float, exposure: float, tilt: float = 0.0) -> np.ndarray:
+        """What a camera sees behind the head: linear (size,size,3). Angles in radians."""
+        h, w = self.radiance.shape[:2]
+        y, x = np.mgrid[0:size, 0:size]
+        f = 0.5 * size / np.tan(field_of_view / 2)
+        d = np.stack([(x + 0.5 - size / 2) / f, -(y + 0.5 - size / 2) / f, np.full((size, size), -1.0)], -1)
+        ct, st = np.cos(tilt), np.sin(tilt)
+        d = d @ np.array([[1, 0, 0], [0, ct, st], [0, -st, ct]])
+        d /= np.linalg.norm(d, axis=-1, keepdims=True)
+        c, s = np.cos(turn), np.sin(turn)
+        d = d @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        u = ((np.arctan2(d[..., 0], -d[..., 2]) / (2 * np.pi) + 0.5) * w).astype(int) % w
+        v = (np.arccos(np.clip(d[..., 1], -1, 1)) / np.pi * h).astype(int).clip(0, h - 1)
+        return self.radiance[v, u] * exposure

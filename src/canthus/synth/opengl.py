@@ -1,0 +1,214 @@
+"""Bulk renderer on OpenGL without a window (moderngl + EGL); on a machine without a GPU it runs on llvmpipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import moderngl
+import numpy as np
+from PIL import Image
+
+from canthus.synth.heads import Piece
+from canthus.synth.lighting import Light
+
+SHADE_VERTEX = """#version 330
+uniform mat4 clip_from_head; uniform mat3 camera_from_head; uniform mat4 light_from_head;
+in vec3 position; in vec3 normal; in vec2 uv; in vec3 colour;
+out vec3 v_normal; out vec2 v_uv; out vec3 v_colour; out vec3 v_light;
+void main() {
+  gl_Position = clip_from_head * vec4(position, 1);
+  v_normal = camera_from_head * normal; v_uv = uv; v_colour = colour;
+  v_light = (light_from_head * vec4(position, 1)).xyz * 0.5 + 0.5;
+}"""
+
+# Wrapped diffuse with a redder wrap stands in for light under the skin; Blinn-Phong with Fresnel for its shine.
+SHADE_FRAGMENT = """#version 330
+uniform sampler2D image; uniform sampler2D shadow_map; uniform bool textured;
+uniform vec3 ambient[9]; uniform vec3 sun_direction; uniform vec3 sun;
+uniform float gloss; uniform float alpha; uniform float cutout; uniform float shadow;
+in vec3 v_normal; in vec2 v_uv; in vec3 v_colour; in vec3 v_light; out vec4 result;
+float lit() {
+  float sum = 0.0; vec2 texel = 1.5 / vec2(textureSize(shadow_map, 0));
+  for (int i = -1; i <= 1; i++) for (int j = -1; j <= 1; j++)
+    sum += texture(shadow_map, v_light.xy + vec2(i, j) * texel).r > v_light.z - 0.008 ? 1.0 : 0.0;
+  return mix(1.0, sum / 9.0, shadow);
+}
+void main() {
+  vec3 n = normalize(v_normal); if (!gl_FrontFacing) n = -n;
+  vec4 t = textured ? texture(image, v_uv) : vec4(1);
+  if (t.a < cutout) discard;
+  vec3 albedo = pow(t.rgb, vec3(2.2)) * v_colour;
+  vec3 irradiance = ambient[0] * 0.282095 + 0.488603 * (ambient[1] * n.y + ambient[2] * n.z + ambient[3] * n.x)
+    + 1.092548 * (ambient[4] * n.x * n.y + ambient[5] * n.y * n.z + ambient[7] * n.x * n.z)
+    + 0.315392 * ambient[6] * (3.0 * n.z * n.z - 1.0) + 0.546274 * ambient[8] * (n.x * n.x - n.y * n.y);
+  float facing = dot(n, sun_direction); vec3 soft = vec3(0.30, 0.12, 0.08);
+  vec3 wrapped = clamp((vec3(facing) + soft) / (1.0 + soft), 0.0, 1.0);
+  vec3 h = normalize(sun_direction + vec3(0, 0, 1));
+  float fresnel = 0.04 + 0.96 * pow(1.0 - max(h.z, 0.0), 5.0);
+  float s = lit();
+  vec3 colour = albedo * (max(irradiance, 0.0) + sun * wrapped * s)
+    + sun * s * gloss * fresnel * pow(max(dot(n, h), 0.0), 28.0) * 8.0 * max(facing, 0.0);
+  result = vec4(pow(max(colour, 0.0), vec3(1.0 / 2.2)), t.a * alpha);
+}"""
+
+DEPTH_VERTEX = """#version 330
+uniform mat4 clip_from_head; in vec3 position; in vec2 uv; out vec2 v_uv;
+void main() { gl_Position = clip_from_head * vec4(position, 1); v_uv = uv; }"""
+
+DEPTH_FRAGMENT = """#version 330
+uniform sampler2D image; uniform bool textured; uniform float cutout; in vec2 v_uv;
+void main() { if (textured && texture(image, v_uv).a < cutout) discard; }"""
+
+
+@dataclass(frozen=True)
+class PerspectiveCamera:
+    """A pinhole that looks at a point of the head.
+
+    A head point X lies at q = rotation (X - target) in camera axes (x right, y up, z to the camera) and at pixel
+    x = focal q_x / (distance - q_z) + centre_x, y = -focal q_y / (distance - q_z) + centre_y.
+    """
+
+    rotation: np.ndarray  # (3,3)
+    target: np.ndarray  # (3,) cm
+    distance: float  # cm from the camera to the target
+    focal: float  # px
+    centre: np.ndarray  # (2,) px
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels of head points (P,3): (P,3), the third is q_z in pixels of the target's plane, nearer = larger."""
+        q = (points - self.target) @ self.rotation.T
+        ratio = self.focal / (self.distance - q[:, 2])
+        scale = self.focal / self.distance
+        return np.column_stack([q[:, 0] * ratio + self.centre[0], -q[:, 1] * ratio + self.centre[1], q[:, 2] * scale])
+
+    def resized(self, factor: float) -> PerspectiveCamera:
+        """The same view in a picture `factor` times as large."""
+        return replace(self, focal=self.focal * factor, centre=(self.centre + 0.5) * factor - 0.5)
+
+    def clip_from_head(self, size: int) -> np.ndarray:
+        """The OpenGL matrix (4,4) for a square picture of `size` px."""
+        near, far = max(self.distance - 40, 2.0), self.distance + 60
+        a, b = 2 * self.focal / size, (far + near) / (far - near)
+        camera = np.eye(4)
+        camera[:3, :3], camera[:3, 3] = self.rotation, -self.rotation @ self.target
+        offset = (self.centre + 0.5) * 2 / size - 1
+        clip = np.array([
+            [a, 0, -offset[0], offset[0] * self.distance],
+            [0, a, offset[1], -offset[1] * self.distance],
+            [0, 0, -b, b * self.distance - 2 * far * near / (far - near)],
+            [0, 0, -1, self.distance],
+        ])  # fmt: skip
+        return clip @ camera
+
+    def depth_from_buffer(self, buffer: np.ndarray) -> np.ndarray:
+        """q_z in cm from OpenGL depth 0..1."""
+        near, far = max(self.distance - 40, 2.0), self.distance + 60
+        ndc = 2 * buffer.astype(np.float64) - 1
+        return self.distance - 2 * far * near / (far + near - ndc * (far - near))
+
+
+class OpenGLRenderer:
+    """Draws pieces into a square picture. Load a head once, then draw it under any number of cameras and lights.
+
+    Edges are not smoothed: draw larger than needed and reduce, which on llvmpipe costs half of multisampling.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.context = moderngl.create_context(standalone=True, backend="egl")
+        c = self.context
+        self.shade = c.program(vertex_shader=SHADE_VERTEX, fragment_shader=SHADE_FRAGMENT)
+        self.depth = c.program(vertex_shader=DEPTH_VERTEX, fragment_shader=DEPTH_FRAGMENT)
+        self.canvas = c.framebuffer(c.renderbuffer((size, size), 4), c.depth_renderbuffer((size, size)))
+        self.depth_maps = [c.depth_texture((size, size)) for _ in range(2)]  # from the light, from the camera
+        for m in self.depth_maps:
+            m.compare_func = ""
+            m.repeat_x = m.repeat_y = False
+        self.depth_targets = [c.framebuffer(depth_attachment=m) for m in self.depth_maps]
+        self.textures: dict[str, moderngl.Texture] = {}
+        self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
+
+    def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
+        """Upload a texture under a key; a key uploaded again is replaced."""
+        rgba = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGBA"))
+        if key in self.textures:
+            self.textures[key].release()
+        t = self.context.texture((rgba.shape[1], rgba.shape[0]), 4, np.ascontiguousarray(rgba[::-1]).tobytes())
+        t.build_mipmaps()
+        t.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        self.textures[key] = t
+
+    def load(self, pieces: Sequence[Piece]) -> None:
+        """Make these the pieces that the next draws show. Transparent ones are drawn last."""
+        for _, full, bare, buffers in self.loaded:
+            full.release()
+            bare.release()
+            for b in buffers:
+                b.release()
+        self.loaded = []
+        for p in sorted(pieces, key=lambda p: p.alpha < 1):
+            data = np.column_stack([p.vertices, p.normals, p.uv, p.colour]).astype("f4")
+            vertices, index = self.context.buffer(data.tobytes()), self.context.buffer(p.triangles.astype("i4").tobytes())
+            full = self.context.vertex_array(
+                self.shade, [(vertices, "3f 3f 2f 3f", "position", "normal", "uv", "colour")], index
+            )
+            bare = self.context.vertex_array(self.depth, [(vertices, "3f 12x 2f 12x", "position", "uv")], index)
+            self.loaded.append((p, full, bare, [vertices, index]))
+
+    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> tuple[np.ndarray, np.ndarray]:
+        """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm."""
+        c = self.context
+        head_light = camera.rotation.T @ light.direction
+        light_from_head = _light_matrix(head_light, camera.target)
+        self._draw_depth(0, light_from_head)
+        clip = camera.clip_from_head(self.size)
+        self._draw_depth(1, clip)
+        self.canvas.use()
+        self.canvas.clear(0, 0, 0, 0)
+        c.enable(moderngl.DEPTH_TEST | moderngl.BLEND)
+        c.blend_func = moderngl.SRC_ALPHA, moderngl.ONE_MINUS_SRC_ALPHA, moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
+        s = self.shade
+        s["clip_from_head"].write(clip.T.astype("f4").tobytes())
+        s["camera_from_head"].write(camera.rotation.T.astype("f4").tobytes())
+        s["light_from_head"].write(light_from_head.T.astype("f4").tobytes())
+        s["ambient"].write(light.ambient.astype("f4").tobytes())
+        s["sun_direction"].value = tuple(light.direction)
+        s["sun"].value = tuple(light.sun)
+        s["shadow"].value = shadow
+        s["image"].value, s["shadow_map"].value = 0, 1
+        self.depth_maps[0].use(1)
+        for piece, full, _, _ in self.loaded:
+            s["textured"].value = piece.texture is not None
+            if piece.texture is not None:
+                self.textures[piece.texture].use(0)
+            s["gloss"].value, s["alpha"].value, s["cutout"].value = piece.gloss, piece.alpha, piece.cutout
+            full.render()
+        picture = np.frombuffer(self.canvas.read(components=4), np.uint8).reshape(self.size, self.size, 4)[::-1]
+        depth = np.frombuffer(self.depth_maps[1].read(), np.float32).reshape(self.size, self.size)[::-1]
+        return picture, camera.depth_from_buffer(depth)
+
+    def _draw_depth(self, which: int, clip: np.ndarray) -> None:
+        self.depth_targets[which].use()
+        self.depth_targets[which].clear(depth=1.0)
+        self.context.enable(moderngl.DEPTH_TEST)
+        self.depth["clip_from_head"].write(clip.T.astype("f4").tobytes())
+        self.depth["image"].value = 0
+        for piece, _, bare, _ in self.loaded:
+            if piece.alpha < 0.6 or piece.name == "lash":
+                continue
+            self.depth["textured"].value = piece.texture is not None
+            if piece.texture is not None:
+                self.textures[piece.texture].use(0)
+            self.depth["cutout"].value = max(piece.cutout, 0.01)
+            bare.render()
+
+
+def _light_matrix(direction: np.ndarray, target: np.ndarray, reach: float = 17.0) -> np.ndarray:
+    """Orthographic view (4,4) of a ball of `reach` cm around target, seen from a direction in head axes."""
+    side = np.cross([0, 1.0, 0] if abs(direction[1]) < 0.9 else [1.0, 0, 0], direction)
+    side /= np.linalg.norm(side)
+    m = np.eye(4)
+    m[:3, :3] = np.stack([side, np.cross(direction, side), -direction]) / np.array([[reach], [reach], [2 * reach]])
+    m[:3, 3] = -m[:3, :3] @ (target + np.array([0, 0, -4.0]))
+    return m

@@ -1,0 +1,32 @@
+"""Shipped weights: one folder each, with a card. `canthus.load` finds them by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from canthus.card import CARD_FILE, Card
+from canthus.errors import WeightsError
+from canthus.session import MODEL_FILE
+
+ROOT = Path(__file__).parent
+DEFAULT = "swift"
+
+
+def shipped() -> dict[str, Card]:
+    """Name -> card of the aligners inside the package."""
+    folders = sorted(p.parent for p in ROOT.glob(f"*/{MODEL_FILE}") if (p.parent / CARD_FILE).is_file())
+    return {f.name: Card.read(f) for f in folders}
+
+
+def find(name: str | Path) -> Path:
+    """The folder of shipped weights by name, or a folder of one's own; raises `WeightsError` for neither."""
+    inside = ROOT / str(name)
+    if (inside / CARD_FILE).is_file():
+        return inside
+    if Path(name).is_dir():
+        return Path(name)
+    names = sorted(shipped())
+    near = get_close_matches(str(name), names, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise WeightsError(f"no weights '{name}': {hint}shipped are {', '.join(names)}; a folder with a card works too")
