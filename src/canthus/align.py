@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from io import BytesIO
+from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from canthus.inference import Predictor
 from canthus.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+OVERLAY = ".overlay.png"
 CHUNK = 8  # photos in memory at a time; their faces share network batches
 
 
@@ -56,16 +58,17 @@ class Summary:
 def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     """(photo, its name below the output folder) of files, folders (searched in depth) and glob patterns.
 
-    A photo named twice is taken once. Raises `ImageError` for an input that gives none.
+    A photo named twice is taken once; overlays of an earlier run are no photos.
+    Raises `ImageError` for an input that gives none.
     """
     found: dict[Path, Path] = {}
     for given in map(str, inputs):
         path = Path(given)
-        if path.is_dir():
-            photos = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if isdir(path):
+            photos = sorted(p for p in path.rglob("*") if _is_photo(p) and p.is_file())
             names = [p.relative_to(path) for p in photos]
-        elif not path.exists() and has_magic(given):
-            photos = sorted(Path(p) for p in glob(given, recursive=True) if Path(p).suffix.lower() in SUFFIXES)
+        elif not exists(path) and has_magic(given):
+            photos = sorted(p for p in map(Path, glob(given, recursive=True)) if _is_photo(p))
             names = [Path(p.name) for p in photos]
         else:
             photos, names = [path], [Path(path.name)]
@@ -74,6 +77,10 @@ def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
         for photo, name in zip(photos, names):
             found.setdefault(photo.resolve(), name)
     return _apart(found)
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY)
 
 
 def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
@@ -101,7 +108,7 @@ def align(
 ) -> Summary:
     """Align `photos` (as `find_images` gives them) and write the results below `out`; `progress` after each chunk."""
     summary, start = Summary(), time.perf_counter()
-    waiting = [(p, out / name) for p, name in photos if not (resume and _json_path(out / name).exists())]
+    waiting = [(p, out / name) for p, name in photos if not (resume and exists(_json_path(out / name)))]
     summary.skipped = len(photos) - len(waiting)
     for i in range(0, len(waiting), CHUNK):
         read: list[tuple[Path, Path, np.ndarray]] = []
@@ -138,7 +145,7 @@ def _write(photo: Path, target: Path, picture: np.ndarray, faces: Faces, outputs
     if outputs.overlay:
         buffer = BytesIO()
         Image.fromarray(overlay(picture, faces)).save(buffer, "PNG", compress_level=1)
-        atomic_write(path(".overlay.png"), buffer.getvalue())
+        atomic_write(path(OVERLAY), buffer.getvalue())
     for k in range(len(faces)):
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:

@@ -116,14 +116,19 @@ class Aligner(nn.Module, Predictor):
         return aligner.eval()
 
 
-def build(method: str, config: dict[str, Any]) -> Aligner:
-    """A new aligner of methods/<method>.py: the module's one `Aligner` subclass, given its config."""
+def method_class(method: str) -> type[Aligner]:
+    """The one `Aligner` subclass of methods/<method>.py. Raises `WeightsError`."""
     try:
         module = import_module(f"canthus.methods.{method}")
     except ModuleNotFoundError as error:
         raise WeightsError(f"no method '{method}': a file methods/{method}.py is wanted") from error
-    cls = next(
+    return next(
         c for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, Aligner) and c.__module__ == module.__name__
     )  # fmt: skip
+
+
+def build(method: str, config: dict[str, Any]) -> Aligner:
+    """A new aligner of methods/<method>.py, given its config. Raises `WeightsError`."""
+    cls = method_class(method)
     return cls(cls.Config(**config))

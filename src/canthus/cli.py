@@ -14,7 +14,9 @@ import canthus
 from canthus.errors import CanthusError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="3D face landmarks, head pose and face shape.")
-console, errors = Console(), Console(stderr=True)
+# names of files may hold what Rich takes for markup
+console = Console(markup=False, highlight=False)
+errors = Console(stderr=True, markup=False, highlight=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Weights = Annotated[str, typer.Option("--weights", help="Shipped weights by name (see `canthus models`), or a folder.")]
@@ -27,11 +29,11 @@ def _plain_errors():
     try:
         yield
     except CanthusError as error:
-        errors.print(f"canthus: {error}", style="red", markup=False, highlight=False)
+        errors.print(f"canthus: {error}", style="red")
         raise typer.Exit(2) from error
     except ModuleNotFoundError as error:
         needed = {"moderngl": "synth", "OpenEXR": "synth", "scipy": "formats"}.get(error.name or "", "train")
-        errors.print(f"canthus: this verb needs '{error.name}': pip install 'canthus[{needed}]'", style="red", markup=False)
+        errors.print(f"canthus: this verb needs '{error.name}': pip install 'canthus[{needed}]'", style="red")
         raise typer.Exit(2) from error
 
 
@@ -70,13 +72,13 @@ def align(
 
             summary = run(photos, out, aligner, Outputs(overlay, pts, csv, mesh), resume, show)
     for photo, reason in summary.failures:
-        errors.print(f"failed: {photo}: {reason}", style="yellow", markup=False, highlight=False)
+        errors.print(f"failed: {photo}: {reason}", style="yellow")
     rate = summary.faces / summary.seconds if summary.seconds else 0.0
     skipped = f", {summary.skipped} skipped" if resume else ""
     console.print(
         f"{summary.files} files, {summary.faces} faces, {len(summary.failures)} failures{skipped}, {rate:.1f} faces/s "
         f"in {summary.seconds:.1f} s\nresults in {out.resolve()}",
-        soft_wrap=True, highlight=False,
+        soft_wrap=True,
     )  # fmt: skip
     if summary.failed:
         raise typer.Exit(1)
@@ -88,10 +90,10 @@ def models() -> None:
     from canthus.weights import DEFAULT, shipped
 
     for name, card in shipped().items():
-        console.print(f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", highlight=False, soft_wrap=True)
-        console.print(f"    trained on {card.training_data}", highlight=False, soft_wrap=True)
+        console.print(f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", soft_wrap=True)
+        console.print(f"    trained on {card.training_data}", soft_wrap=True)
         for row in card.measured:
-            console.print("    " + ", ".join(f"{k} {v}" for k, v in row.items()), highlight=False, soft_wrap=True)
+            console.print("    " + ", ".join(f"{k} {v}" for k, v in row.items()), soft_wrap=True)
 
 
 @app.command()
@@ -109,7 +111,7 @@ def evaluate(
                 canthus.load(weights), folder, lambda done, total: bar.update(task, completed=done, total=total)
             )
     for name, value in result.row().items():
-        console.print(f"{name:>16}  {value:.3f}", highlight=False)
+        console.print(f"{name:>16}  {value:.3f}")
 
 
 @app.command()
@@ -133,7 +135,7 @@ def synth(
                 bar.advance(task)
         if sheet:
             contact_sheet(shard_path(out, 0), out / "sheet.png")
-    console.print(f"shards in {out.resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"shards in {out.resolve()}", soft_wrap=True)
 
 
 @app.command()
@@ -153,7 +155,7 @@ def train(
             for step in run(plan, out):
                 note = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k != "step")
                 bar.update(task, completed=step["step"], note=note)
-    console.print(f"weights in {(out / 'weights').resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"weights in {(out / 'weights').resolve()}", soft_wrap=True)
 
 
 @app.command()
@@ -169,12 +171,12 @@ def export(
         export_onnx(weights, out)
         if int8:
             quantise(out, int8)
-    console.print(f"exported to {out.resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"exported to {out.resolve()}", soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(canthus.__version__, highlight=False)
+        console.print(canthus.__version__)
         raise typer.Exit
 
 

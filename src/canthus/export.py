@@ -40,9 +40,9 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
 
     Raises `WeightsError` if it is more than 1e-3.
     """
+    aligner = Aligner.load(weights)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    aligner = Aligner.load(weights)
     size = aligner.config.size
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     path = out / MODEL_FILE

@@ -21,9 +21,9 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
     honest.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"got the directory {path}, want an image file")
     try:
+        if path.is_dir():
+            raise ImageError(f"got the directory {path}, want an image file")
         if path.stat().st_size == 0:
             raise ImageError(f"got the empty file {path}, want an image")
         with Image.open(path) as opened:

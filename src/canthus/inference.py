@@ -54,6 +54,8 @@ class Predictor(ABC):
         pictures = [as_rgb(i) if isinstance(i, np.ndarray) else read_image(i) for i in images]
         if boxes is not None and len(boxes) != len(pictures):
             raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
+        if not pictures:
+            return []
         crops, cut, scores = [], [], []
         for k, picture in enumerate(pictures):
             size = picture.shape[1], picture.shape[0]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import onnxruntime as ort
-
 from canthus.errors import WeightsError
+
+# From 1.29 on, ONNX Runtime reports to its maker and keeps an identifier in the home folder, unless this variable is
+# set when it is imported. What a user said is left alone, and so is the environment after the import.
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_unsaid = _TELEMETRY not in os.environ
+if _unsaid:
+    os.environ[_TELEMETRY] = "1"
+import onnxruntime as ort  # noqa: E402
+
+if _unsaid:
+    del os.environ[_TELEMETRY]
 
 MODEL_FILE = "model.onnx"
 

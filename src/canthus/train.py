@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from canthus.aligner import Aligner, Stage, build
+from canthus.aligner import Aligner, Stage, build, method_class
 from canthus.data.augment import Augmentation, Augmenter
 from canthus.data.datasets import StoredFaces
 from canthus.errors import RecipeError
@@ -49,8 +49,14 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.faces:
-            raise RecipeError("a recipe needs `faces`: one or more folders of rendered shards")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(f.default, int | float) and not isinstance(value, int | float):
+                raise RecipeError(f"`{f.name}` is {value!r}; a number is wanted (YAML takes 2e-3 for text, 2.0e-3 not)")
+        _refuse_unknown("`augment`", self.augment, Augmentation)
+        _refuse_unknown("`config`", self.config, method_class(self.method).Config)
+        if not self.faces or isinstance(self.faces, str):
+            raise RecipeError("a recipe needs `faces`: a list of one or more folders of rendered shards")
         for name in ("steps", "batch", "save_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` is {getattr(self, name)}; 1 or more is wanted")
@@ -65,12 +71,18 @@ class Recipe:
         if not isinstance(values, dict):
             raise RecipeError(f"the recipe '{path}' is not a mapping of keys to values")
         values |= overrides
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                near = get_close_matches(str(key), names, 1)
-                raise RecipeError(f"the recipe '{path}' has the unknown key '{key}'" + (f"; '{near[0]}'?" if near else ""))
-        return cls(**{**values, "faces": tuple(values.get("faces", ()))})
+        _refuse_unknown(f"the recipe '{path}'", values, cls)
+        faces = values.get("faces", ())
+        return cls(**{**values, "faces": faces if isinstance(faces, str) else tuple(faces)})
+
+
+def _refuse_unknown(where: str, values: dict[str, Any], options: type) -> None:
+    """Raise `RecipeError` for a key that is no field of the dataclass `options`, with the nearest that is."""
+    names = [f.name for f in fields(options)]
+    for key in values:
+        if key not in names:
+            near = get_close_matches(str(key), names, 1)
+            raise RecipeError(f"{where} has the unknown key '{key}'" + (f"; '{near[0]}'?" if near else ""))
 
 
 def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, float]]:
@@ -91,14 +103,17 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, float]]:
     run = _Run(aligner, recipe)
     if (out / CHECKPOINT).exists():
         run.restore(load_file(out / CHECKPOINT))
+    _cut_log(out / LOG, run.step)
     with open(out / LOG, "a", newline="") as log:
         writer = csv.writer(log)
         while run.step < recipe.steps:
             losses = run.advance(_batch(faces, augmenter, recipe, run.step, recipe.batch))
+            if run.step == 1:
+                writer.writerow(["step", *losses])
             writer.writerow([run.step, *(f"{v:.6g}" for v in losses.values())])
             if run.step % recipe.save_every == 0 or run.step == recipe.steps:
-                _save(out / CHECKPOINT, run.state())
                 log.flush()
+                _save(out / CHECKPOINT, run.state())
             yield {"step": run.step, **losses}
     aligner.load_state_dict(run.average)
     aligner.save(out / "weights")
@@ -112,6 +127,13 @@ def _batch(faces: StoredFaces, augmenter: Augmenter, recipe: Recipe, step: int, 
     index = np.resize(order, len(faces) + count)[place * recipe.batch :][:count]
     rng = torch.Generator().manual_seed((recipe.seed << 32) + step + 1)
     return augmenter(*faces.take(np.sort(index)), rng)
+
+
+def _cut_log(path: Path, steps: int) -> None:
+    """Keep the header and the lines of the first `steps` steps; what was logged after the checkpoint comes again."""
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        atomic_write(path, b"".join(lines[: steps + 1] if steps else []))
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -40,7 +40,10 @@ def read_300wlp(folder: str | Path) -> Iterator[FaceSample]:
         image = path.with_suffix(".jpg")
         if not image.is_file():
             raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
-        mat = loadmat(path)
+        try:
+            mat = loadmat(path)
+        except Exception as error:  # SciPy raises many unrelated classes for a damaged file
+            raise LandmarkError(f"'{path}' cannot be read: {error}") from error
         missing = [k for k in ("pt3d_68", "Pose_Para") if k not in mat]
         if missing:
             raise LandmarkError(f"'{path}' lacks {missing}; the layout of AFLW2000-3D is wanted")
@@ -49,4 +52,6 @@ def read_300wlp(folder: str | Path) -> Iterator[FaceSample]:
             raise LandmarkError(f"'{path}' has landmarks of shape {points.T.shape} or NaN; finite (3, 68) is wanted")
         points = points - [1, 1, points[:, 2].mean()]
         angles = np.asarray(mat["Pose_Para"], np.float64).ravel()[:3]
+        if len(angles) < 3 or not np.isfinite(angles).all():
+            raise LandmarkError(f"'{path}' has the pose {angles.tolist()}; finite pitch, yaw and roll are wanted")
         yield FaceSample(image, points, matrix_from_euler(angles, "aflw"))

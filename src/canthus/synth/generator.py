@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from canthus.geometry.rotation import matrix_from_euler
 from canthus.synth.heads import HeadAssets
 from canthus.synth.lighting import Environment
 from canthus.synth.opengl import OpenGLRenderer, PerspectiveCamera
 from canthus.synth.sampling import sample_head
 
 OVERSAMPLING = 1.5  # drawn this much larger, then reduced
+# The ICT head at rest looks 1.5 degrees further down than the house's head (docs/conventions.md): what rigidly lays
+# its inner landmarks on those of `MorphableModel.default()`. Every stored rotation is told from the house's head.
+ICT_FROM_HEAD = matrix_from_euler(np.array([np.deg2rad(1.512), 0.0, 0.0]), "aflw")
 VIEWS_PER_HEAD = 4  # a head is costly to build and cheap to look at again under another camera and light
 
 
@@ -90,7 +94,7 @@ class SynthGenerator:
             "image": _develop(rng, image),
             "xyz": (xyz - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
             "visible": self._visible(camera, points, depth),
-            "rotation": camera.rotation.astype(np.float32),
+            "rotation": (camera.rotation @ ICT_FROM_HEAD).astype(np.float32),
             "camera": np.array([*camera.target, camera.distance, camera.focal, *camera.centre], np.float32),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from os.path import isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 
 from canthus.card import CARD_FILE, Card
@@ -22,9 +23,9 @@ def shipped() -> dict[str, Card]:
 def find(name: str | Path) -> Path:
     """The folder of shipped weights by name, or a folder of one's own; raises `WeightsError` for neither."""
     inside = ROOT / str(name)
-    if (inside / CARD_FILE).is_file():
+    if isfile(inside / CARD_FILE):
         return inside
-    if Path(name).is_dir():
+    if isdir(name):
         return Path(name)
     names = sorted(shipped())
     near = get_close_matches(str(name), names, 1)

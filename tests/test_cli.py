@@ -1,0 +1,210 @@
+"""The command line: what each verb does, and that mistakes are sentences and exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from photos import PHOTO, aligner
+from typer.testing import CliRunner
+
+import canthus
+from canthus.cli import app
+from canthus.outputs import read_json
+
+VERBS = ("align", "models", "evaluate", "synth", "train", "export")
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """What the command line prints, its spaces and line breaks made one space; `code` is how it must exit."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    text = " ".join(result.output.split())
+    assert result.exit_code == code, text
+    assert result.exception is None or isinstance(result.exception, SystemExit)  # no traceback
+    return text
+
+
+# All verbs
+
+
+def test_version():
+    assert run("--version") == canthus.__version__
+
+
+def test_the_verbs():
+    command = typer.main.get_command(app)
+    assert sorted(command.commands) == sorted(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb):
+    text = run(verb, "--help")
+    assert verb in text and "--help" in text
+
+
+def test_no_verb_shows_help():
+    result = CliRunner().invoke(app, [])
+    assert all(verb in result.output for verb in VERBS)
+
+
+def test_an_unknown_verb_or_option():
+    run("aline", code=2)
+    run("align", PHOTO, "--colour", code=2)
+    run("align", code=2)  # no photo named
+
+
+def test_the_command_and_the_module_are_the_same():
+    (script,) = entry_points(group="console_scripts", name="canthus")
+    assert script.load() is app
+    out = subprocess.run([sys.executable, "-m", "canthus", "--version"], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == canthus.__version__
+
+
+# align
+
+
+def test_align_writes_json_overlay_and_mesh(tmp_path):
+    text = run("align", PHOTO, "--mesh", "obj", "--out", tmp_path, "--threads", 1)
+    assert {p.name for p in tmp_path.iterdir()} == {"astronaut.json", "astronaut.overlay.png", "astronaut.obj"}
+    np.testing.assert_allclose(read_json(tmp_path / "astronaut.json").xyz, aligner().predict(PHOTO).xyz, atol=2e-3)
+    assert "1 files, 1 faces, 0 failures" in text
+    assert f"results in {tmp_path.resolve()}" in text
+    vertices = re.findall(r"^v .*", (tmp_path / "astronaut.obj").read_text(), re.M)
+    assert len(vertices) >= len(canthus.MorphableModel.default().vertices()[0])
+
+
+def test_align_writes_what_is_asked_for(tmp_path):
+    out = tmp_path / "new" / "folder"
+    run("align", PHOTO, "--no-overlay", "--pts", "--csv", "--out", out)
+    assert {p.name for p in out.iterdir()} == {f"astronaut.{e}" for e in ("json", "pts", "csv")}
+
+
+def test_align_writes_to_out_if_nothing_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("align", PHOTO)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"astronaut.json", "astronaut.overlay.png"}
+
+
+def test_align_resumes(tmp_path):
+    run("align", PHOTO, "--out", tmp_path)
+    assert "0 files, 0 faces, 0 failures, 1 skipped" in run("align", PHOTO, "--out", tmp_path, "--resume")
+    assert "1 files, 1 faces, 0 failures, " in run("align", PHOTO, "--out", tmp_path)
+
+
+def test_a_failure_is_named_and_the_rest_done(tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    text = run("align", PHOTO, tmp_path / "bad.png", "--out", tmp_path / "out")
+    assert f"failed: {tmp_path / 'bad.png'}: got the file".replace(" ", "") in text.replace(" ", "")  # lines wrap
+    assert "1 files, 1 faces, 1 failures" in text
+
+
+def test_exit_1_only_if_nothing_worked(tmp_path):
+    text = run("align", tmp_path / "nothing.jpg", "--out", tmp_path / "out", code=1)
+    assert "failed: " in text and "0 files, 0 faces, 1 failures" in text
+    (tmp_path / "file").write_text("")
+    run("align", PHOTO, "--out", tmp_path / "file", code=1)
+
+
+def test_unknown_weights_are_one_sentence_and_exit_2(tmp_path):
+    text = run("align", PHOTO, "--weights", "swfit", "--out", tmp_path / "out", code=2)
+    assert text.startswith("canthus: no weights 'swfit': did you mean 'swift'?")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_one_sentence_and_exit_2(tmp_path):
+    assert run("align", tmp_path, code=2).startswith("canthus: no photo in")
+
+
+@pytest.mark.parametrize("kind", ["stl", "OBJ", ""])
+def test_other_meshes_are_refused(tmp_path, kind):
+    assert "none of obj, ply, glb" in run("align", PHOTO, "--mesh", kind, "--out", tmp_path / "out", code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_threads_are_refused():
+    run("align", PHOTO, "--threads", 0, code=2)
+
+
+@pytest.mark.parametrize("name", ["[red]", "a [b", "[x", "[/x]"])
+def test_brackets_in_names_are_plain_text(tmp_path, name):
+    # '[/x]' is a folder '[' and a file 'x]'; Rich would take these for its markup
+    out = tmp_path / name
+    assert f"results in {out.resolve()}" in run("align", PHOTO, "--no-overlay", "--out", out)
+    text = run("align", f"{out}.jpg", "--out", tmp_path / "other", code=2)  # it may be a pattern, of no file
+    assert f"{name}.jpg'".replace(" ", "") in text.replace(" ", "")
+    bad = tmp_path / f"{name}.png"
+    bad.parent.mkdir(exist_ok=True)
+    bad.write_text("no picture")
+    text = run("align", bad, "--out", tmp_path / "other", code=1)
+    assert f"{name}.png".replace(" ", "") in text.replace(" ", "")
+
+
+# The other verbs
+
+
+def test_models_says_what_weights_may_be_used_for():
+    text = run("models")
+    card = canthus.load().card
+    assert "swift (default)" in text and card.version in text
+    assert card.licence in text and " ".join(card.training_data.split()) in text
+
+
+def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
+    pytest.importorskip("scipy")
+    pytest.importorskip("torch")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert "canthus: no .mat" in run("evaluate", folder, code=2)
+
+
+def test_train_without_a_recipe_is_one_sentence_and_exit_2(tmp_path):
+    pytest.importorskip("torch")
+    for text in (None, "speed: 3\n", "- a list\n", "{"):
+        recipe = tmp_path / "recipe.yaml"
+        if text is not None:
+            recipe.write_text(text)
+        assert run("train", recipe, "--out", tmp_path / "run", code=2).startswith("canthus: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_of_no_training_is_one_sentence_and_exit_2(tmp_path):
+    pytest.importorskip("torch")
+    assert run("export", tmp_path, "--out", tmp_path / "out", code=2).startswith("canthus: no 'card.json'")
+    assert not Path(tmp_path / "out").exists()
+
+
+def test_synth_without_assets_is_one_sentence_and_exit_2(tmp_path):
+    pytest.importorskip("moderngl")
+    pytest.importorskip("OpenEXR")
+    pytest.importorskip("scipy")
+    assert "canthus: " in run("synth", "--assets", tmp_path / "none", "--out", tmp_path / "out", "--workers", 1, code=2)
+
+
+def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "canthus.export", None)
+    monkeypatch.delattr(canthus, "export", raising=False)
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "torch":
+                raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    for name in [n for n in sys.modules if n == "torch" or n == "canthus.export"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    text = run("export", tmp_path, code=2)
+    assert text == "canthus: this verb needs 'torch': pip install 'canthus[train]'"
+
+
+def test_what_align_writes_is_described_by_the_schema(tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    run("align", PHOTO, "--out", tmp_path)
+    schema = json.loads((Path(canthus.__file__).parent / "faces.schema.json").read_text())
+    jsonschema.validate(json.loads((tmp_path / "astronaut.json").read_text()), schema)
