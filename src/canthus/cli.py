@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ errors = Console(stderr=True, markup=False, highlight=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Weights = Annotated[str, typer.Option("--weights", help="Shipped weights by name (see `canthus models`), or a folder.")]
-Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="CPU threads of the network.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the network.")]
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def align(
     overlay: Annotated[bool, typer.Option(help="Draw points and pose over the photo (PNG).")] = True,
     pts: Annotated[bool, typer.Option("--pts", help="Also write .pts (1-based, as menpo).")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
-    mesh: Annotated[Optional[str], typer.Option("--mesh", help="Also write the head mesh: obj, ply or glb.")] = None,
+    mesh: Annotated[str | None, typer.Option("--mesh", help="Also write the head mesh: obj, ply or glb.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip photos whose JSON is there.")] = False,
     threads: Threads = None,
 ) -> None:
@@ -142,7 +142,7 @@ def synth(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     out: Out = Path("runs/train"),
-    faces: Annotated[Optional[list[str]], typer.Option("--faces", help="Folders of shards, instead of the recipe's.")] = None,
+    faces: Annotated[list[str] | None, typer.Option("--faces", help="Folders of shards, instead of the recipe's.")] = None,
 ) -> None:
     """Train a method from a recipe; run it again to go on after a stop."""
     with _plain_errors():
@@ -162,7 +162,7 @@ def train(
 def export(
     weights: Annotated[Path, typer.Argument(help="A folder that training wrote.")],
     out: Out = Path("out/export"),
-    int8: Annotated[Optional[Path], typer.Option("--int8", help="Quantise to 8 bits, calibrated on this shard.")] = None,
+    int8: Annotated[Path | None, typer.Option("--int8", help="Quantise to 8 bits, calibrated on this shard.")] = None,
 ) -> None:
     """Turn trained weights into a folder that `canthus.load` runs (ONNX)."""
     with _plain_errors():
