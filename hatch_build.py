@@ -41,4 +41,4 @@ class DetectorHook(BuildHookInterface):
         folder = Path(self.root, "src/canthus/weights/retinaface")
         if not (folder / "model.onnx").exists():
             write_detector(folder)
-        build_data["artifacts"] += ["src/canthus/weights/retinaface/model.onnx", "src/canthus/weights/retinaface/LICENSE"]
+        build_data["artifacts"] += [f"src/canthus/weights/retinaface/{name}" for name in ("model.onnx", "LICENSE")]

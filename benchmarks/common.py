@@ -28,7 +28,9 @@ def machine() -> dict[str, Any]:
 
 def write(what: str, results: Any) -> Path:
     """Write results/<version>/<what>.json with machine, commit and time; returns its path."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent
+    ).stdout.strip()
     path = RESULTS / canthus.__version__ / f"{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {

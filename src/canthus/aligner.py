@@ -1,4 +1,4 @@
-"""`Aligner`: what every trainable method is. A network, its loss, its stages; predicting, saving and loading are given."""
+"""`Aligner`: what every trainable method is: a network, its loss, its stages. Predicting, saving, loading are given."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ class Aligner(nn.Module, Predictor):
         """Named loss terms, each (B,)."""
         raise NotImplementedError
 
+    def prepare(self, xyz: Tensor) -> None:
+        """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
+
     def stages(self) -> tuple[Stage, ...]:
         """The stretches of training, in order."""
         raise NotImplementedError
@@ -83,8 +86,9 @@ class Aligner(nn.Module, Predictor):
         with torch.inference_mode():
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
         fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
-        values = {f: getattr(out, f) for f in fields}
-        return Alignment(**{f: None if v is None else v.float().cpu().numpy() for f, v in values.items()})
+        given = {f: getattr(out, f) for f in fields}
+        values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
+        return Alignment(**values)
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""

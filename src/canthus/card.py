@@ -1,4 +1,4 @@
-"""The card that every weights folder carries: what the weights are, may be used for, were trained on and measured at."""
+"""The card that every weights folder carries: what the weights are, may be used for, learnt from and measured at."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Card:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise WeightsError(f"no '{CARD_FILE}' in '{folder}': a folder with a card and its weights is wanted") from None
+            raise WeightsError(
+                f"no '{CARD_FILE}' in '{folder}': a folder with a card and its weights is wanted"
+            ) from None
         except (OSError, ValueError) as error:
             raise WeightsError(f"the card '{path}' cannot be read ({error}); JSON is wanted") from None
         names = {f.name for f in fields(cls)}

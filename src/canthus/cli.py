@@ -13,7 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import canthus
 from canthus.errors import CanthusError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="3D face landmarks, head pose and face shape.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="3D face landmarks, head pose and face shape.",
+)
 # names of files may hold what Rich takes for markup
 console = Console(markup=False, highlight=False)
 errors = Console(stderr=True, markup=False, highlight=False)
@@ -39,13 +44,20 @@ def _plain_errors():
 
 def _bar(what: str) -> Progress:
     return Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=errors
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=errors,
     )
 
 
 @app.command()
 def align(
-    inputs: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.", metavar="PHOTO|FOLDER|GLOB...")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Photos, folders or glob patterns.", metavar="PHOTO|FOLDER|GLOB...")
+    ],
     out: Out = Path("out"),
     weights: Weights = "swift",
     overlay: Annotated[bool, typer.Option(help="Draw points and pose over the photo (PNG).")] = True,
@@ -90,7 +102,9 @@ def models() -> None:
     from canthus.weights import DEFAULT, shipped
 
     for name, card in shipped().items():
-        console.print(f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", soft_wrap=True)
+        console.print(
+            f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", soft_wrap=True
+        )
         console.print(f"    trained on {card.training_data}", soft_wrap=True)
         for row in card.measured:
             console.print("    " + ", ".join(f"{k} {v}" for k, v in row.items()), soft_wrap=True)
@@ -142,7 +156,9 @@ def synth(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     out: Out = Path("runs/train"),
-    faces: Annotated[list[str] | None, typer.Option("--faces", help="Folders of shards, instead of the recipe's.")] = None,
+    faces: Annotated[
+        list[str] | None, typer.Option("--faces", help="Folders of shards, instead of the recipe's.")
+    ] = None,
 ) -> None:
     """Train a method from a recipe; run it again to go on after a stop."""
     with _plain_errors():

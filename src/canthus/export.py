@@ -83,8 +83,8 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
     prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
     quant_pre_process(str(folder / MODEL_FILE), str(prepared))
     quantize_static(
-        str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv"],
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        op_types_to_quantize=["Conv"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     prepared.unlink()
     result.replace(folder / MODEL_FILE)
@@ -96,7 +96,10 @@ def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
     with np.load(shard, allow_pickle=False) as d:
         images, xyz = d["image"][:count], d["xyz"][:count, :, :2].astype(np.float64)
     crops = Crop.around_boxes(np.concatenate([xyz.min(1), xyz.max(1)], 1), card.crop_scale, card.crop_size)
-    one = [Crop(crops.center[k : k + 1], crops.side[k : k + 1], crops.angle[k : k + 1], crops.size) for k in range(len(xyz))]
+    one = [
+        Crop(crops.center[k : k + 1], crops.side[k : k + 1], crops.angle[k : k + 1], crops.size)
+        for k in range(len(xyz))
+    ]
     return np.concatenate([crop_image(image, crop) for image, crop in zip(images, one)])
 
 

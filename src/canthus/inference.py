@@ -83,10 +83,12 @@ class Predictor(ABC):
         parts = [self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
         fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
         columns = {f: [getattr(p, f) for p in parts] for f in fields}
-        return Alignment(**{f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()})
+        values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
+        return Alignment(**values)
 
 
 def _part(alignment: Alignment, start: int, end: int) -> Alignment:
     fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
-    values = {f: getattr(alignment, f) for f in fields}
-    return Alignment(**{f: None if v is None else v[start:end] for f, v in values.items()})
+    whole = {f: getattr(alignment, f) for f in fields}
+    values: dict[str, Any] = {f: None if v is None else v[start:end] for f, v in whole.items()}
+    return Alignment(**values)

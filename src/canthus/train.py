@@ -97,9 +97,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, float]]:
     faces = StoredFaces(recipe.faces)
     aligner = build(recipe.method, recipe.config)
     augmenter = Augmenter(Augmentation(**recipe.augment), aligner.config.size, aligner.config.crop_scale)
-    if hasattr(aligner, "set_mean_shape"):
-        first = _batch(faces, augmenter, recipe, step=-1, count=2048)
-        aligner.set_mean_shape(first.xyz)
+    aligner.prepare(_batch(faces, augmenter, recipe, step=-1, count=2048).xyz)
     run = _Run(aligner, recipe)
     if (out / CHECKPOINT).exists():
         run.restore(load_file(out / CHECKPOINT))
@@ -146,7 +144,8 @@ class _Run:
     """Network, optimiser, averaged weights and step: all that a checkpoint holds."""
 
     def __init__(self, aligner: Aligner, recipe: Recipe):
-        self.aligner, self.recipe, self.step = aligner.to(memory_format=torch.channels_last), recipe, 0
+        self.aligner, self.recipe, self.step = aligner, recipe, 0
+        aligner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         plain = [p for p in aligner.parameters() if p.ndim < 2]
         weights = [p for p in aligner.parameters() if p.ndim >= 2]
         groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}]
@@ -186,7 +185,7 @@ class _Run:
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             alignment = self.aligner(crops)
         terms = {k: v.mean() for k, v in self.aligner.loss(alignment, batch).items()}
-        total = sum(weight * terms[name] for name, weight in stage.terms.items())
+        total = torch.stack([weight * terms[name] for name, weight in stage.terms.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.aligner.parameters(), self.recipe.clip)
@@ -212,6 +211,7 @@ class _Run:
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave."""
+
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 

@@ -58,7 +58,9 @@ class Augmenter:
         self.options, self.size, self.crop_scale = options, size, crop_scale
         self.mirror = torch.tensor(scheme("ibug68").mirror)
 
-    def __call__(self, images: Tensor, xyz: Tensor, visible: Tensor, rotation: Tensor, rng: torch.Generator) -> FaceBatch:
+    def __call__(
+        self, images: Tensor, xyz: Tensor, visible: Tensor, rotation: Tensor, rng: torch.Generator
+    ) -> FaceBatch:
         """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3)."""
         o, count = self.options, len(images)
 
@@ -69,7 +71,9 @@ class Augmenter:
         angle = (normal() * o.turn).clamp(-3 * o.turn, 3 * o.turn) * math.pi / 180
         crop = Crop.around_boxes(boxes, self.crop_scale, self.size, angle)
         side = crop.side / self.crop_scale
-        crop = Crop(crop.center + normal(2) * o.shift * side[:, None], crop.side * (normal() * o.zoom).exp(), angle, self.size)
+        crop = Crop(
+            crop.center + normal(2) * o.shift * side[:, None], crop.side * (normal() * o.zoom).exp(), angle, self.size
+        )
         crops = warp_batch(images.float(), crop).div_(255)
         xyz = crop.crop_from_image(xyz)
         # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle

@@ -37,4 +37,5 @@ class StoredFaces:
     def take(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
         image = torch.from_numpy(self.image[index]).permute(0, 3, 1, 2)
-        return image, *(torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
+        xyz, visible, rotation = (torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
+        return image, xyz, visible, rotation

@@ -71,18 +71,22 @@ class Swift(Aligner):
         cells = (config.size // 2 ** len(config.widths)) ** 2
         # Where things are comes from a thin map kept whole, what they look like from the mean of all channels.
         self.place = nn.Sequential(
-            convolution(channels, config.places, 1), nn.ReLU(), nn.Flatten(), nn.Linear(config.places * cells, config.features)
+            convolution(channels, config.places, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(config.places * cells, config.features),
         )
         self.look = nn.Linear(channels, config.features)
         self.out = nn.Linear(config.features, LANDMARKS * 5 + 6)
         nn.init.normal_(self.out.weight, std=1e-3)
+        self.mean_shape: Tensor
         self.register_buffer("mean_shape", torch.zeros(LANDMARKS, 3))  # in crop sides from the crop's centre
         with torch.no_grad():
             self.out.bias.zero_()
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
             self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
 
-    def set_mean_shape(self, xyz: Tensor) -> None:
+    def prepare(self, xyz: Tensor) -> None:
         """Take the mean of training shapes (N,68,3) in crop pixels as the shape that offsets start from."""
         size = self.config.size
         middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0])

@@ -7,10 +7,22 @@ import numpy as np
 from canthus.synth.heads import NormalOperator, Piece
 
 
-def _piece(name: str, vertices: np.ndarray, triangles: np.ndarray, colour: np.ndarray, gloss: float, alpha: float = 1.0) -> Piece:
+def _piece(
+    name: str, vertices: np.ndarray, triangles: np.ndarray, colour: np.ndarray, gloss: float, alpha: float = 1.0
+) -> Piece:
     v = np.asarray(vertices, np.float32)
     normals = NormalOperator(triangles.astype(np.int64), len(v))(v)
-    return Piece(name, v, normals, np.zeros((len(v), 2), np.float32), np.ones_like(v) * colour, triangles.astype(np.int32), None, gloss, alpha)
+    return Piece(
+        name,
+        v,
+        normals,
+        np.zeros((len(v), 2), np.float32),
+        np.ones_like(v) * colour,
+        triangles.astype(np.int32),
+        None,
+        gloss,
+        alpha,
+    )
 
 
 def _tube(path: np.ndarray, radius: float, closed: bool, sides: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -39,11 +51,19 @@ def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
     power = rng.uniform(2, 5)  # superellipse: from round to boxy
     drop = rng.uniform(-0.5, 0.2)
     t = np.linspace(0, 2 * np.pi, 36, endpoint=False)
-    outline = np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** (2 / power) * width, np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / power) * height], 1)
+    outline = np.stack(
+        [
+            np.sign(np.cos(t)) * np.abs(np.cos(t)) ** (2 / power) * width,
+            np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / power) * height,
+        ],
+        1,
+    )
     radius = rng.uniform(0.05, 0.22)
     colour = rng.uniform(0.0, 0.35, 3) if rng.random() < 0.8 else rng.uniform(0.2, 0.9, 3)
     dark = rng.random() < 1 / 3
-    lens_colour, lens_alpha = (rng.uniform(0.0, 0.12, 3), rng.uniform(0.75, 1.0)) if dark else (np.full(3, 0.9), rng.uniform(0.02, 0.15))
+    lens_colour, lens_alpha = (
+        (rng.uniform(0.0, 0.12, 3), rng.uniform(0.75, 1.0)) if dark else (np.full(3, 0.9), rng.uniform(0.02, 0.15))
+    )
     frame: list[tuple[np.ndarray, np.ndarray]] = []
     out: list[Piece] = []
     for eye, sign in zip(eyes, (-1, 1)):
@@ -53,7 +73,9 @@ def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
         frame.append(_tube(rim, radius, closed=True))
         fan = np.vstack([rim.mean(0), rim])
         k = np.arange(36)
-        out.append(_piece("lens", fan, np.stack([np.zeros(36, int), 1 + k, 1 + (k + 1) % 36], 1), lens_colour, 2.0, lens_alpha))
+        out.append(
+            _piece("lens", fan, np.stack([np.zeros(36, int), 1 + k, 1 + (k + 1) % 36], 1), lens_colour, 2.0, lens_alpha)
+        )
         hinge = centre + [sign * width, height * 0.4, -0.3]
         ear = points[0 if sign < 0 else 16] + [0, 1.2, -1.0]
         frame.append(_tube(np.linspace(hinge, [ear[0] + sign * 0.4, ear[1], ear[2]], 12), radius * 0.8, closed=False))
@@ -71,14 +93,20 @@ def cap(rng: np.random.Generator, skull: np.ndarray, points: np.ndarray) -> Piec
     edge = brow[1] + rng.uniform(1.0, 3.0)
     above = skull[skull[:, 1] > edge]
     centre = np.array([0.0, edge, (above[:, 2].max() + above[:, 2].min()) / 2])
-    reach = np.array([np.abs(above[:, 0]).max(), above[:, 1].max() - edge, (above[:, 2].max() - above[:, 2].min()) / 2]) * rng.uniform(1.12, 1.25)
+    reach = np.array(
+        [np.abs(above[:, 0]).max(), above[:, 1].max() - edge, (above[:, 2].max() - above[:, 2].min()) / 2]
+    ) * rng.uniform(1.12, 1.25)
     rows, columns = 10, 40
-    polar, turn = np.meshgrid(np.linspace(np.pi / 2 + 0.15, 0, rows), np.linspace(0, 2 * np.pi, columns, endpoint=False), indexing="ij")
+    polar, turn = np.meshgrid(
+        np.linspace(np.pi / 2 + 0.15, 0, rows), np.linspace(0, 2 * np.pi, columns, endpoint=False), indexing="ij"
+    )
     dome = centre + np.stack([np.sin(polar) * np.sin(turn), np.cos(polar), np.sin(polar) * np.cos(turn)], -1) * reach
     if rng.random() < 0.5:  # a brim grows out of the front of the lowest two rows
         forward = np.clip(np.cos(turn[0]), 0, 1)[:, None] ** 0.5
         dome[0] += forward * np.array([0, -0.8, rng.uniform(4, 8)])
     i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     a, b = i * columns + j, i * columns + (j + 1) % columns
-    triangles = np.concatenate([np.stack(t, -1).reshape(-1, 3) for t in ((a, b, a + columns), (b, b + columns, a + columns))])
+    triangles = np.concatenate(
+        [np.stack(t, -1).reshape(-1, 3) for t in ((a, b, a + columns), (b, b + columns, a + columns))]
+    )
     return _piece("cap", dome.reshape(-1, 3), triangles, rng.uniform(0.02, 0.9, 3), 0.05)

@@ -60,7 +60,9 @@ class SynthGenerator:
         for key, image in textures.items():
             self.renderer.texture(key, image)
         self.renderer.load(head.pieces)
-        views = [self._view(rng, head.landmarks, 0.28 / head.albedo**0.7) for _ in range(VIEWS_PER_HEAD)]  # a camera half follows the skin
+        views = [
+            self._view(rng, head.landmarks, 0.28 / head.albedo**0.7) for _ in range(VIEWS_PER_HEAD)
+        ]  # a camera half follows the skin
         out = {k: np.stack([v[k] for v in views]) for k in views[0]}
         out["identity"] = np.repeat(head.identity[None], VIEWS_PER_HEAD, 0)
         out["expression"] = np.repeat(head.expression[None], VIEWS_PER_HEAD, 0)
@@ -71,7 +73,13 @@ class SynthGenerator:
         yaw = rng.normal(0, 22) if rng.random() < r.frontal_share else rng.uniform(-r.yaw, r.yaw)
         pitch = np.clip(rng.normal(0, r.pitch), -45, 45)
         roll = np.clip(rng.normal(0, r.roll), -60, 60)
-        unit = PerspectiveCamera(_rotation(yaw, pitch, roll), points.mean(0), float(np.exp(rng.uniform(np.log(35), np.log(300)))), 1.0, np.zeros(2))
+        unit = PerspectiveCamera(
+            _rotation(yaw, pitch, roll),
+            points.mean(0),
+            float(np.exp(rng.uniform(np.log(35), np.log(300)))),
+            1.0,
+            np.zeros(2),
+        )
         xy = unit.project(points)[:, :2]
         low, high = xy.min(0), xy.max(0)
         focal = r.size * r.face * rng.uniform(0.92, 1.05) / (high - low).max()
@@ -82,9 +90,7 @@ class SynthGenerator:
         camera = self._camera(rng, points)
         environment = self.environments[rng.integers(len(self.environments))]
         light = environment.light(rng.uniform(0, 2 * np.pi), brightness * np.exp(rng.normal(0, 0.4)))
-        picture, depth = self.renderer.draw(
-            camera.resized(OVERSAMPLING), light, shadow=rng.uniform(0.3, 1.0)
-        )
+        picture, depth = self.renderer.draw(camera.resized(OVERSAMPLING), light, shadow=rng.uniform(0.3, 1.0))
         picture = _reduce(picture, self.recipe.size)
         xyz = camera.project(points)
         backdrop = self._backdrop(rng, environment, light.turn, light.exposure)
@@ -103,13 +109,21 @@ class SynthGenerator:
         if kind < 0.65:
             other = environment if rng.random() < 0.6 else self.environments[rng.integers(len(self.environments))]
             exposure = exposure if other is environment else 0.5 / max(float(other.small.mean()), 1e-4)
-            linear = other.background(turn, size, np.radians(rng.uniform(20, 75)), exposure * rng.uniform(0.5, 1.3), np.radians(rng.normal(0, 10)))
+            linear = other.background(
+                turn,
+                size,
+                np.radians(rng.uniform(20, 75)),
+                exposure * rng.uniform(0.5, 1.3),
+                np.radians(rng.normal(0, 10)),
+            )
             image = np.clip(linear, 0, 1) ** (1 / 2.2) * 255
         elif kind < 0.85:  # smooth clutter: coloured noise at a few scales
             image = np.zeros((size, size, 3))
             for cells in (2, 5, 12, 30):
                 grey = rng.random((cells, cells, 1))
-                noise = Image.fromarray(((grey + rng.uniform(0, 0.5) * (rng.random((cells, cells, 3)) - grey)) * 255).astype(np.uint8))
+                noise = Image.fromarray(
+                    ((grey + rng.uniform(0, 0.5) * (rng.random((cells, cells, 3)) - grey)) * 255).astype(np.uint8)
+                )
                 image += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) * rng.random()
             image *= 255 / max(image.max(), 1)
         else:

@@ -87,13 +87,15 @@ class HeadAssets:
         model_file = root / "ict" / "ict_facekit_light.npz"
         if not model_file.is_file():
             raise ModelError(
-                f"no head assets at '{root}': a folder with ict/ict_facekit_light.npz and landmarks68_bfm.json is wanted "
+                f"no head assets at '{root}': one with ict/ict_facekit_light.npz and landmarks68_bfm.json is wanted "
                 "(docs/data.md says where to get the parts)"
             )
         with np.load(model_file, allow_pickle=False) as d:
             self.mean = d["mean"].astype(np.float32)
             self.identity = (d["id_q"] * d["id_scale"][:, None, None].astype(np.float32)).reshape(len(d["id_q"]), -1)
-            self.expression = (d["exp_q"] * d["exp_scale"][:, None, None].astype(np.float32)).reshape(len(d["exp_q"]), -1)
+            self.expression = (d["exp_q"] * d["exp_scale"][:, None, None].astype(np.float32)).reshape(
+                len(d["exp_q"]), -1
+            )
             self.expression_names = [str(n) for n in d["exp_names"]]
             faces, faces_uv, uv = d["faces"].astype(np.int64), d["faces_uv"].astype(np.int64), d["uv"]
             material = d["material"]
@@ -115,7 +117,9 @@ class HeadAssets:
             for part in SKIN_PARTS:
                 path = root / "skins_ict_uv" / f"{skin}_{part}.jpg"
                 self.textures[f"{skin}/{part}"] = Image.open(path).convert("RGBA")
-        self.albedo = {s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** 2.2).mean()) for s in self.skins}
+        self.albedo = {
+            s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** 2.2).mean()) for s in self.skins
+        }
         self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
         with np.load(root / "hair" / "mh_to_ict_binding.npz", allow_pickle=False) as b:
             self._binding = {k: b[k] for k in b.files}
@@ -129,7 +133,9 @@ class HeadAssets:
         """The 68 points (68,3) on vertices (V,3)."""
         return (vertices[self.landmark_ids] * self.landmark_weights[..., None]).sum(1)
 
-    def wearable(self, kind: str, name: str, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def wearable(
+        self, kind: str, name: str, vertices: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """A hair style or brow set fitted to vertices (V,3): vertices, normals, uv, triangles."""
         part = self.wearables[kind][name]
         base = self._makehuman_vertices(vertices)

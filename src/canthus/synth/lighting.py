@@ -22,7 +22,8 @@ def sh_basis(d: np.ndarray) -> np.ndarray:
         [
             np.full_like(x, 0.282095),
             0.488603 * y, 0.488603 * z, 0.488603 * x,
-            1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y),
+            1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z * z - 1),
+            1.092548 * x * z, 0.546274 * (x * x - y * y),
         ],
         axis=1,
     )  # fmt: skip
@@ -75,7 +76,9 @@ class Environment:
         exposure = brightness / max(mean, 1e-5)
         return Light(ambient * exposure, d[brightest], sun * exposure, exposure, turn)
 
-    def background(self, turn: float, size: int, field_of_view: float, exposure: float, tilt: float = 0.0) -> np.ndarray:
+    def background(
+        self, turn: float, size: int, field_of_view: float, exposure: float, tilt: float = 0.0
+    ) -> np.ndarray:
         """What a camera sees behind the head: linear (size,size,3). Angles in radians."""
         h, w = self.radiance.shape[:2]
         y, x = np.mgrid[0:size, 0:size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import moderngl
 import numpy as np
@@ -116,10 +117,10 @@ class OpenGLRenderer:
 
     def __init__(self, size: int):
         self.size = size
-        self.context = moderngl.create_context(standalone=True, backend="egl")
+        self.context: Any = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
         c = self.context
-        self.shade = c.program(vertex_shader=SHADE_VERTEX, fragment_shader=SHADE_FRAGMENT)
-        self.depth = c.program(vertex_shader=DEPTH_VERTEX, fragment_shader=DEPTH_FRAGMENT)
+        self.shade: Any = c.program(vertex_shader=SHADE_VERTEX, fragment_shader=SHADE_FRAGMENT)
+        self.depth: Any = c.program(vertex_shader=DEPTH_VERTEX, fragment_shader=DEPTH_FRAGMENT)
         self.canvas = c.framebuffer(c.renderbuffer((size, size), 4), c.depth_renderbuffer((size, size)))
         self.depth_maps = [c.depth_texture((size, size)) for _ in range(2)]  # from the light, from the camera
         for m in self.depth_maps:
@@ -149,7 +150,10 @@ class OpenGLRenderer:
         self.loaded = []
         for p in sorted(pieces, key=lambda p: p.alpha < 1):
             data = np.column_stack([p.vertices, p.normals, p.uv, p.colour]).astype("f4")
-            vertices, index = self.context.buffer(data.tobytes()), self.context.buffer(p.triangles.astype("i4").tobytes())
+            vertices, index = (
+                self.context.buffer(data.tobytes()),
+                self.context.buffer(p.triangles.astype("i4").tobytes()),
+            )
             full = self.context.vertex_array(
                 self.shade, [(vertices, "3f 3f 2f 3f", "position", "normal", "uv", "colour")], index
             )

@@ -24,7 +24,9 @@ FAMILIES: dict[str, dict[str, float]] = {
 FAMILY_ODDS = np.array([0.2, 0.2, 0.12, 0.16, 0.05, 0.07, 0.06, 0.05, 0.05, 0.04])
 
 HAIR_COLOURS = np.array([(0.35, 0.3, 0.3), (0.7, 0.6, 0.5), (1.0, 0.9, 0.8), (1.7, 1.4, 1.0), (1.4, 1.4, 1.45)])
-IRIS_COLOURS = np.array([(0.22, 0.11, 0.05), (0.30, 0.45, 0.62), (0.35, 0.42, 0.25), (0.10, 0.06, 0.03), (0.42, 0.45, 0.48)])
+IRIS_COLOURS = np.array(
+    [(0.22, 0.11, 0.05), (0.30, 0.45, 0.62), (0.35, 0.42, 0.25), (0.10, 0.06, 0.03), (0.42, 0.45, 0.48)]
+)
 
 
 def sample_expression(rng: np.random.Generator, names: list[str]) -> np.ndarray:
@@ -89,7 +91,9 @@ def lash_texture(size: int = 256) -> np.ndarray:
                 t = (np.arange(top, bottom) - top) / (bottom - top)
                 xs = (x + lean * t**2).astype(int)
                 ok = (xs >= left) & (xs < right)
-                alpha[np.arange(top, bottom)[ok], xs[ok]] = np.maximum(alpha[np.arange(top, bottom)[ok], xs[ok]], 0.9 - 0.5 * t[ok])
+                alpha[np.arange(top, bottom)[ok], xs[ok]] = np.maximum(
+                    alpha[np.arange(top, bottom)[ok], xs[ok]], 0.9 - 0.5 * t[ok]
+                )
     out = np.zeros((size, size, 4), np.uint8)
     out[..., :3] = (18, 12, 10)
     out[..., 3] = alpha * 255
@@ -106,7 +110,9 @@ def _skin_colour(rng: np.random.Generator, assets: HeadAssets, vertices: np.ndar
 
     if rng.random() < 0.35:  # stubble to full beard, grown where jaw, chin and upper lip are
         lips = near(list(range(48, 60)), 0.7)
-        beard = np.maximum(near(list(range(2, 15)), 1.8), near([33, 50, 51, 52, 57, 8], 1.7) * (vertices[:, 1:2] < points[33, 1]))
+        beard = np.maximum(
+            near(list(range(2, 15)), 1.8), near([33, 50, 51, 52, 57, 8], 1.7) * (vertices[:, 1:2] < points[33, 1])
+        )
         grain = 0.75 + 0.25 * rng.random((len(vertices), 1))
         shade = rng.uniform(0.15, 0.85) * beard * (1 - lips) * grain
         paint *= 1 - shade * np.array([0.75, 0.8, 0.85])
@@ -158,7 +164,19 @@ def sample_head(rng: np.random.Generator, assets: HeadAssets) -> tuple[Head, dic
 
     def wear(kind: str, style: str, colour: np.ndarray, push: float, cutout: float) -> None:
         v, n, uv, f = assets.wearable(kind, style, vertices)
-        pieces.append(Piece(kind, v + np.array([0, 0, push], np.float32), n, uv, np.ones_like(v) * colour, f, style, 0.12, cutout=cutout))
+        pieces.append(
+            Piece(
+                kind,
+                v + np.array([0, 0, push], np.float32),
+                n,
+                uv,
+                np.ones_like(v) * colour,
+                f,
+                style,
+                0.12,
+                cutout=cutout,
+            )
+        )
 
     brow = str(rng.choice(list(assets.wearables["brows"])))
     wear("brows", brow, hair_colour * 0.8, 0.05, 0.12)
@@ -171,4 +189,11 @@ def sample_head(rng: np.random.Generator, assets: HeadAssets) -> tuple[Head, dic
     if rng.random() < 0.12:
         pieces.append(cap(rng, vertices[assets.surfaces["M_BackHead"].vertex], points))
     textures = {"eye": eye_texture(rng), "lash": lash_texture()}
-    return Head(tuple(pieces), points, assets.albedo[skin] * float(tint.mean()), identity, expression, {"skin": skin, "hair": style, "brows": brow}), textures
+    return Head(
+        tuple(pieces),
+        points,
+        assets.albedo[skin] * float(tint.mean()),
+        identity,
+        expression,
+        {"skin": skin, "hair": style, "brows": brow},
+    ), textures

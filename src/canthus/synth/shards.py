@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -33,7 +34,8 @@ def _render_shard(number: int, path: str) -> str:
     groups = [_generator.group(number * GROUPS_PER_SHARD + g) for g in range(GROUPS_PER_SHARD)]
     temporary = f"{path}.part"
     with open(temporary, "wb") as f:
-        np.savez(f, **{k: np.concatenate([g[k] for g in groups]) for k in groups[0]})
+        arrays: dict[str, Any] = {k: np.concatenate([g[k] for g in groups]) for k in groups[0]}
+        np.savez(f, **arrays)
     os.replace(temporary, path)
     return path
 
