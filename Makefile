@@ -23,6 +23,7 @@ lint: $(VENV)/test.done
 bench: $(VENV)/test.done
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+	$(BIN)/python benchmarks/readme.py
 
 $(VENV)/base.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -28,14 +28,12 @@ def machine() -> dict[str, Any]:
 
 def write(what: str, results: Any) -> Path:
     """Write results/<version>/<what>.json with machine, commit and time; returns its path."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent
-    ).stdout.strip()
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=RESULTS.parent).strip()
     path = RESULTS / canthus.__version__ / f"{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {
-        "what": what, "version": canthus.__version__, "commit": commit, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(), "results": results,
+        "what": what, "version": canthus.__version__, "commit": commit,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine(), "results": results,
     }  # fmt: skip
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path

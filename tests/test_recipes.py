@@ -1,0 +1,95 @@
+"""Recipes: every shipped one can be run, and a wrong one is refused with a sentence that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import canthus  # noqa: E402
+from canthus.aligner import build  # noqa: E402
+from canthus.errors import CanthusError, RecipeError, WeightsError  # noqa: E402
+from canthus.train import Recipe  # noqa: E402
+
+RECIPES = sorted((Path(canthus.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a recipe from its text."""
+
+    def recipe(text: str, **overrides) -> Recipe:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return Recipe.read(path, **overrides)
+
+    return recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_shipped_recipe_is_whole(path):
+    recipe = Recipe.read(path)
+    aligner = build(recipe.method, recipe.config)
+    terms = {name for stage in aligner.stages() for name in stage.terms}
+    assert terms
+    assert recipe.steps >= recipe.warm_up
+
+
+def test_there_are_recipes():
+    assert "swift" in {path.stem for path in RECIPES}
+
+
+def test_what_a_recipe_does_not_say_is_the_default(read):
+    recipe = read("faces: [data/a, data/b]\nsteps: 7\nrate: 2.0e-3")
+    assert recipe == Recipe(faces=("data/a", "data/b"), steps=7, rate=2e-3)
+
+
+def test_overrides_replace_what_the_file_says(read):
+    recipe = read("faces: [data/a]\nsteps: 7", faces=["b"])
+    assert recipe.faces == ("b",) and recipe.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stepz: 5", r"mine\.yaml.*'stepz'; 'steps'\?"),
+        ("augment: {zom: 0}", r"`augment`.*'zom'; 'zoom'\?"),
+        ("config: {withs: [8]}", r"`config`.*'withs'; 'widths'\?"),
+        ("xyzzy: 5", r"mine\.yaml.*'xyzzy'$"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(read, text, said):
+    with pytest.raises(RecipeError, match=said):
+        read(f"faces: [a]\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: 5", "`faces`"),
+        ("faces: []", "`faces`"),
+        ("faces: data/synth", "list"),
+        ("faces: [a]\nsteps: 0", "`steps` is 0"),
+        ("faces: [a]\nbatch: -1", "`batch` is -1"),
+        ("faces: [a]\nsave_every: 0", "`save_every` is 0"),
+        ("faces: [a]\nrate: 2e-3", r"`rate` is '2e-3'.*2\.0e-3"),  # text by the rules of YAML 1.1
+        ("faces: [a]\nsteps: many", "`steps` is 'many'"),
+        ("- a list", "not a mapping"),
+        ("faces: [a", "cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(read, text, said):
+    with pytest.raises(RecipeError, match=said):
+        read(text)
+
+
+def test_a_method_that_is_not_there_is_refused(read):
+    with pytest.raises(WeightsError, match=r"no method 'swft'"):
+        read("faces: [a]\nmethod: swft")
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CanthusError, match=r"nowhere\.yaml"):
+        Recipe.read(tmp_path / "nowhere.yaml")
