@@ -24,7 +24,8 @@ def table() -> str:
     ]
     for name, row in accuracy.items():
         bins = " | ".join(f"{row[c]:.2f}" for c in ("0-30", "30-60", "60-90", "mean of bins"))
-        lines.append(f"| {name} | {bins} | {format(row['gte'], '.2f') if 'gte' in row else ''} | {row.get('missed', 0)} |")
+        gte = f"{row['gte']:.2f}" if "gte" in row else ""
+        lines.append(f"| {name} | {bins} | {gte} | {row.get('missed', 0)} |")
     lines += ["", "| milliseconds, median | " + " | ".join(steps) + " |", "|---|" + "---|" * len(steps)]
     for step in next(iter(steps.values())):
         lines.append(f"| {step} | " + " | ".join(f"{s[step]['median']:.2f}" for s in steps.values()) + " |")

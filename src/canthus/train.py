@@ -52,7 +52,7 @@ class Recipe:
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(f.default, int | float) and not isinstance(value, int | float):
-                raise RecipeError(f"`{f.name}` is {value!r}; a number is wanted (YAML takes 2e-3 for text, 2.0e-3 not)")
+                raise RecipeError(f"`{f.name}` is {value!r}; a number is wanted (YAML reads 2e-3 as text: 2.0e-3)")
         _refuse_unknown("`augment`", self.augment, Augmentation)
         _refuse_unknown("`config`", self.config, method_class(self.method).Config)
         if not self.faces or isinstance(self.faces, str):
