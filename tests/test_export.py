@@ -80,7 +80,8 @@ def test_a_network_that_does_not_survive_the_export_is_refused(trained, exported
     with torch.no_grad():
         aligner.out.bias[0] += 0.01  # 0.64 px of a crop of 64 px
     aligner.save(tmp_path / "moved")
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: shutil.copy(exported[0] / "model.onnx", tmp_path / "onnx"))
+    before = exported[0] / "model.onnx"
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: shutil.copy(before, tmp_path / "onnx"))
     with pytest.raises(WeightsError, match=r"differs from torch by 0\.64 px"):
         export.export_onnx(tmp_path / "moved", tmp_path / "onnx")
 
