@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def write_shards(folder: Path, count: int = 64, shards: int = 1, size: int = 112
     folder.mkdir(parents=True, exist_ok=True)
     faces = make_faces(count, size, seed)
     for number, index in enumerate(np.array_split(np.arange(count), shards)):
-        np.savez(folder / f"shard-{number:05d}.npz", **{name: values[index] for name, values in faces.items()})
+        part: dict[str, Any] = {name: values[index] for name, values in faces.items()}
+        np.savez(folder / f"shard-{number:05d}.npz", **part)
     return folder
 
 

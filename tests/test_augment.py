@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from made_up_face import face  # noqa: E402
 from small import STILL  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from canthus.crop import Crop  # noqa: E402
 from canthus.data.augment import Augmentation, Augmenter, tight_boxes, warp_batch  # noqa: E402
@@ -28,7 +29,7 @@ def augment(images, xyz, visible, rotation, seed=0, **options) -> FaceBatch:
     return augmenter(images, xyz, visible, rotation, torch.Generator().manual_seed(seed))
 
 
-def turned_heads(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def turned_heads(count: int, side: int) -> tuple[Tensor, Tensor]:
     """Rotations (B,3,3), and `HEAD` under them in the middle of pictures of `side` px: xyz (B,68,3)."""
     vectors = np.random.default_rng(5).uniform(-0.5, 0.5, (count, 3))
     rotation = matrix_from_vector(vectors)
@@ -37,7 +38,7 @@ def turned_heads(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.as_tensor(rotation).float(), torch.as_tensor(xyz).float()
 
 
-def plain(count: int, side: int = 200) -> torch.Tensor:
+def plain(count: int, side: int = 200) -> Tensor:
     return torch.full((count, 3, side, side), 128, dtype=torch.uint8)
 
 

@@ -10,7 +10,6 @@ import pytest
 from made_up_face import face
 from PIL import Image
 
-pytest.importorskip("torch")  # of the readers' package
 scipy_io = pytest.importorskip("scipy.io")
 
 from canthus.card import Card  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_the_card_carries_the_hash_of_the_file(trained, exported, tmp_path):
 
 
 def test_a_network_that_does_not_survive_the_export_is_refused(trained, exported, tmp_path, monkeypatch):
-    aligner = Aligner.load(trained[0])
+    aligner: Any = Aligner.load(trained[0])
     with torch.no_grad():
         aligner.out.bias[0] += 0.01  # 0.64 px of a crop of 64 px
     aligner.save(tmp_path / "moved")
@@ -105,7 +106,8 @@ def test_eight_bits_move_points_by_little(trained, exported, tmp_path):
 def _larger(shard: Path, path: Path) -> Path:
     """The 8 faces of a shard four times: ranges are measured on 16 batches."""
     with np.load(shard) as d:
-        np.savez(path, **{name: np.concatenate([d[name]] * 4) for name in d.files})
+        larger: dict[str, Any] = {name: np.concatenate([d[name]] * 4) for name in d.files}
+    np.savez(path, **larger)
     return path
 
 

@@ -52,7 +52,7 @@ def test_pairs_come_in_the_order_of_names(tmp_path):
     assert [s.image.stem for s in read_300wlp(tmp_path)] == ["image00002", "image00004", "image00010"]
 
 
-WITH_A_HOLE = np.where(np.arange(68) == 5, [[0], [np.nan], [0]], POINTS)
+WITH_A_HOLE = POINTS + np.where(np.arange(68) == 5, np.nan, 0.0)
 
 
 @pytest.mark.parametrize(

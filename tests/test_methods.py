@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from small import STILL, config  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 import canthus.methods  # noqa: E402
 from canthus.aligner import Aligner, AlignerConfig, build, method_class  # noqa: E402
@@ -126,7 +127,7 @@ def test_perfect_points_cost_less_than_wrong_ones(aligner, batch):
     true = {name: value for name, value in true.items() if getattr(out, name) is not None}
     stage = aligner.stages()[-1]
 
-    def cost(alignment) -> torch.Tensor:
+    def cost(alignment) -> Tensor:
         terms = aligner.loss(alignment, batch)
         return torch.stack([weight * terms[name] for name, weight in stage.terms.items()]).sum(0)
 

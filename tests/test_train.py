@@ -32,7 +32,7 @@ def steps(plan: Recipe, out: Path, count: int) -> list[dict[str, float]]:
     """The next `count` steps of a run, which is then stopped."""
     running = train(plan, out)
     rows = [row for _, row in zip(range(count), running, strict=False)]
-    running.close()
+    running.close()  # type: ignore[attr-defined]  # a generator
     return rows
 
 
@@ -72,7 +72,7 @@ def test_a_save_that_was_cut_off_leaves_the_last_checkpoint(plan, tmp_path):
 
 def test_the_log_has_a_header_and_one_line_a_step(plan, tmp_path):
     # Stopped at 2 (before any checkpoint), at 5 (two after one), then to the end.
-    rows = {}
+    rows: dict[int, dict[str, float]] = {}
     for count in (2, 5, 6):
         rows |= {int(row["step"]): row for row in steps(plan, tmp_path, count)}
     header, *body = lines(tmp_path)
@@ -148,15 +148,20 @@ def test_the_rate_rises_then_falls_to_a_hundredth(plan):
     assert rates[109] == pytest.approx(0.01, abs=1e-3)
 
 
-def test_batches_go_once_through_all_faces_an_epoch(made_shards):
+def test_batches_go_once_through_all_faces_an_epoch(made_shards, monkeypatch):
     from canthus.data.augment import Augmentation, Augmenter
     from canthus.data.datasets import StoredFaces
     from canthus.train import _batch
 
     faces, plan = StoredFaces([made_shards]), recipe("swift", made_shards, batch=8)
     taken: list[list[int]] = []
-    monkey = faces.take
-    faces.take = lambda index: taken.append(index.tolist()) or monkey(index)  # type: ignore[method-assign]
+    take = faces.take
+
+    def watched(index):
+        taken.append(index.tolist())
+        return take(index)
+
+    monkeypatch.setattr(faces, "take", watched)
     augmenter = Augmenter(Augmentation(), 32, 1.4)
     for step in range(6):
         _batch(faces, augmenter, plan, step, 8)

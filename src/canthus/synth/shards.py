@@ -54,15 +54,21 @@ def render_shards(out: str | Path, assets: str | Path, recipe: SynthRecipe, coun
     Path(out).mkdir(parents=True, exist_ok=True)
     spawn = get_context("spawn")  # an OpenGL context does not survive a fork
     while numbers := [n for n in range(-(-count // SHARD_SIZE)) if not shard_path(out, n).exists()]:
-        finished = 0
+        told: set[Path] = set()
         try:
             with ProcessPoolExecutor(workers, spawn, _start_worker, (str(assets), asdict(recipe))) as pool:
-                for job in as_completed([pool.submit(_render_shard, n, str(shard_path(out, n))) for n in numbers]):
-                    yield Path(job.result())
-                    finished += 1
+                jobs = [pool.submit(_render_shard, n, str(shard_path(out, n))) for n in numbers]
+                try:
+                    for job in as_completed(jobs):
+                        told.add(Path(job.result()))
+                        yield Path(job.result())
+                finally:
+                    pool.shutdown(cancel_futures=True)  # a stop waits for the shards under way, not for all
         except BrokenProcessPool as error:
+            finished = {path for n in numbers if (path := shard_path(out, n)).exists()}
             if not finished:
                 raise CanthusError(f"the renderer died before it finished a shard in '{out}': {error}") from error
+            yield from sorted(finished - told)
 
 
 def contact_sheet(shard: str | Path, path: str | Path, rows: int = 6, columns: int = 10) -> None:
