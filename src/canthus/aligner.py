@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from canthus.card import CARD_FILE, Card, sha256
 from canthus.data.sample import FaceBatch
 from canthus.errors import WeightsError
-from canthus.faces import Alignment
+from canthus.faces import ALIGNMENT_FIELDS, Alignment
 from canthus.inference import Predictor
 from canthus.outputs import atomic_write
 
@@ -72,6 +72,14 @@ class Aligner(nn.Module, Predictor):
         """Named loss terms, each (B,)."""
         raise NotImplementedError
 
+    def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
+        """What one training step minimises: the terms that `stage` names, each (B,).
+
+        Here: the loss of what the network says. A method overrides it where truth enters the networks in training,
+        as when a later one learns from true maps of an earlier one.
+        """
+        return self.loss(self(truth.crops), truth)
+
     def prepare(self, xyz: Tensor) -> None:
         """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
 
@@ -85,8 +93,7 @@ class Aligner(nn.Module, Predictor):
         device = next(self.parameters()).device
         with torch.inference_mode():
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
-        fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
-        given = {f: getattr(out, f) for f in fields}
+        given = {f: getattr(out, f) for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
         return Alignment(**values)
 

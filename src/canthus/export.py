@@ -13,6 +13,7 @@ from canthus.aligner import Aligner
 from canthus.card import CARD_FILE, Card, sha256
 from canthus.crop import Crop
 from canthus.errors import WeightsError
+from canthus.faces import ALIGNMENT_FIELDS
 from canthus.images import crop_image
 from canthus.outputs import atomic_write
 from canthus.runtime import OnnxAligner
@@ -20,7 +21,6 @@ from canthus.session import MODEL_FILE
 
 OPSET = 18
 PARITY = 1e-3  # px; more between torch and ONNX is a fault
-OUTPUTS = ("xyz", "sigma", "visible", "rotation")
 
 
 class _Graph(nn.Module):
@@ -30,9 +30,9 @@ class _Graph(nn.Module):
         super().__init__()
         self.aligner = aligner
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
         out = self.aligner(crops.permute(0, 3, 1, 2).float() / 255)
-        return tuple(getattr(out, name) for name in OUTPUTS)
+        return {name: value for name in ALIGNMENT_FIELDS if (value := getattr(out, name)) is not None}
 
 
 def export_onnx(weights: str | Path, out: str | Path) -> float:
@@ -46,8 +46,11 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
     size = aligner.config.size
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     path = out / MODEL_FILE
+    graph = _Graph(aligner).eval()
+    with torch.inference_mode():
+        names = list(graph(example))
     torch.onnx.export(
-        _Graph(aligner).eval(), (example,), str(path), input_names=["crops"], output_names=list(OUTPUTS),
+        graph, (example,), str(path), input_names=["crops"], output_names=names,
         dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=OPSET, dynamo=True, external_data=False,
         verbose=False,
     )  # fmt: skip

@@ -19,6 +19,9 @@ from canthus.morphable import MorphableModel
 SCORE_RADIUS = 0.05
 """Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
 
+ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
+"""What of an `Alignment` one row a face is kept of, and exported."""
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -29,7 +32,10 @@ class Alignment:
     visible: (B,L), probability 0..1 that the point can be seen, or None.
     rotation: (B,3,3), camera-from-head in right-handed axes with y up, or None.
     coefficients: (B,K) of the method's own face model, or None.
+    score: (B,L), the method's own confidence 0..1, such as the peak of a heatmap, not calibrated; or None.
     steps: earlier xyz of the same shape, first to last.
+    maps: what the network drew on the way (heatmaps, volumes, code images), each (B,...), first to last: losses and
+    pictures want them, users do not.
     """
 
     xyz: Any
@@ -37,7 +43,9 @@ class Alignment:
     visible: Any = None
     rotation: Any = None
     coefficients: Any = None
+    score: Any = None
     steps: tuple[Any, ...] = ()
+    maps: tuple[Any, ...] = ()
 
     def to_image(
         self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""

@@ -18,7 +18,7 @@ from canthus.card import Card
 from canthus.crop import Crop, as_boxes
 from canthus.detect import FaceDetector
 from canthus.errors import BoxError
-from canthus.faces import Alignment, Faces
+from canthus.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.images import as_rgb, crop_image, read_image
 
 Image = str | PathLike | np.ndarray
@@ -81,14 +81,12 @@ class Predictor(ABC):
         if not len(crops):  # one run on nothing would still need every field of the method
             return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
         parts = [self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-        fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
-        columns = {f: [getattr(p, f) for p in parts] for f in fields}
+        columns = {f: [getattr(p, f) for p in parts] for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
         return Alignment(**values)
 
 
 def _part(alignment: Alignment, start: int, end: int) -> Alignment:
-    fields = ("xyz", "sigma", "visible", "rotation", "coefficients")
-    whole = {f: getattr(alignment, f) for f in fields}
+    whole = {f: getattr(alignment, f) for f in ALIGNMENT_FIELDS}
     values: dict[str, Any] = {f: None if v is None else v[start:end] for f, v in whole.items()}
     return Alignment(**values)

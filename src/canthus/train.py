@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,8 @@ class _Run:
             group["lr"] = self.rate()
         crops = batch.crops.contiguous(memory_format=torch.channels_last)
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            alignment = self.aligner(crops)
-        terms = {k: v.mean() for k, v in self.aligner.loss(alignment, batch).items()}
+            terms = self.aligner.training_terms(replace(batch, crops=crops), stage)
+        terms = {k: v.float().mean() for k, v in terms.items()}
         total = torch.stack([weight * terms[name] for name, weight in stage.terms.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
