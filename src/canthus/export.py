@@ -66,8 +66,9 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
 def quantise(folder: str | Path, shard: str | Path) -> None:
     """Turn the network of an ONNX folder into int8, weights per channel, ranges measured on faces of a shard.
 
-    The last layers, which turn features into coordinates, stay in float32.
+    The last linear layer, which turns features into coordinates, stays in float32.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -85,9 +86,10 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
 
     prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
     quant_pre_process(str(folder / MODEL_FILE), str(prepared))
+    last = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Gemm"][-1:]
     quantize_static(
         str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=["Conv"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm"], nodes_to_exclude=last, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     prepared.unlink()
     result.replace(folder / MODEL_FILE)
