@@ -89,7 +89,8 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
     last = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Gemm"][-1:]
     quantize_static(
         str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=["Conv", "Gemm"], nodes_to_exclude=last, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm"], nodes_to_exclude=last,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     prepared.unlink()
     result.replace(folder / MODEL_FILE)
