@@ -17,7 +17,7 @@ from torch import Tensor
 from canthus.errors import CanthusError
 
 STEPS = 1024  # a point lies on a grid of this many steps a pixel; exact up to 16,000 px from the origin
-CHUNK = 1 << 22  # pixels of boxes laid out at once
+CHUNK, GPU_CHUNK = 1 << 16, 1 << 23  # pixels of boxes laid out at once: what a CPU's cache holds, what a GPU likes
 
 
 @torch.no_grad()
@@ -86,7 +86,8 @@ class Rasteriser:
         count = self.extent.prod(1)
         owners = count.nonzero()[:, 0]
         count = count[owners]
-        portion = count.cumsum(0).div(CHUNK, rounding_mode="floor")
+        chunk = CHUNK if count.device.type == "cpu" else GPU_CHUNK
+        portion = count.cumsum(0).div(chunk, rounding_mode="floor")
         for length in portion.unique_consecutive(return_counts=True)[1].tolist():
             now, owners = owners[:length], owners[length:]
             boxes, count = count[:length], count[length:]
