@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from canthus.geometry.rotation import matrix_from_euler
 from canthus.synth.heads import HeadAssets
 from canthus.synth.lighting import Environment
-from canthus.synth.opengl import OpenGLRenderer, PerspectiveCamera
+from canthus.synth.renderer import PerspectiveCamera, best_renderer
 from canthus.synth.sampling import sample_head
 
 OVERSAMPLING = 1.5  # drawn this much larger, then reduced
@@ -49,7 +49,7 @@ class SynthGenerator:
         self.recipe = recipe
         self.assets = HeadAssets(assets)
         self.environments = [Environment.load(p) for p in sorted(Path(assets, "hdri").glob("*.exr"))]
-        self.renderer = OpenGLRenderer(round(recipe.size * OVERSAMPLING))
+        self.renderer = best_renderer(round(recipe.size * OVERSAMPLING))
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
 

@@ -21,9 +21,7 @@ CHUNK, GPU_CHUNK = 1 << 16, 1 << 23  # pixels of boxes laid out at once: what a 
 
 
 @torch.no_grad()
-def rasterise(
-    points: Tensor, triangles: Tensor, size: int, distance: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def rasterise(points: Tensor, triangles: Tensor, size: int, distance: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The nearest triangle at each pixel centre of square pictures, and the place on it.
 
     points: (B,V,3) pixels x, y and z, larger z = nearer; triangles: (F,3) vertex ids, drawn from both sides.
@@ -34,7 +32,13 @@ def rasterise(
     A triangle with a point that is not finite or not in front of the camera is left out.
     Raises CanthusError for shapes that disagree.
     """
-    return Rasteriser(points, triangles, size, distance).nearest()
+    seen = Rasteriser(points, triangles, size, distance).visible()
+    ids = torch.full((len(points) * size**2,), -1, device=points.device)
+    weights = torch.zeros((len(ids), 3), device=points.device)
+    if len(triangles):
+        ids[seen.pixel] = seen.owner % len(triangles)
+        weights[seen.pixel] = seen.barycentric.float()
+    return ids.view(-1, size, size), weights.view(-1, size, size, 3)
 
 
 class Fragments(NamedTuple):
@@ -101,8 +105,8 @@ class Rasteriser:
             pixel = (owner.div(self.faces, rounding_mode="floor") * self.size + y) * self.size + x
             yield Fragments(owner, pixel, *self._weights(owner, x, y))
 
-    def nearest(self) -> tuple[Tensor, Tensor]:
-        """Ids (B,S,S) and weights (B,S,S,3) of the nearest triangles, as `rasterise` returns them."""
+    def visible(self) -> Fragments:
+        """What is nearest at each covered pixel centre, in the order of the pixels."""
         lowest = torch.iinfo(torch.int64).min
         best = torch.full((self.batch * self.size**2,), lowest, dtype=torch.int64, device=self.edges.device)
         for f in self.fragments():
@@ -111,15 +115,11 @@ class Rasteriser:
             bits = (f.near.float() + 0.0).view(torch.int32)
             rank = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
             best.scatter_reduce_(0, f.pixel, (rank << 32) + (0x7FFFFFFF - f.owner % self.faces), "amax")
-        seen = (best != lowest).nonzero()[:, 0]
-        ids = torch.full_like(best, -1)
-        ids[seen] = 0x7FFFFFFF - (best[seen] & 0x7FFFFFFF)
-        weights = torch.zeros((len(best), 3), device=best.device)
-        image, place = seen.div(self.size**2, rounding_mode="floor"), seen % self.size**2
+        pixel = (best != lowest).nonzero()[:, 0]
+        image, place = pixel.div(self.size**2, rounding_mode="floor"), pixel % self.size**2
+        owner = image * self.faces + (0x7FFFFFFF - (best[pixel] & 0x7FFFFFFF))
         x, y = place % self.size, place.div(self.size, rounding_mode="floor")
-        weights[seen] = self._weights(image * self.faces + ids[seen], x, y)[0].float()
-        shape = (self.batch, self.size, self.size)
-        return ids.view(shape), weights.view(*shape, 3)
+        return Fragments(owner, pixel, *self._weights(owner, x, y))
 
     def _edge_values(self, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
         c = self.edges[owner]
