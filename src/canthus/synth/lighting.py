@@ -96,7 +96,7 @@ class Environment:
 
 def invented_environments(count: int = 12) -> list[Environment]:
     """Rooms and skies without any file, always the same: a vertical gradient and soft lamps of many sizes."""
-    h, w = 64, 128
+    h, w = 128, 256
     theta, phi = np.meshgrid((np.arange(h) + 0.5) / h * np.pi, (np.arange(w) + 0.5) / w * 2 * np.pi, indexing="ij")
     d = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1)
     out = []

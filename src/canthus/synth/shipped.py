@@ -48,20 +48,18 @@ class ShippedHead(HeadAssets):
         self.landmark_ids, self.landmark_weights = model.landmark_ids, model.landmark_weights
         points = self.landmarks(self.mean)
 
-        assert model.uv is not None and model.uv_triangles is not None
         ranges = {n: slice(*r) for n, r in model.card["triangle_ranges"].items()}
         triangles = {n: model.triangles[r].astype(np.int64) for n, r in ranges.items()}
-        uv = {n: model.uv_triangles[r].astype(np.int64) for n, r in ranges.items()}
         skin = triangles["skin"]
         middle = self.mean[skin].mean(1)
         back = (middle[:, 2] < -7.5) | (middle[:, 1] > 10)
         face, skull = SKIN_PARTS
         self.surfaces = {
-            face: _Surface(skin[~back], uv["skin"][~back], model.uv),
-            skull: _Surface(skin[back], uv["skin"][back], model.uv),
+            face: _wrapped(self.mean, skin[~back]),
+            skull: _wrapped(self.mean, skin[back]),
         }
         for part, name in zip(MOUTH_PARTS, ("tongue", "teeth")):
-            self.surfaces[part] = _Surface(triangles[name], uv[name], model.uv)
+            self.surfaces[part] = _Surface(triangles[name], triangles[name], self.mean[:, :2])
         for part, side in zip(EYE_PARTS, (1, -1)):
             eye = triangles["eyes"][self.mean[triangles["eyes"][:, 0], 0] * side > 0]
             low, high = (f(self.mean[eye.ravel(), :2], axis=0) for f in (np.min, np.max))
@@ -77,7 +75,7 @@ class ShippedHead(HeadAssets):
         self.textures: dict[str, Image.Image] = {}
         self.skins = sorted(SKIN_COLOURS)
         self.albedo = {}
-        paint = _paint(self.mean[skin.ravel()], points, model.uv[uv["skin"].ravel()])
+        paint = _paint(self.mean[np.unique(skin)], points)
         for name in self.skins:
             image = _skin(name, paint)
             self.textures[f"{name}/{face}"] = self.textures[f"{name}/{skull}"] = image
@@ -146,22 +144,38 @@ def _occlusion(vertices: np.ndarray, normals: np.ndarray, skin: np.ndarray, reac
     return np.clip(1.05 - 1.1 * total / np.maximum(count, 1), 0.15, 1).astype(np.float32)
 
 
-def _paint(corners: np.ndarray, points: np.ndarray, uv: np.ndarray, size: int = 384) -> np.ndarray:
+def _around(points: np.ndarray) -> np.ndarray:
+    """Azimuth about the middle of the skull of points (...,3), in turns from -0.5 to 0.5, 0 in front."""
+    return np.arctan2(points[..., 0], points[..., 2] + 7) / (2 * np.pi)
+
+
+def _wrapped(vertices: np.ndarray, triangles: np.ndarray) -> _Surface:
+    """Triangles with a cylinder's texture coordinates: u runs around the head, v is height."""
+    u = _around(vertices)
+    uv = np.stack([u + 0.5, (vertices[:, 1] + 15) / 32], 1)
+    corners = u[triangles]
+    over = (np.ptp(corners, axis=1, keepdims=True) > 0.5) & (corners < 0)  # the seam at the back of the head
+    return _Surface(triangles, triangles + len(uv) * over, np.concatenate([uv, uv + [1, 0]]))
+
+
+def _paint(vertices: np.ndarray, points: np.ndarray, size: int = 512) -> np.ndarray:
     """How much lip, blush and eye socket each texel of the skin is: (size,size,3)."""
+    mouth = points[48:60]
+    inside = (np.abs(vertices[:, :2] - mouth[:, :2].mean(0)) < np.ptp(mouth[:, :2], axis=0) / 2).all(1)
+    vertices = vertices[~inside | (vertices[:, 2] > mouth[:, 2].mean() - 0.7)]  # of the mouth only its outside
+    u = _around(vertices)
+    v, at = (np.mgrid[:size, :size] + 0.5) / size
+    place = LinearNDInterpolator(np.stack([u + 0.5, (vertices[:, 1] + 15) / 32], 1), vertices, 99.0)(at, 1 - v)
 
     def near(where: np.ndarray, reach: float) -> np.ndarray:
-        d = np.linalg.norm(corners[:, None] - where, axis=2).min(1)
-        return np.exp(-((d / reach) ** 4))
+        return np.exp(-((cKDTree(where).query(place, distance_upper_bound=3 * reach)[0] / reach) ** 4))
 
     outer = [48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59]
     inner = [60, 61, 61, 62, 63, 63, 64, 65, 65, 66, 67, 67]
-    along = 0.55 * points[outer] + 0.45 * points[inner]
+    along = 0.6 * points[outer] + 0.4 * points[inner]
     lips = np.concatenate([along, (along + np.roll(along, 1, 0)) / 2, points[60:]])
-    cheeks = points[[1, 15]] * 0.45 + points[[31, 35]] * 0.55 + [0, 0, -0.5]
-    amounts = np.stack([near(lips, 0.5), near(np.vstack([cheeks, points[30:31]]), 2.0), near(points[36:48], 0.8)], 1)
-    single, index = np.unique(uv, axis=0, return_index=True)
-    v, u = (np.mgrid[:size, :size] + 0.5) / size
-    return LinearNDInterpolator(single, amounts[index], 0.0)(u, 1 - v)
+    cheeks = points[[1, 15]] * 0.45 + points[[31, 35]] * 0.55
+    return np.stack([near(lips, 0.42), near(np.vstack([cheeks, points[30:31]]), 2.0), near(points[36:48], 0.8)], 2)
 
 
 def _skin(name: str, paint: np.ndarray) -> Image.Image:
@@ -178,15 +192,15 @@ def _skin(name: str, paint: np.ndarray) -> Image.Image:
 
 def _hair(vertices: np.ndarray, skin: np.ndarray, hairline: np.ndarray, thickness: float) -> dict:
     """The scalp above the hairline (V,): v of its texture is the height above the line / 8 cm, u runs around."""
-    above = vertices[:, 1] - hairline
+    x, y, z = vertices.T
+    ears = (np.abs(x) > 8) & (y < 4.5) & (z > -13)
+    above = np.where(ears, -9, y - hairline)
     scalp = skin[(above[skin] > -1).all(1) & (above[skin] > 0).any(1)]
-    corner = vertices[scalp]
-    around = np.arctan2(corner[..., 0], -(corner[..., 2] + 7)) / (2 * np.pi) * 6  # six times around
-    around -= 6 * np.rint((around - around[:, :1]) / 6)  # no triangle spans the turn
-    uv = np.stack([around, np.clip(above[scalp] / 8 * 0.9 + 0.06, 0.0, 0.99)], -1)
+    surface = _wrapped(vertices, scalp)
+    surface.uv[:, 0] *= 6  # the strands repeat
+    surface.uv[:, 1] = np.clip(above[surface.vertex] / 8 * 0.9 + 0.06, 0.0, 0.99)
     height = 0.04 + thickness * np.clip(above / 3, 0, 1) ** 0.7
-    faces_uv = np.arange(scalp.size).reshape(-1, 3)
-    return {"surface": _Surface(scalp, faces_uv, uv.reshape(-1, 2)), "height": height.astype(np.float32)}
+    return {"surface": surface, "height": height.astype(np.float32)}
 
 
 def _hair_texture(size: int = 256) -> Image.Image:
