@@ -106,9 +106,9 @@ def invented_environments(count: int = 12) -> list[Environment]:
         radiance = ground + (sky - ground) * (1 / (1 + np.exp(-d[..., 1:2] * rng.uniform(1, 12))))
         for _ in range(rng.integers(1, 5)):
             at = rng.normal(size=3) + [0, 0.7, 0]
-            width = np.exp(rng.uniform(np.log(0.08), np.log(0.7)))  # radians
+            width = np.exp(rng.uniform(np.log(0.06), np.log(0.5)))  # radians
             cosine = d @ (at / np.linalg.norm(at))
-            colour = rng.uniform(0.7, 1.0, 3) * np.exp(rng.normal(0, 0.6)) * 2 / width**1.5
+            colour = rng.uniform(0.7, 1.0, 3) * np.exp(rng.normal(0, 0.8)) * 2 / width**2
             radiance = radiance + np.exp((cosine - 1) / width**2)[..., None] * colour
         out.append(Environment(radiance))
     return out

@@ -206,7 +206,7 @@ def _hair(vertices: np.ndarray, skin: np.ndarray, hairline: np.ndarray, thicknes
 def _hair_texture(size: int = 256) -> Image.Image:
     """Strands from the bottom, where the hairline frays, to the top."""
     rng = np.random.default_rng(1)
-    strands = sum(np.repeat(rng.normal(size=n), size // n) for n in (size, size // 2, size // 8)) * 0.12
+    strands = np.sum([np.repeat(rng.normal(size=n), size // n) for n in (size, size // 2, size // 8)], 0) * 0.12
     length = 0.03 + 0.07 * rng.random(size)
     v = 1 - (np.arange(size)[:, None] + 0.5) / size
     grain = rng.normal(0, 0.05, (size, size))
@@ -222,9 +222,9 @@ def _brows(vertices: np.ndarray, skin: np.ndarray, points: np.ndarray) -> dict:
         bend = np.polynomial.Polynomial.fit(brow[:, 0], brow[:, 1], 2)
         x, y, z = vertices.T
         along = (x - brow[0, 0]) / (brow[-1, 0] - brow[0, 0])
-        uv = np.stack([0.25 + 0.5 * along, 0.5 + (y - bend(x)) / 4], 1)
-        inside = (uv > 0).all(1) & (uv < 1).all(1) & (z > -5)
-        close = (np.abs(uv - 0.5) < [0.32, 0.2]).all(1)
+        uv = np.column_stack([0.25 + 0.5 * along, 0.5 + (y - bend(x)) / 4])
+        inside = np.all((uv > 0) & (uv < 1) & (z[:, None] > -5), axis=1)
+        close = np.all(np.abs(uv - 0.5) < [0.32, 0.2], axis=1)
         parts.append(skin[inside[skin].all(1) & close[skin].any(1)])
         uvs.append(uv)
     faces_uv = np.concatenate([parts[0], parts[1] + len(vertices)])
