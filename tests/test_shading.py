@@ -209,6 +209,11 @@ def test_the_shipped_head_makes_the_expressions_of_the_recipe(shipped):
     assert wanted - stems == {"cheekRaiser"}  # ICT's own
     for side in "LR":
         assert {f"eyeBlink_{side}", f"eyeLookIn_{side}", f"eyeLookUp_{side}"} <= set(shipped.expression_names)
+    # Gaze moves the lids; the eyeballs themselves are turned, not sheared.
+    look = np.eye(len(shipped.expression_names))[shipped.expression_names.index("eyeLookUp_L")]
+    moved = np.abs(shipped.shape(np.zeros(80), look) - shipped.mean).max(1)
+    balls = np.unique(np.concatenate([shipped.surfaces[part].vertex for part in EYE_PARTS]))
+    assert moved[balls].max() == 0 and moved.max() > 0.05
     # The sides are the subject's: closing the left eye moves the lids at x > 0.
     close = np.eye(len(shipped.expression_names))[shipped.expression_names.index("eyeBlink_L")]
     moved = shipped.landmarks(shipped.shape(np.zeros(80), close)) - shipped.landmarks(shipped.mean)
@@ -259,7 +264,7 @@ def test_views_drawn_together_are_those_drawn_alone(bare):
         np.testing.assert_allclose(depth, depths[k], atol=1e-9)
 
 
-def draw_with_opengl(size: int, pieces, textures, views, light, shadow):
+def opengl_renderer(size: int, pieces, textures):
     opengl = pytest.importorskip("canthus.synth.opengl")
     try:
         renderer = opengl.OpenGLRenderer(size)
@@ -268,7 +273,7 @@ def draw_with_opengl(size: int, pieces, textures, views, light, shadow):
     for key, image in textures.items():
         renderer.texture(key, image)
     renderer.load(pieces)
-    return [renderer.draw(v, light, shadow) for v in views]
+    return renderer
 
 
 @pytest.mark.parametrize("dressed", [False, True])
@@ -290,10 +295,9 @@ def test_both_renderers_draw_the_same(shipped, bare, dressed):
     light = invented_environments(4)[3].light(0.5, 0.5)
     assert light.sun.max() > 0.1  # a shadow shows
     views = [portrait(head, size, yaw) for yaw in (0, 45, -80)]
-    for view, (expected, expected_depth) in zip(
-        views, draw_with_opengl(size, pieces, textures, views, light, shadow), strict=True
-    ):
-        picture, depth = renderer.draw(view, light, shadow)
+    opengl = opengl_renderer(size, pieces, textures)
+    for view in views:
+        (expected, expected_depth), (picture, depth) = (r.draw(view, light, shadow) for r in (opengl, renderer))
         off = np.abs(picture.astype(int) - expected).max(-1)
         # They round points to another grid (1/256 px in OpenGL), so a pixel on an outline may fall to either side.
         assert off.mean() < (1.5 if dressed else 0.8), off.mean()
@@ -303,6 +307,22 @@ def test_both_renderers_draw_the_same(shipped, bare, dressed):
         assert (np.abs(picture[..., 3].astype(int) - expected[..., 3]) > 8).mean() < 0.01
 
 
+def test_depth_of_some_pieces_is_the_same_in_both(shipped, bare):
+    head, textures = bare
+    pieces = [*head.pieces, square(6.0, half=2.0, name="card")]
+    renderer, opengl, view = TorchRenderer(64, "cpu"), opengl_renderer(64, pieces, textures), portrait(head, 100, 20)
+    for key, image in textures.items():
+        renderer.texture(key, image)
+    renderer.load(pieces)
+    for wanted in (lambda p: p.name == "card", lambda p: p.name != "card", lambda p: True, lambda p: False):
+        got, expected = (r.depth_of(view, wanted, 100) for r in (renderer, opengl))
+        assert got.shape == (100, 100)
+        assert ((got > -np.inf) != (expected > -np.inf)).mean() < 0.002
+        both = (got > -np.inf) & (expected > -np.inf)
+        assert both.any() == wanted(pieces[-1]) or both.any() == wanted(pieces[0])
+        assert (np.abs(got[both] - expected[both]) > 0.01).sum() < 0.004 * got.size
+
+
 def test_without_opengl_the_torch_renderer_is_chosen(monkeypatch):
     monkeypatch.delitem(sys.modules, "canthus.synth.opengl", raising=False)
     monkeypatch.setitem(sys.modules, "moderngl", None)  # importing it fails
@@ -310,7 +330,7 @@ def test_without_opengl_the_torch_renderer_is_chosen(monkeypatch):
 
 
 def test_with_opengl_it_is_chosen(bare):
-    draw_with_opengl(8, [], {}, [], even(1.0), 0)  # skips where it does not work
+    opengl_renderer(8, [], {})  # skips where it does not work
     assert type(best_renderer(32)).__name__ == "OpenGLRenderer"
 
 

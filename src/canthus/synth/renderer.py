@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,6 +33,13 @@ class Renderer(Protocol):
         """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm.
 
         shadow: how dark the dominant light's shadows are, 0..1. Where there is no surface, depth is -BEHIND.
+        """
+        ...
+
+    def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
+        """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.
+
+        The camera's pixels are those of a picture of `size` px.
         """
         ...
 

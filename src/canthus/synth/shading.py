@@ -7,7 +7,7 @@ blended from back to front, where OpenGL blends them in the order of their trian
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -127,18 +127,9 @@ class TorchRenderer:
         self, cameras: Sequence[PerspectiveCamera], lights: Sequence[Light], shadows: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
         """B views at once, left on the device: pictures (B,S,S,4) uint8 and depths (B,S,S) float64."""
-        views, head = len(cameras), self.vertices[:, :3]
-        if self.texels is None:
-            keys = [p.texture for p in self.pieces]
-            white = [WHITE.to(self.device)]
-            self.texels = _Texels([white if k is None else self.pyramids[k] for k in keys] or [white], self.device)
-        rotation, target = self._stack([c.rotation for c in cameras]), self._stack([c.target for c in cameras])
-        away, focal = self._stack([c.distance for c in cameras]), self._stack([c.focal for c in cameras])
-        centre = self._stack([c.centre for c in cameras])
-        q = (head - target[:, None]) @ rotation.mT
-        distance = away[:, None] - q[..., 2]
-        xy = q[..., :2] * q.new_tensor([1, -1]) * (focal[:, None] / distance)[..., None] + centre[:, None]
-        solid, thin = self._look(torch.cat([xy, q[..., 2:]], -1), distance)
+        views = len(cameras)
+        points, distance, rotation, away = self._project(cameras)
+        solid, thin = self._look(points, distance)
         near = self._nearest(solid, thin, views)
         depth = torch.where(near > 0, away[:, None] - 1 / near, -BEHIND)
 
@@ -153,26 +144,55 @@ class TorchRenderer:
         pictures = (canvas.clamp(0, 1) * 255).round().byte()
         return pictures.view(views, self.size, self.size, 4), depth.view(views, self.size, self.size)
 
+    @torch.no_grad()
+    def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
+        """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.
+
+        The camera's pixels are those of a picture of `size` px.
+        """
+        points, distance, _, away = self._project([camera])
+        only = torch.tensor([wanted(p) for p in self.pieces], dtype=torch.bool, device=self.device)
+        near = self._nearest(*self._look(points, distance, size, only), 1, size)[0]
+        return torch.where(near > 0, away - 1 / near, -torch.inf).view(size, size).cpu().numpy()
+
+    def _project(self, cameras: Sequence[PerspectiveCamera]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points (B,V,3), distances (B,V), camera-from-head (B,3,3) and distances of the targets (B,)."""
+        rotation, target = self._stack([c.rotation for c in cameras]), self._stack([c.target for c in cameras])
+        away, focal = self._stack([c.distance for c in cameras]), self._stack([c.focal for c in cameras])
+        centre = self._stack([c.centre for c in cameras])
+        q = (self.vertices[:, :3] - target[:, None]) @ rotation.mT
+        distance = away[:, None] - q[..., 2]
+        xy = q[..., :2] * q.new_tensor([1, -1]) * (focal[:, None] / distance)[..., None] + centre[:, None]
+        return torch.cat([xy, q[..., 2:]], -1), distance, rotation, away
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _stack(self, values: Sequence[np.ndarray | float]) -> Tensor:
         return self._tensor(np.stack([np.asarray(v, np.float64) for v in values]))
 
-    def _look(self, points: Tensor, distance: Tensor | None) -> tuple[_Surface, _Surface]:
-        """The nearest solid surface at each pixel, and every texel of thin ones in front of it."""
-        raster = Rasteriser(points, self.triangles[self.solid], self.size, distance)
+    def _look(
+        self, points: Tensor, distance: Tensor | None, size: int | None = None, only: Tensor | None = None
+    ) -> tuple[_Surface, _Surface]:
+        """The nearest solid surface at each pixel, and every texel of thin ones in front of it; of pieces `only`."""
+        size = size or self.size
+        if self.texels is None:
+            white = [WHITE.to(self.device)]
+            used = [white if p.texture is None else self.pyramids[p.texture] for p in self.pieces]
+            self.texels = _Texels(used or [white], self.device)
+        which = [t if only is None else t[only[self.owner[t]]] for t in (self.solid, self.thin)]
+        raster = Rasteriser(points, self.triangles[which[0]], size, distance)
         seen = raster.visible()
-        hidden = seen.near.new_full((len(points) * self.size**2,), -torch.inf)
+        hidden = seen.near.new_full((len(points) * size**2,), -torch.inf)
         hidden[seen.pixel] = seen.near
-        solid = self._surface(raster, seen, self.solid)
-        raster = Rasteriser(points, self.triangles[self.thin], self.size, distance)
+        solid = self._surface(raster, seen, which[0])
+        raster = Rasteriser(points, self.triangles[which[1]], size, distance)
         parts = []
         for f in raster.fragments():
             keep = (f.near > hidden[f.pixel]).nonzero()[:, 0]
             parts.append(Fragments(*(x[keep] for x in f)))
         fragments = Fragments(*(torch.cat(x) for x in zip(*parts))) if parts else Fragments(*(x[:0] for x in seen))
-        thin = self._surface(raster, fragments, self.thin)
+        thin = self._surface(raster, fragments, which[1])
         keep = (thin.texel[:, 3] >= self.cutout[thin.piece]).nonzero()[:, 0]
         return solid, _Surface(*(x[keep] for x in thin))
 
@@ -190,9 +210,9 @@ class TorchRenderer:
         texel = self.texels(piece, uv, reach.float())
         return _Surface(f.pixel, piece, f.near, raster.front[f.owner], position, normal, colour, texel)
 
-    def _nearest(self, solid: _Surface, thin: _Surface, views: int) -> Tensor:
+    def _nearest(self, solid: _Surface, thin: _Surface, views: int, size: int | None = None) -> Tensor:
         """Nearness (B,S*S) of what casts shadows, -inf where there is nothing."""
-        near = solid.near.new_full((views * self.size**2,), -torch.inf)
+        near = solid.near.new_full((views * (size or self.size) ** 2,), -torch.inf)
         for s in (solid, thin):
             keep = self.casts[s.piece] & (s.texel[:, 3] >= self.cutout[s.piece].clamp(min=0.01))
             near.scatter_reduce_(0, s.pixel[keep], s.near[keep], "amax")
@@ -221,7 +241,7 @@ class _Sun:
         m = self.light_from_head
         clip = r.vertices[:, :3] @ m[:, :3, :3].mT + m[:, None, :3, 3]
         place = (clip * 0.5 + 0.5) * clip.new_tensor([r.size, r.size, -1]) - clip.new_tensor([0.5, 0.5, 0])
-        self.depth = -r._nearest(*r._look(place, None), len(lights)).flatten().clamp(min=-1).float()
+        self.depth = -r._nearest(*r._look(place, None, only=r.casts), len(lights)).flatten().clamp(min=-1).float()
 
     def shade(self, s: _Surface, rotation: Tensor) -> Tensor:
         """Colour and opacity (N,4), as the fragment shader of `opengl` has them."""

@@ -45,6 +45,10 @@ class ShippedHead(HeadAssets):
         self.identity = np.stack(modes[: len(model.identity)]).reshape(len(model.identity), -1)
         self.expression = np.stack(modes[len(model.identity) :]).reshape(len(model.expression), -1)
         self.expression_names = [_unit(n) for n in model.expression_names]
+        balls = np.unique(model.triangles[slice(*model.card["triangle_ranges"]["eyes"])])
+        for name, mode in zip(self.expression_names, self.expression.reshape(len(self.expression), -1, 3)):
+            if name.startswith("eyeLook"):
+                mode[balls] = 0  # the lids only: eyeballs turn, which no linear mode says
         self.landmark_ids, self.landmark_weights = model.landmark_ids, model.landmark_weights
         points = self.landmarks(self.mean)
 
