@@ -22,6 +22,7 @@ lint: $(VENV)/test.done
 
 bench: $(VENV)/test.done
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
 	$(BIN)/python benchmarks/readme.py
 

@@ -22,10 +22,10 @@ pytest.importorskip("scipy")
 from canthus.errors import CanthusError, ModelError  # noqa: E402
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector  # noqa: E402
 from canthus.synth import shards  # noqa: E402
-from canthus.synth.generator import ICT_FROM_HEAD, VIEWS_PER_HEAD, SynthGenerator, SynthRecipe, _rotation  # noqa: E402
-from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets  # noqa: E402
+from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe, _rotation  # noqa: E402
+from canthus.synth.heads import EYE_PARTS, ICT_FROM_HEAD, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets  # noqa: E402
 from canthus.synth.lighting import Environment, Light, sh_basis  # noqa: E402
-from canthus.synth.opengl import PerspectiveCamera  # noqa: E402
+from canthus.synth.renderer import PerspectiveCamera  # noqa: E402
 from canthus.synth.sampling import sample_expression, sample_head  # noqa: E402
 
 ASSETS = Path(os.environ.get("CANTHUS_ASSETS", Path(__file__).parents[2] / "shared/assets/head"))

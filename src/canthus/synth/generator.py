@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from canthus.geometry.rotation import matrix_from_euler
 from canthus.synth.heads import HeadAssets
-from canthus.synth.lighting import Environment
-from canthus.synth.opengl import OpenGLRenderer, PerspectiveCamera
+from canthus.synth.lighting import Environment, invented_environments
+from canthus.synth.renderer import PerspectiveCamera, best_renderer
 from canthus.synth.sampling import sample_head
+from canthus.synth.shipped import ShippedHead
 
 OVERSAMPLING = 1.5  # drawn this much larger, then reduced
-# The ICT head at rest looks 1.5 degrees further down than the house's head (docs/conventions.md): what rigidly lays
-# its inner landmarks on those of `MorphableModel.default()`. Every stored rotation is told from the house's head.
-ICT_FROM_HEAD = matrix_from_euler(np.array([np.deg2rad(1.512), 0.0, 0.0]), "aflw")
 VIEWS_PER_HEAD = 4  # a head is costly to build and cheap to look at again under another camera and light
 
 
@@ -43,13 +40,17 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 class SynthGenerator:
-    """Draws groups of `VIEWS_PER_HEAD` samples of one head; group g is reproducible from (recipe, g)."""
+    """Draws groups of `VIEWS_PER_HEAD` samples of one head; group g is reproducible from (recipe, g).
 
-    def __init__(self, assets: str | Path, recipe: SynthRecipe = SynthRecipe()):
+    assets: a folder of head assets, or None for plainer heads that need none.
+    """
+
+    def __init__(self, assets: str | Path | None, recipe: SynthRecipe = SynthRecipe()):
         self.recipe = recipe
-        self.assets = HeadAssets(assets)
-        self.environments = [Environment.load(p) for p in sorted(Path(assets, "hdri").glob("*.exr"))]
-        self.renderer = OpenGLRenderer(round(recipe.size * OVERSAMPLING))
+        self.assets = ShippedHead() if assets is None else HeadAssets(assets)
+        maps = [] if assets is None else sorted(Path(assets, "hdri").glob("*.exr"))
+        self.environments = [Environment.load(p) for p in maps] or invented_environments()
+        self.renderer = best_renderer(round(recipe.size * OVERSAMPLING))
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
 
@@ -100,7 +101,7 @@ class SynthGenerator:
             "image": _develop(rng, image),
             "xyz": (xyz - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
             "visible": self._visible(camera, points, depth),
-            "rotation": (camera.rotation @ ICT_FROM_HEAD).astype(np.float32),
+            "rotation": (camera.rotation @ self.assets.from_head).astype(np.float32),
             "camera": np.array([*camera.target, camera.distance, camera.focal, *camera.centre], np.float32),
         }
 

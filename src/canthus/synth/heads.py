@@ -14,10 +14,14 @@ from PIL import Image
 from scipy import sparse
 
 from canthus.errors import ModelError
+from canthus.geometry.rotation import matrix_from_euler
 
 SKIN_PARTS = ("M_Face", "M_BackHead")
 MOUTH_PARTS = ("M_GumsTongue", "M_Teeth")
 EYE_PARTS = ("M_ScleraLeft", "M_ScleraRight")
+# The ICT head at rest looks 1.5 degrees further down than the house's head (docs/conventions.md): what rigidly lays
+# its inner landmarks on those of `MorphableModel.default()`. Every stored rotation is told from the house's head.
+ICT_FROM_HEAD = matrix_from_euler(np.array([np.deg2rad(1.512), 0.0, 0.0]), "aflw")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ class HeadAssets:
     """The folder of parts: head model, skins, brows, hair and irises.
 
     The layout is documented in docs/data.md. Everything is read once; the object is immutable afterwards.
+    from_head: rotation (3,3) that turns the house's head into the frame of this one.
     """
+
+    from_head: np.ndarray = ICT_FROM_HEAD
 
     def __init__(self, folder: str | Path):
         root = Path(folder)

@@ -92,3 +92,23 @@ class Environment:
         u = ((np.arctan2(d[..., 0], -d[..., 2]) / (2 * np.pi) + 0.5) * w).astype(int) % w
         v = (np.arccos(np.clip(d[..., 1], -1, 1)) / np.pi * h).astype(int).clip(0, h - 1)
         return self.radiance[v, u] * exposure
+
+
+def invented_environments(count: int = 12) -> list[Environment]:
+    """Rooms and skies without any file, always the same: a vertical gradient and soft lamps of many sizes."""
+    h, w = 128, 256
+    theta, phi = np.meshgrid((np.arange(h) + 0.5) / h * np.pi, (np.arange(w) + 0.5) / w * 2 * np.pi, indexing="ij")
+    d = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1)
+    out = []
+    for k in range(count):
+        rng = np.random.default_rng(k)
+        sky, ground = rng.uniform(0.2, 1.0, 3) * [0.9, 1, 1.15], rng.uniform(0.05, 0.6, 3) * [1.1, 1, 0.85]
+        radiance = ground + (sky - ground) * (1 / (1 + np.exp(-d[..., 1:2] * rng.uniform(1, 12))))
+        for _ in range(rng.integers(1, 5)):
+            at = rng.normal(size=3) + [0, 0.7, 0]
+            width = np.exp(rng.uniform(np.log(0.06), np.log(0.5)))  # radians
+            cosine = d @ (at / np.linalg.norm(at))
+            colour = rng.uniform(0.7, 1.0, 3) * np.exp(rng.normal(0, 0.8)) * 2 / width**2
+            radiance = radiance + np.exp((cosine - 1) / width**2)[..., None] * colour
+        out.append(Environment(radiance))
+    return out

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import moderngl
@@ -12,6 +11,7 @@ from PIL import Image
 
 from canthus.synth.heads import Piece
 from canthus.synth.lighting import Light
+from canthus.synth.renderer import PerspectiveCamera, casts_shadow, light_matrix
 
 SHADE_VERTEX = """#version 330
 uniform mat4 clip_from_head; uniform mat3 camera_from_head; uniform mat4 light_from_head;
@@ -62,53 +62,6 @@ uniform sampler2D image; uniform bool textured; uniform float cutout; in vec2 v_
 void main() { if (textured && texture(image, v_uv).a < cutout) discard; }"""
 
 
-@dataclass(frozen=True)
-class PerspectiveCamera:
-    """A pinhole that looks at a point of the head.
-
-    A head point X lies at q = rotation (X - target) in camera axes (x right, y up, z to the camera) and at pixel
-    x = focal q_x / (distance - q_z) + centre_x, y = -focal q_y / (distance - q_z) + centre_y.
-    """
-
-    rotation: np.ndarray  # (3,3)
-    target: np.ndarray  # (3,) cm
-    distance: float  # cm from the camera to the target
-    focal: float  # px
-    centre: np.ndarray  # (2,) px
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of head points (P,3): (P,3), the third is q_z in pixels of the target's plane, nearer = larger."""
-        q = (points - self.target) @ self.rotation.T
-        ratio = self.focal / (self.distance - q[:, 2])
-        scale = self.focal / self.distance
-        return np.column_stack([q[:, 0] * ratio + self.centre[0], -q[:, 1] * ratio + self.centre[1], q[:, 2] * scale])
-
-    def resized(self, factor: float) -> PerspectiveCamera:
-        """The same view in a picture `factor` times as large."""
-        return replace(self, focal=self.focal * factor, centre=(self.centre + 0.5) * factor - 0.5)
-
-    def clip_from_head(self, size: int) -> np.ndarray:
-        """The OpenGL matrix (4,4) for a square picture of `size` px."""
-        near, far = max(self.distance - 40, 2.0), self.distance + 60
-        a, b = 2 * self.focal / size, (far + near) / (far - near)
-        camera = np.eye(4)
-        camera[:3, :3], camera[:3, 3] = self.rotation, -self.rotation @ self.target
-        offset = (self.centre + 0.5) * 2 / size - 1
-        clip = np.array([
-            [a, 0, -offset[0], offset[0] * self.distance],
-            [0, a, offset[1], -offset[1] * self.distance],
-            [0, 0, -b, b * self.distance - 2 * far * near / (far - near)],
-            [0, 0, -1, self.distance],
-        ])  # fmt: skip
-        return clip @ camera
-
-    def depth_from_buffer(self, buffer: np.ndarray) -> np.ndarray:
-        """q_z in cm from OpenGL depth 0..1."""
-        near, far = max(self.distance - 40, 2.0), self.distance + 60
-        ndc = 2 * buffer.astype(np.float64) - 1
-        return self.distance - 2 * far * near / (far + near - ndc * (far - near))
-
-
 class OpenGLRenderer:
     """Draws pieces into a square picture. Load a head once, then draw it under any number of cameras and lights.
 
@@ -127,6 +80,7 @@ class OpenGLRenderer:
             m.compare_func = ""
             m.repeat_x = m.repeat_y = False
         self.depth_targets = [c.framebuffer(depth_attachment=m) for m in self.depth_maps]
+        self.sized_targets: dict[int, tuple[Any, Any]] = {}  # depth of some pieces, by size of the picture
         self.textures: dict[str, moderngl.Texture] = {}
         self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
 
@@ -164,10 +118,10 @@ class OpenGLRenderer:
         """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm."""
         c = self.context
         head_light = camera.rotation.T @ light.direction
-        light_from_head = _light_matrix(head_light, camera.target)
-        self._draw_depth(0, light_from_head)
+        light_from_head = light_matrix(head_light, camera.target)
+        self._draw_depth(self.depth_targets[0], light_from_head)
         clip = camera.clip_from_head(self.size)
-        self._draw_depth(1, clip)
+        self._draw_depth(self.depth_targets[1], clip)
         self.canvas.use()
         self.canvas.clear(0, 0, 0, 0)
         c.enable(moderngl.DEPTH_TEST | moderngl.BLEND)
@@ -192,27 +146,30 @@ class OpenGLRenderer:
         depth = np.frombuffer(self.depth_maps[1].read(), np.float32).reshape(self.size, self.size)[::-1]
         return picture, camera.depth_from_buffer(depth)
 
-    def _draw_depth(self, which: int, clip: np.ndarray) -> None:
-        self.depth_targets[which].use()
-        self.depth_targets[which].clear(depth=1.0)
+    def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
+        """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.
+
+        The camera's pixels are those of a picture of `size` px.
+        """
+        if size not in self.sized_targets:
+            texture = self.context.depth_texture((size, size))
+            self.sized_targets[size] = texture, self.context.framebuffer(depth_attachment=texture)
+        texture, target = self.sized_targets[size]
+        self._draw_depth(target, camera.clip_from_head(size), wanted)
+        buffer = np.frombuffer(texture.read(), np.float32).reshape(size, size)[::-1]
+        return np.where(buffer < 1, camera.depth_from_buffer(buffer), -np.inf)
+
+    def _draw_depth(self, target: Any, clip: np.ndarray, wanted: Callable[[Piece], bool] = lambda p: True) -> None:
+        target.use()
+        target.clear(depth=1.0)
         self.context.enable(moderngl.DEPTH_TEST)
         self.depth["clip_from_head"].write(clip.T.astype("f4").tobytes())
         self.depth["image"].value = 0
         for piece, _, bare, _ in self.loaded:
-            if piece.alpha < 0.6 or piece.name == "lash":
+            if not (casts_shadow(piece) and wanted(piece)):
                 continue
             self.depth["textured"].value = piece.texture is not None
             if piece.texture is not None:
                 self.textures[piece.texture].use(0)
             self.depth["cutout"].value = max(piece.cutout, 0.01)
             bare.render()
-
-
-def _light_matrix(direction: np.ndarray, target: np.ndarray, reach: float = 17.0) -> np.ndarray:
-    """Orthographic view (4,4) of a ball of `reach` cm around target, seen from a direction in head axes."""
-    side = np.cross([0, 1.0, 0] if abs(direction[1]) < 0.9 else [1.0, 0, 0], direction)
-    side /= np.linalg.norm(side)
-    m = np.eye(4)
-    m[:3, :3] = np.stack([side, np.cross(direction, side), -direction]) / np.array([[reach], [reach], [2 * reach]])
-    m[:3, 3] = -m[:3, :3] @ (target + np.array([0, 0, -4.0]))
-    return m

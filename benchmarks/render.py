@@ -1,0 +1,89 @@
+"""Views per second of both renderers at 256 px: a dressed head that needs no assets, drawn alone and in batches."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import common
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe
+from canthus.synth.lighting import invented_environments
+from canthus.synth.renderer import PerspectiveCamera
+from canthus.synth.sampling import sample_head
+from canthus.synth.shading import TorchRenderer
+from canthus.synth.shipped import ShippedHead
+
+SIZE, VIEWS = 256, 8
+
+
+def renderers() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        from canthus.synth.opengl import OpenGLRenderer
+
+        gl = OpenGLRenderer(SIZE)
+        found[f"OpenGL ({gl.context.info['GL_RENDERER']})"] = gl
+    except Exception as error:
+        print(f"OpenGL does not work here: {error}")
+    found[f"torch (CPU, {torch.get_num_threads()} threads)"] = TorchRenderer(SIZE, "cpu")
+    if torch.cuda.is_available():
+        found[f"torch ({torch.cuda.get_device_name()})"] = TorchRenderer(SIZE, "cuda")
+    return found
+
+
+def pace(draw: Callable[[], Any], views: int, repeats: int = 8) -> dict[str, float]:
+    """Views a second by the clock, and milliseconds of processor time a view, which other programs disturb less."""
+    draw()
+    clock, processor = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        draw()
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    count = views * repeats
+    return {"views_per_second": round(count / clock, 1), "cpu_ms_a_view": round(1e3 * processor / count, 1)}
+
+
+def main() -> None:
+    source = ShippedHead()
+    head, textures = next(
+        (h, t)
+        for h, t in (sample_head(np.random.default_rng(k), source) for k in range(100))
+        if {"hair", "brows", "lash"} <= {p.name for p in h.pieces}
+    )
+    cameras = []
+    for turn in np.linspace(-1, 1, VIEWS):
+        c, s = np.cos(turn), np.sin(turn)
+        rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        middle = np.full(2, (SIZE - 1) / 2)
+        cameras.append(PerspectiveCamera(rotation, head.landmarks.mean(0), 80.0, 0.5 * SIZE * 80 / 14, middle))
+    light = invented_environments(1)[0].light(0.0, 0.5)
+    results: dict[str, dict[str, float]] = {}
+    for name, renderer in renderers().items():
+        for key in {p.texture for p in head.pieces} - {None}:
+            renderer.texture(key, textures.get(key, source.textures.get(key)))
+        renderer.load(head.pieces)
+        results[name] = pace(partial(renderer.draw, cameras[0], light, 0.7), 1)
+        if isinstance(renderer, TorchRenderer):
+            together = partial(renderer.draw_many, cameras, [light] * VIEWS, [0.7] * VIEWS)
+            results[f"{name}, {VIEWS} views at once"] = pace(lambda f=together: f()[0].cpu(), VIEWS, 4)
+    generator = SynthGenerator(None, SynthRecipe(size=176))
+    name = type(generator.renderer).__name__
+    results[f"whole samples at 176 px, {name}"] = pace(lambda: generator.group(0), VIEWS_PER_HEAD, 4)
+
+    table = Table(f"at {SIZE} px", "views a second", "CPU ms a view")
+    for name, row in results.items():
+        table.add_row(name, *map(str, row.values()))
+    Console().print(table)
+    triangles = sum(len(p.triangles) for p in head.pieces)
+    print(common.write("render", {"size": SIZE, "triangles": triangles, "load": os.getloadavg()[0], "pace": results}))
+
+
+if __name__ == "__main__":
+    main()
