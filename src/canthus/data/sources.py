@@ -1,0 +1,227 @@
+"""Where the faces of a training come from: several sources, what share of a batch each has, and in which order.
+
+Which faces a step sees is a function of (seed, step) alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canthus.data.augment import Augmenter
+from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
+from canthus.data.formats import read_300wlp
+from canthus.data.sample import FaceBatch
+from canthus.errors import CanthusError, RecipeError
+
+LIVE = "synth:"
+WORKERS = 2  # processes that render
+ATTEMPTS = 3  # at a picture whose renderer dies
+
+Truth = tuple[Tensor, Tensor, Tensor, Tensor]  # images, xyz, visible, rotation
+Part = tuple[Truth, Tensor | None]  # and vertices
+
+
+class Source(Protocol):
+    """Faces that are there: `StoredFaces`, `PhotoFaces`."""
+
+    xyz: np.ndarray
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def take(self, index: np.ndarray) -> Truth:
+        """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
+
+    def take_vertices(self, index: np.ndarray) -> Tensor | None:
+        """Vertices (B,V,3), if there are any."""
+
+
+class Renderer(Protocol):
+    """What `synth.generator.SynthGenerator` does."""
+
+    def group(self, number: int) -> dict[str, np.ndarray]:
+        """The faces of group `number`, fields as in a shard."""
+
+
+_renderer: Renderer | None = None  # one a worker process
+
+
+def _render(make: Callable[[], Renderer], number: int) -> dict[str, np.ndarray]:
+    global _renderer
+    _renderer = _renderer or make()
+    return _renderer.group(number)
+
+
+class LiveFaces:
+    """An endless row of faces, rendered in worker processes as they are needed and some groups ahead.
+
+    make: gives a renderer; it goes to the workers, so it must be picklable. views: faces of a group.
+    """
+
+    def __init__(self, make: Callable[[], Renderer], views: int, workers: int = WORKERS):
+        self._make, self._views, self._workers = make, views, workers
+        self._groups: dict[int, Future[dict[str, np.ndarray]]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+
+    def take(self, first: int, last: int) -> tuple[Truth, Tensor | None]:
+        """The faces first to last, `last` not included, as `StoredFaces` gives them, and vertices if rendered."""
+        wanted = range(first // self._views, -(-last // self._views))
+        ahead = max(len(wanted), 2 * self._workers)
+        self._groups = {g: f for g, f in self._groups.items() if g >= wanted.start}
+        for g in range(wanted.start, wanted.stop + ahead):
+            self._submit(g)
+        groups = [self._result(g) for g in wanted]
+        place = slice(first - wanted.start * self._views, last - wanted.start * self._views)
+        joined = {k: np.concatenate([g[k] for g in groups])[place] for k in groups[0]}
+        image = torch.from_numpy(joined["image"]).permute(0, 3, 1, 2)
+        xyz, visible, rotation = (torch.from_numpy(joined[k]) for k in ("xyz", "visible", "rotation"))
+        dense = torch.from_numpy(joined["vertices"]).float() if "vertices" in joined else None
+        return (image, xyz, visible, rotation), dense
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool, self._groups = None, {}
+
+    def _submit(self, group: int) -> None:
+        if self._pool is None:
+            # an OpenGL context does not survive a fork
+            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"))
+        if group not in self._groups:
+            self._groups[group] = self._pool.submit(_render, self._make, group)
+
+    def _result(self, group: int) -> dict[str, np.ndarray]:
+        for attempt in range(ATTEMPTS):
+            try:
+                self._submit(group)
+                return self._groups[group].result()
+            except BrokenProcessPool as error:  # software OpenGL drivers die now and then
+                self.close()
+                if attempt == ATTEMPTS - 1:
+                    raise CanthusError(f"the renderer died {ATTEMPTS} times at group {group}: {error}") from error
+        raise AssertionError
+
+
+class FaceMix:
+    """The sources of a recipe.
+
+    faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
+    has its share of every batch). A folder holds shards, or pairs as `read_300wlp` reads them; `synth:ASSETS` renders.
+    size, crop_scale: of the crops that will be cut.
+    """
+
+    def __init__(self, faces: Sequence[str] | Mapping[str, float], size: int, crop_scale: float, seed: int):
+        weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
+        # a tenth more pixels than the crops have, for those that augmentation takes closer
+        pixels = round(1.1 * size / (crop_scale * FACE))
+        live, stored = ([n for n in weights if n.startswith(LIVE) == kind] for kind in (True, False))
+        if live and len(weights) > 1 and not isinstance(faces, Mapping):
+            raise RecipeError(f"`faces` has '{live[0]}', which has no end, beside others: give weights, folder: weight")
+        self.seed = seed
+        self.live = [(_live(n, pixels, seed), weights[n] / sum(weights.values())) for n in live]
+        self.stored = [_open(n, pixels) for n in stored]
+        self._starts = np.cumsum([0, *(len(s) for s in self.stored)])
+        self._density: np.ndarray | None = None  # cumulative, of the stored faces; None: all alike
+        if isinstance(faces, Mapping) and len(stored) > 1:
+            each = [np.full(len(s), weights[n] / len(s)) for n, s in zip(stored, self.stored)]
+            self._density = np.cumsum(np.concatenate(each))
+
+    def __len__(self) -> int:
+        """How many faces are stored."""
+        return int(self._starts[-1])
+
+    @property
+    def xyz(self) -> Tensor:
+        """Points (N,68,3) of the stored faces, in pixels of their pictures."""
+        return torch.from_numpy(np.concatenate([s.xyz for s in self.stored]))
+
+    def weigh(self, weights: Tensor) -> None:
+        """Draw stored faces by these weights (N,); what share each source has stays as it is."""
+        values = weights.detach().cpu().double().numpy()
+        parts = np.split(values, self._starts[1:-1]) if values.shape == (len(self),) else []
+        if not parts or not (np.isfinite(values).all() and (values >= 0).all() and all(p.sum() > 0 for p in parts)):
+            raise RecipeError(f"got sampling weights of shape {values.shape}; {len(self)} numbers >= 0 are wanted")
+        if self._density is not None:
+            share = np.diff(self._density, prepend=0.0)
+            sums = [share[a:b].sum() for a, b in zip(self._starts, self._starts[1:])]
+            values = np.concatenate([total * p / p.sum() for total, p in zip(sums, parts)])
+        self._density = np.cumsum(values)
+
+    def fetch(self, seen: int, count: int, step: int, rank: int = 0, world: int = 1) -> list[Part]:
+        """The pictures of one step, by source: `count` faces after the first `seen` ones; of them the share of process
+        `rank` of `world`."""
+        parts: list[Part] = []
+        before, after = seen, seen + count  # of the stored faces, once the rendered ones are taken off
+        for faces, share in self.live:
+            first, last = int(share * seen), int(share * (seen + count))
+            before, after, size = before - first, after - last, last - first
+            mine = first + size * rank // world, first + size * (rank + 1) // world
+            if mine[0] < mine[1]:
+                parts.append(faces.take(*mine))
+        if self.stored:
+            index = np.sort(self._order(before, after - before, step))[rank::world]
+            for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
+                rows = index[(index >= start) & (index < end)] - start
+                if len(rows):
+                    parts.append((source.take(rows), source.take_vertices(rows)))
+        return parts
+
+    def close(self) -> None:
+        """End what renders."""
+        for faces, _ in self.live:
+            faces.close()
+
+    def _order(self, seen: int, count: int, step: int) -> np.ndarray:
+        if self._density is None:
+            places = np.arange(seen, seen + count)
+            order = {e: _permutation(self.seed, e, len(self)) for e in np.unique(places // len(self)).tolist()}
+            return np.array([order[p // len(self)][p % len(self)] for p in places.tolist()])
+        # One draw in each of `count` equal parts of the cumulative weights: shares are exact to one face a batch.
+        even = (np.arange(count) + np.random.default_rng([self.seed, 1, step + 1]).random(count)) / count
+        return np.searchsorted(self._density, even * self._density[-1], side="right").clip(max=len(self) - 1)
+
+
+def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> FaceBatch:
+    """The crops of a step, on the generator's device. Vertices are kept where every part has them."""
+    made = []
+    for truth, vertices in parts:
+        moved = [t.to(rng.device, non_blocking=True) for t in truth]
+        images, xyz, visible, rotation = moved
+        dense = None if vertices is None else vertices.to(rng.device, non_blocking=True)
+        made.append(augmenter(images, xyz, visible, rotation, rng, dense))
+    if len(made) == 1:
+        return made[0]
+    joined: dict[str, Any] = {}
+    for f in fields(FaceBatch):
+        values = [getattr(b, f.name) for b in made]
+        joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
+    return FaceBatch(**joined)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _open(folder: str, pixels: int) -> Source:
+    if not any(Path(folder).glob("shard-*.npz")) and any(Path(folder).glob("*.mat")):
+        return PhotoFaces(read_300wlp(folder), pixels)
+    return StoredFaces([folder])
+
+
+def _live(name: str, pixels: int, seed: int) -> LiveFaces:
+    from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe  # needs the synth extra
+
+    make = functools.partial(SynthGenerator, name.removeprefix(LIVE), SynthRecipe(size=pixels, seed=seed))
+    return LiveFaces(make, VIEWS_PER_HEAD)
