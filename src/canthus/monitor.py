@@ -184,5 +184,5 @@ def _mean(values: np.ndarray) -> float:
 
 def _png(image: Image.Image) -> bytes:
     data = io.BytesIO()
-    image.save(data, "PNG")
+    image.save(data, "PNG", compress_level=1)
     return data.getvalue()

@@ -85,6 +85,8 @@ class Recipe:
             for name, weight in self.faces.items():
                 if not _is_number(weight) or weight <= 0:
                     raise RecipeError(f"the weight of `faces` '{name}' is {weight!r}; a number above zero is wanted")
+        if not isinstance(self.stages, dict):
+            raise RecipeError(f"`stages` is {self.stages!r}; name of a stage: keys and values are wanted")
         for name, values in self.stages.items():
             if not isinstance(values, dict):
                 raise RecipeError(f"`stages.{name}` is {values!r}; keys and values are wanted")

@@ -6,11 +6,8 @@ Which faces a step sees is a function of (seed, step) alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +19,10 @@ from canthus.data.augment import Augmenter
 from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
 from canthus.data.formats import read_300wlp
 from canthus.data.sample import FaceBatch
-from canthus.errors import CanthusError, RecipeError
+from canthus.errors import RecipeError
+from canthus.synth.live import LiveFaces
 
 LIVE = "synth:"
-WORKERS = 2  # processes that render
-ATTEMPTS = 3  # at a picture whose renderer dies
 
 Truth = tuple[Tensor, Tensor, Tensor, Tensor]  # images, xyz, visible, rotation
 Part = tuple[Truth, Tensor | None]  # and vertices
@@ -44,73 +40,6 @@ class Source(Protocol):
 
     def take_vertices(self, index: np.ndarray) -> Tensor | None:
         """Vertices (B,V,3), if there are any."""
-
-
-class Renderer(Protocol):
-    """What `synth.generator.SynthGenerator` does."""
-
-    def group(self, number: int) -> dict[str, np.ndarray]:
-        """The faces of group `number`, fields as in a shard."""
-
-
-_renderer: Renderer | None = None  # one a worker process
-
-
-def _render(make: Callable[[], Renderer], number: int) -> dict[str, np.ndarray]:
-    global _renderer
-    _renderer = _renderer or make()
-    return _renderer.group(number)
-
-
-class LiveFaces:
-    """An endless row of faces, rendered in worker processes as they are needed and some groups ahead.
-
-    make: gives a renderer; it goes to the workers, so it must be picklable. views: faces of a group.
-    """
-
-    def __init__(self, make: Callable[[], Renderer], views: int, workers: int = WORKERS):
-        self._make, self._views, self._workers = make, views, workers
-        self._groups: dict[int, Future[dict[str, np.ndarray]]] = {}
-        self._pool: ProcessPoolExecutor | None = None
-
-    def take(self, first: int, last: int) -> tuple[Truth, Tensor | None]:
-        """The faces first to last, `last` not included, as `StoredFaces` gives them, and vertices if rendered."""
-        wanted = range(first // self._views, -(-last // self._views))
-        ahead = max(len(wanted), 2 * self._workers)
-        self._groups = {g: f for g, f in self._groups.items() if g >= wanted.start}
-        for g in range(wanted.start, wanted.stop + ahead):
-            self._submit(g)
-        groups = [self._result(g) for g in wanted]
-        place = slice(first - wanted.start * self._views, last - wanted.start * self._views)
-        joined = {k: np.concatenate([g[k] for g in groups])[place] for k in groups[0]}
-        image = torch.from_numpy(joined["image"]).permute(0, 3, 1, 2)
-        xyz, visible, rotation = (torch.from_numpy(joined[k]) for k in ("xyz", "visible", "rotation"))
-        dense = torch.from_numpy(joined["vertices"]).float() if "vertices" in joined else None
-        return (image, xyz, visible, rotation), dense
-
-    def close(self) -> None:
-        """End the workers."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool, self._groups = None, {}
-
-    def _submit(self, group: int) -> None:
-        if self._pool is None:
-            # an OpenGL context does not survive a fork
-            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"))
-        if group not in self._groups:
-            self._groups[group] = self._pool.submit(_render, self._make, group)
-
-    def _result(self, group: int) -> dict[str, np.ndarray]:
-        for attempt in range(ATTEMPTS):
-            try:
-                self._submit(group)
-                return self._groups[group].result()
-            except BrokenProcessPool as error:  # software OpenGL drivers die now and then
-                self.close()
-                if attempt == ATTEMPTS - 1:
-                    raise CanthusError(f"the renderer died {ATTEMPTS} times at group {group}: {error}") from error
-        raise AssertionError
 
 
 class FaceMix:
@@ -168,7 +97,7 @@ class FaceMix:
             before, after, size = before - first, after - last, last - first
             mine = first + size * rank // world, first + size * (rank + 1) // world
             if mine[0] < mine[1]:
-                parts.append(faces.take(*mine))
+                parts.append(_as_part(faces.take(*mine)))
         if self.stored:
             index = np.sort(self._order(before, after - before, step))[rank::world]
             for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
@@ -207,6 +136,12 @@ def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> F
         values = [getattr(b, f.name) for b in made]
         joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
     return FaceBatch(**joined)
+
+
+def _as_part(face: dict[str, np.ndarray]) -> Part:
+    image, xyz, visible, rotation = (torch.from_numpy(face[k]) for k in ("image", "xyz", "visible", "rotation"))
+    vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
+    return (image.permute(0, 3, 1, 2), xyz, visible, rotation), vertices
 
 
 @functools.lru_cache(maxsize=4)
