@@ -88,9 +88,9 @@ def test_points_are_drawn_where_they_are():
     scale = monitor.TILE / 10
     assert pixels.shape == (monitor.TILE, 2 * monitor.TILE, 3)
     y, x = near(pixels[:, : monitor.TILE], monitor.TRUE)
-    assert (x.mean(), y.mean()) == pytest.approx((2.5 * scale, 7.5 * scale), abs=1)
+    assert (x.mean(), y.mean()) == pytest.approx((2.5 * scale - 0.5, 7.5 * scale - 0.5), abs=0.6)
     y, x = near(pixels, monitor.PREDICTED)
-    assert (x.mean(), y.mean()) == pytest.approx((8.5 * scale, 1.5 * scale), abs=1)
+    assert (x.mean(), y.mean()) == pytest.approx((8.5 * scale - 0.5, 1.5 * scale - 0.5), abs=0.6)
 
 
 def test_the_commit_is_that_of_the_code():

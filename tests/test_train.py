@@ -97,8 +97,10 @@ def test_a_stop_loses_no_more_than_the_steps_since_the_last_checkpoint(plan, tmp
 
 def test_a_save_that_was_cut_off_leaves_the_last_checkpoint(plan, tmp_path):
     steps(plan, tmp_path, 3)
-    (tmp_path / "checkpoint.part").write_bytes(b"half of it")
+    left = tmp_path / f".{CHECKPOINT}.0123.part"
+    left.write_bytes(b"half of it")
     assert steps(plan, tmp_path, 1)[0]["step"] == 4
+    assert not left.exists()
 
 
 def test_the_log_has_a_header_and_one_line_a_step(plan, tmp_path):

@@ -183,7 +183,7 @@ def train(
                 rate = (taken - step["faces"]) / max(time.monotonic() - began, 1e-9)  # from the first step's end
                 losses = {k: v for k, v in step.items() if k not in ("step", "stage", "rate", "faces")}
                 note = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-                bar.update(task, completed=step["step"], note=f"{step['stage']} {note} {rate:.0f} images/s")
+                bar.update(task, completed=step["step"], note=f"{step['stage']} {rate:.0f} images/s {note}")
     console.print(f"weights in {(out / 'weights').resolve()}", soft_wrap=True)
 
 

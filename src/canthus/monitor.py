@@ -122,9 +122,10 @@ def picture(crops: np.ndarray, true: np.ndarray, predicted: np.ndarray, maps: np
     for k, crop in enumerate(crops):
         sheet.paste(Image.fromarray(crop).resize((TILE, TILE), Image.Resampling.BILINEAR), (k * TILE, 0))
         for points, colour in ((true[k], TRUE), (predicted[k], PREDICTED)):
-            for x, y in ((points[:, :2] + 0.5) * scale - 0.5 + [k * TILE, 0]).tolist():
-                if k * TILE <= x < (k + 1) * TILE and 0 <= y < TILE:  # also refuses NaN
-                    pen.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+            for u, v in ((points[:, :2] + 0.5) * scale - 0.5).tolist():
+                if 0 <= u < TILE and 0 <= v < TILE:  # also refuses NaN
+                    x, y = k * TILE + round(u), round(v)
+                    pen.ellipse([x - 2, y - 2, x + 2, y + 2], fill=colour)
         if maps is not None:
             low, high = float(maps[k].min()), float(maps[k].max())
             grey = ((maps[k] - low) / max(high - low, 1e-12) * 255).astype(np.uint8)

@@ -81,6 +81,8 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
     log = None
     if main:
         (out / PICTURES).mkdir(parents=True, exist_ok=True)
+        for left in out.rglob(".*.part"):  # of a save that was killed
+            left.unlink()
         atomic_write(out / RECIPE, as_json(recipe).encode())
         monitor.note_start(out, step=run.step, faces=len(faces), processes=world, device=str(accelerator.device))
         names = list(dict.fromkeys(name for s in run.stretches for name in s.stage.terms))
