@@ -26,8 +26,38 @@ def test_faces_come_in_the_order_of_folders_and_shards(tmp_path):
     (tmp_path / "a" / "shard-00001.npz.part").write_bytes(b"one that is being rendered")
     stored = StoredFaces([tmp_path / "b", tmp_path / "a"])
     assert len(stored) == 7
-    for name in ("image", "xyz", "visible", "rotation"):
+    for name in ("xyz", "visible", "rotation"):
         np.testing.assert_array_equal(getattr(stored, name), faces[name])
+    np.testing.assert_array_equal(stored.take(np.arange(7))[0].permute(0, 2, 3, 1), faces["image"])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_pictures_stay_on_the_disk_unless_they_are_compressed(tmp_path, save):
+    faces = make_faces(3, size=48)
+    faces["image"] = np.asfortranarray(faces["image"])
+    save(tmp_path / "shard-00000.npz", **faces)
+    stored = StoredFaces([tmp_path])
+    assert isinstance(stored.pictures[0], np.memmap) == (save is np.savez)
+    np.testing.assert_array_equal(stored.take(np.array([2, 0]))[0].permute(0, 2, 3, 1), faces["image"][[2, 0]])
+
+
+def test_a_shard_that_is_cut_off_or_lacks_a_field_is_named(tmp_path):
+    faces = make_faces(3, size=48)
+    path = tmp_path / "shard-00000.npz"
+    np.savez(path, **{k: v for k, v in faces.items() if k != "visible"})
+    with pytest.raises(RecipeError, match=r"shard-00000\.npz.*visible"):
+        StoredFaces([tmp_path])
+    np.savez(path, **faces)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(RecipeError, match=r"shard-00000\.npz"):
+        StoredFaces([tmp_path])
+
+
+def test_pictures_of_two_sizes_do_not_fit_into_one_set(tmp_path):
+    for k, size in enumerate((48, 40)):
+        write(tmp_path, f"shard-{k:05d}.npz", make_faces(2, size=size), slice(None))
+    with pytest.raises(RecipeError, match=r"shard-00001\.npz.*another size"):
+        StoredFaces([tmp_path])
 
 
 def test_take_gives_tensors_of_the_faces_asked_for(tmp_path):

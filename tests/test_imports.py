@@ -14,12 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "canthus"
 PHOTO = str(PACKAGE.parents[1] / "examples" / "astronaut.jpg")
 # Parts that an extra is needed for; everything else is the base install.
 EXTRAS = (
-    "aligner", "codecs.volumes", "data", "evaluate", "export", "losses", "methods", "nn", "synth", "train",
+    "aligner", "codecs.volumes", "data", "evaluate", "export", "losses", "methods", "nn", "recipe", "schedule",
+    "synth", "train",
 )  # fmt: skip
 
 BLOCK = """
 import sys
-BLOCKED = {"torch", "scipy", "cv2", "yaml", "trimesh", "onnx", "safetensors", "h5py", "moderngl", "OpenEXR"}
+BLOCKED = {"torch", "scipy", "cv2", "yaml", "trimesh", "onnx", "safetensors", "h5py", "moderngl", "OpenEXR",
+           "accelerate", "tensorboard"}
 
 class Blocker:
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -326,3 +327,18 @@ def test_the_bounded_minimum_matches_slow_projected_coordinates():
                 rest = gradient[face, i] - hessian[face, i] @ slow[face] + hessian[face, i, i] * slow[face, i]
                 slow[face, i] = np.clip(rest / hessian[face, i, i], *bounds[i])
     np.testing.assert_allclose(found, slow, atol=1e-6)
+
+
+def test_the_mirror_of_a_vertex_is_at_its_place_on_the_other_side():
+    model = MorphableModel.default()
+    mirror = model.mirror
+    np.testing.assert_array_equal(mirror[mirror], np.arange(len(model.mean)))
+    assert np.abs(model.mean[mirror] * [-1, 1, 1] - model.mean).max() < 0.01  # mm
+    assert 0 < (mirror == np.arange(len(mirror))).mean() < 0.1  # the midline
+
+
+def test_a_head_that_is_not_symmetric_has_no_mirror():
+    model = MorphableModel.default()
+    bent = replace(model, mean=model.mean + [[0.1, 0, 0]] * np.square(model.mean[:, 1:2] / 10))
+    with pytest.raises(ModelError, match="not symmetric"):
+        _ = bent.mirror

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 import canthus  # noqa: E402
 from canthus.aligner import build  # noqa: E402
 from canthus.errors import CanthusError, RecipeError, WeightsError  # noqa: E402
-from canthus.train import Recipe  # noqa: E402
+from canthus.recipe import Recipe  # noqa: E402
+from canthus.schedule import plan  # noqa: E402
 
 RECIPES = sorted((Path(canthus.__file__).parent / "recipes").glob("*.yaml"))
 
@@ -32,8 +33,8 @@ def read(tmp_path):
 def test_a_shipped_recipe_is_whole(path):
     recipe = Recipe.read(path)
     aligner = build(recipe.method, recipe.config)
-    terms = {name for stage in aligner.stages() for name in stage.terms}
-    assert terms
+    assert {name for stage in aligner.stages() for name in stage.terms}
+    assert plan(recipe, aligner.stages())
     assert recipe.steps >= recipe.warm_up
 
 
@@ -58,6 +59,7 @@ def test_overrides_replace_what_the_file_says(read):
         ("augment: {zom: 0}", r"`augment`.*'zom'; 'zoom'\?"),
         ("config: {withs: [8]}", r"`config`.*'withs'; 'widths'\?"),
         ("xyzzy: 5", r"mine\.yaml.*'xyzzy'$"),
+        ("stages: {regression: {rat: 1.0}}", r"`stages\.regression`.*'rat'; 'rate'\?"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(read, text, said):
@@ -70,7 +72,20 @@ def test_an_unknown_key_names_the_nearest(read, text, said):
     [
         ("steps: 5", "`faces`"),
         ("faces: []", "`faces`"),
-        ("faces: data/synth", "list"),
+        ("faces: {}", "`faces`"),
+        ("faces: {a: 0}", "weight of `faces` 'a' is 0"),
+        ("faces: {a: }", "weight of `faces` 'a' is None"),
+        ("faces: [a]\noptimizer: adamm", "`optimizer` is 'adamm'; one of adamw, adam, rmsprop, sgd"),
+        ("faces: [a]\nschedule: cosin", "`schedule` is 'cosin'"),
+        ("faces: [a]\ndrops: [0.5, 2]", "`drops`"),
+        ("faces: [a]\nlast_rate: 1.5", "`last_rate` is 1.5; 0 to 1"),
+        ("faces: [a]\nsteps: 10.5", "whole number"),
+        ("faces: [a]\nstages: [head]", "`stages`"),
+        ("faces: [a]\nstages: {head: 3}", r"`stages\.head` is 3"),
+        ("faces: [a]\nstages: {head: {rate: 1e-3}}", r"`stages\.head\.rate` is '1e-3'"),
+        ("faces: [a]\nstages: {head: {batch: 0}}", r"`stages\.head\.batch` is 0"),
+        ("faces: [a]\nstages: {head: {optimizer: no}}", r"`stages\.head\.optimizer` is False"),
+        ("faces: [a]\naugment: 3", "`augment` is 3"),
         ("faces: [a]\nsteps: 0", "`steps` is 0"),
         ("faces: [a]\nbatch: -1", "`batch` is -1"),
         ("faces: [a]\nsave_every: 0", "`save_every` is 0"),
@@ -83,6 +98,36 @@ def test_an_unknown_key_names_the_nearest(read, text, said):
 def test_what_makes_no_sense_is_refused(read, text, said):
     with pytest.raises(RecipeError, match=said):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "faces"),
+    [
+        ("data/a", ("data/a",)),
+        ("synth:assets", ("synth:assets",)),
+        ("{a: 2, 'synth:b': 0.5}", {"a": 2, "synth:b": 0.5}),
+    ],
+)
+def test_faces_are_one_source_a_list_or_weights(read, text, faces):
+    assert read(f"faces: {text}").faces == faces
+
+
+def test_changes_reach_nested_keys_and_leave_the_rest(read):
+    recipe = read(
+        "faces: [a]\naugment: {zoom: 0.3, turn: 5.0}",
+        changes=["rate=1e-3", "augment.zoom=0.2", "faces=[b, c]", "stages.regression.optimizer=sgd"],
+    )
+    assert recipe.rate == 1e-3 and recipe.augment == {"zoom": 0.2, "turn": 5.0} and recipe.faces == ("b", "c")
+    assert recipe.stages == {"regression": {"optimizer": "sgd"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("rate", "key=value"), ("=3", "key=value"), ("rate=[1", "cannot be read"), ("ratte=3", "'rate'")],
+)
+def test_a_change_that_makes_no_sense_is_refused(read, change, said):
+    with pytest.raises(RecipeError, match=said):
+        read("faces: [a]", changes=[change])
 
 
 def test_a_method_that_is_not_there_is_refused(read):

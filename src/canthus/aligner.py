@@ -83,6 +83,11 @@ class Aligner(nn.Module, Predictor):
     def prepare(self, xyz: Tensor) -> None:
         """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
 
+    def sampling_weights(self, xyz: Tensor) -> Tensor | None:
+        """How often each of the training shapes (N,68,3), in pixels of the stored pictures, is to be drawn: weights
+        (N,) up to a factor, for batches that are balanced over poses, say. None: all alike, once an epoch."""
+        return None
+
     def stages(self) -> tuple[Stage, ...]:
         """The stretches of training, in order."""
         raise NotImplementedError

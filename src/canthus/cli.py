@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,8 @@ def _plain_errors():
         errors.print(f"canthus: {error}", style="red")
         raise typer.Exit(2) from error
     except ModuleNotFoundError as error:
-        needed = {"moderngl": "synth", "OpenEXR": "synth", "scipy": "formats"}.get(error.name or "", "train")
+        extras = {"moderngl": "synth", "OpenEXR": "synth", "scipy": "formats", "tensorboard": "tensorboard"}
+        needed = extras.get(error.name or "", "train")
         errors.print(f"canthus: this verb needs '{error.name}': pip install 'canthus[{needed}]'", style="red")
         raise typer.Exit(2) from error
 
@@ -157,20 +159,31 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     out: Out = Path("runs/train"),
     faces: Annotated[
-        list[str] | None, typer.Option("--faces", help="Folders of shards, instead of the recipe's.")
+        list[str] | None, typer.Option("--faces", help="Folders of faces, instead of the recipe's.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key: rate=1e-3, augment.zoom=0.2."),
     ] = None,
 ) -> None:
     """Train a method from a recipe; run it again to go on after a stop."""
     with _plain_errors():
-        from canthus.train import Recipe
+        from canthus.recipe import Recipe
         from canthus.train import train as run
 
-        plan = Recipe.read(recipe, **({"faces": faces} if faces else {}))
+        plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))
         with _bar("train") as bar:
             task = bar.add_task("", total=plan.steps, note="")
+            began, taken = time.monotonic(), 0
             for step in run(plan, out):
-                note = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k != "step")
-                bar.update(task, completed=step["step"], note=note)
+                if not taken:  # a run that goes on: what was done before says nothing about how long the rest takes
+                    bar.reset(task, completed=step["step"])
+                    began = time.monotonic()
+                taken += step["faces"]
+                rate = (taken - step["faces"]) / max(time.monotonic() - began, 1e-9)  # from the first step's end
+                losses = {k: v for k, v in step.items() if k not in ("step", "stage", "rate", "faces")}
+                note = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
+                bar.update(task, completed=step["step"], note=f"{step['stage']} {rate:.0f} images/s {note}")
     console.print(f"weights in {(out / 'weights').resolve()}", soft_wrap=True)
 
 

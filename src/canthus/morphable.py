@@ -219,6 +219,21 @@ class MorphableModel:
 
         return _Basis(at_landmarks(self.mean), at_landmarks(self.identity), at_landmarks(self.expression))
 
+    @functools.cached_property
+    def mirror(self) -> np.ndarray:
+        """For every vertex the one at its place on the other side of the mean head, (V,) int.
+
+        Raises ModelError for a head that is not symmetric: pairs must answer each other.
+        """
+        # |a - b|^2 without |a|^2, which is the same for all b; in parts, as V x V numbers may be many
+        rest = self.mean.astype(np.float64)
+        square = (rest**2).sum(axis=1)
+        nearest = [(square - 2 * part @ rest.T).argmin(axis=1) for part in np.array_split(rest * [-1, 1, 1], 16)]
+        found = np.concatenate(nearest)
+        if (found[found] != np.arange(len(found))).any():
+            raise ModelError(f"model {self.name!r} is not symmetric: its vertices cannot be mirrored")
+        return found
+
     # fitting
 
     def fit(

@@ -17,6 +17,7 @@ from canthus.crop import Crop
 from canthus.data.sample import FaceBatch
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.landmarks import scheme
+from canthus.morphable import MorphableModel
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,20 @@ class Augmenter:
         self.mirror = torch.tensor(scheme("ibug68").mirror)
 
     def __call__(
-        self, images: Tensor, xyz: Tensor, visible: Tensor, rotation: Tensor, rng: torch.Generator
+        self,
+        images: Tensor,
+        xyz: Tensor,
+        visible: Tensor,
+        rotation: Tensor,
+        rng: torch.Generator,
+        vertices: Tensor | None = None,
     ) -> FaceBatch:
-        """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3)."""
-        o, count = self.options, len(images)
+        """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3); vertices
+        (B,V,3) of the default head in the frame of xyz. All, and the generator, on one device."""
+        o, count, device = self.options, len(images), images.device
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=rng)
+            return torch.randn(count, *shape, generator=rng, device=device)
 
         boxes = tight_boxes(xyz)
         angle = (normal() * o.turn).clamp(-3 * o.turn, 3 * o.turn) * math.pi / 180
@@ -77,23 +85,31 @@ class Augmenter:
         crops = warp_batch(images.float(), crop).div_(255)
         xyz = crop.crop_from_image(xyz)
         # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
-        rotation = matrix_from_vector(angle[:, None] * torch.tensor([0.0, 0.0, 1.0])) @ rotation
+        rotation = matrix_from_vector(angle[:, None] * torch.tensor([0.0, 0.0, 1.0], device=device)) @ rotation
         visible = visible.float()
-        flip = torch.rand(count, generator=rng) < o.mirror
+        flip = torch.rand(count, generator=rng, device=device) < o.mirror
         crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
-        mirrored = xyz[:, self.mirror] * torch.tensor([-1.0, 1, 1]) + torch.tensor([self.size - 1.0, 0, 0])
-        xyz = torch.where(flip[:, None, None], mirrored, xyz)
-        visible = torch.where(flip[:, None], visible[:, self.mirror], visible)
-        reflect = torch.diag(torch.tensor([-1.0, 1, 1]))
+        pairs = self.mirror.to(device)
+        xyz = self._flipped(xyz, pairs, flip)
+        if vertices is not None:
+            other = torch.from_numpy(MorphableModel.default().mirror).to(device)
+            vertices = self._flipped(crop.crop_from_image(vertices), other, flip)
+        visible = torch.where(flip[:, None], visible[:, pairs], visible)
+        reflect = torch.diag(torch.tensor([-1.0, 1, 1], device=device))
         rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
         crops, covered = self._cover(crops, xyz, rng)
         inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
-        return FaceBatch(self._develop(crops, rng), xyz, visible * ~covered * inside, rotation)
+        return FaceBatch(self._develop(crops, rng), xyz, visible * ~covered * inside, rotation, vertices)
+
+    def _flipped(self, points: Tensor, pairs: Tensor, flip: Tensor) -> Tensor:
+        """Points (B,P,3) in crop pixels, mirrored where `flip` (B,) says so; `pairs` (P,) says which becomes which."""
+        sign, shift = points.new_tensor([-1.0, 1, 1]), points.new_tensor([self.size - 1.0, 0, 0])
+        return torch.where(flip[:, None, None], points[:, pairs] * sign + shift, points)
 
     def _cover(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Put a rectangle or ellipse of another crop, or of one colour, over some faces."""
         count, size = len(crops), self.size
-        u = torch.rand(count, 8, generator=rng)
+        u = torch.rand(count, 8, generator=rng, device=crops.device)
         on = u[:, 0] < self.options.cover
         centre = u[:, 1:3] * size
         half = (0.06 + 0.2 * u[:, 3:5]) * size
@@ -107,11 +123,11 @@ class Augmenter:
             b = ((d[..., 1] * c[:, None] - d[..., 0] * s[:, None]) / half[:, 1:]).square()
             return torch.where(boxy, torch.maximum(a, b), a + b).lt(1) & on[:, None]
 
-        axis = torch.arange(size, dtype=crops.dtype)
+        axis = torch.arange(size, dtype=crops.dtype, device=crops.device)
         v, w = torch.meshgrid(axis, axis, indexing="ij")
         mask = inside(torch.stack([w, v], -1).reshape(1, -1, 2)).reshape(count, 1, size, size)
         other = crops.roll(1, 0).flip(-2)
-        plain = torch.rand(count, 3, 1, 1, generator=rng).expand_as(crops)
+        plain = torch.rand(count, 3, 1, 1, generator=rng, device=crops.device).expand_as(crops)
         cover = torch.where((u[:, 7] < 0.5)[:, None, None, None], other, plain)
         return torch.where(mask, cover, crops), inside(xyz[..., :2])
 
@@ -119,10 +135,10 @@ class Augmenter:
         o, count = self.options, len(crops)
 
         def chance(p: float) -> Tensor:
-            return (torch.rand(count, 1, 1, 1, generator=rng) < p).to(crops.dtype)
+            return (torch.rand(count, 1, 1, 1, generator=rng, device=crops.device) < p).to(crops.dtype)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=rng)
+            return torch.randn(count, *shape, generator=rng, device=crops.device)
 
         cast = (1 + chance(o.colour) * 0.15 * normal(3, 1, 1)) * (0.25 * normal(1, 1, 1)).exp()
         crops = crops.mul_(cast).clamp_(1e-3, 1).pow_((0.25 * normal(1, 1, 1)).exp())
@@ -132,10 +148,11 @@ class Augmenter:
         crops = crops.mul_(contrast).add_(lift)
         grey = chance(o.grey)
         crops = crops.lerp_(crops.mean(1, keepdim=True).expand_as(crops), grey)
-        if torch.rand((), generator=rng) < o.blur:  # half of the batch goes through one smaller size and back
-            small = int(self.size * (0.2 + 0.6 * torch.rand((), generator=rng)))
+        scalar = torch.rand(2, generator=rng, device=crops.device).tolist()
+        if scalar[0] < o.blur:  # half of the batch goes through one smaller size and back
+            small = int(self.size * (0.2 + 0.6 * scalar[1]))
             low = functional.interpolate(crops, size=(small, small), mode="bilinear", antialias=True)
             low = functional.interpolate(low, size=crops.shape[-2:], mode="bilinear")
             crops = crops.lerp_(low, chance(0.5))
-        loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng)
-        return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng)).clamp_(0, 1)
+        loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng, device=crops.device)
+        return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng, device=crops.device)).clamp_(0, 1)

@@ -1,23 +1,33 @@
-"""Faces held in memory: stored pictures with their truth, ready to be cropped and augmented."""
+"""Stored faces: pictures with their truth, ready to be cropped and augmented."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import struct
+import zipfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from canthus.crop import Crop
+from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
+from canthus.images import crop_image, read_image
+from canthus.morphable import MorphableModel
 
-FIELDS = ("image", "xyz", "visible", "rotation")
+FIELDS = ("xyz", "visible", "rotation")
+FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: room to turn, shift and zoom
 
 
 class StoredFaces:
-    """Rendered shards (`canthus synth`) read into memory.
+    """Rendered shards (`canthus synth`). Pictures and vertices stay on disk and are memory-mapped.
 
-    image (N,H,W,3) uint8, xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3).
+    xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3); pictures (H,W,3) uint8 and, if every shard has them,
+    vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array (n,...) a shard.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
@@ -25,17 +35,108 @@ class StoredFaces:
         if not paths:
             raise RecipeError(f"no shard-*.npz in {[str(f) for f in folders]}: render some with `canthus synth`")
         parts: dict[str, list[np.ndarray]] = {f: [] for f in FIELDS}
+        self.pictures: list[np.ndarray] = []
+        vertices: list[np.ndarray] = []
         for path in paths:
-            with np.load(path, allow_pickle=False) as shard:
-                for f in FIELDS:
-                    parts[f].append(shard[f])
-        self.image, self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+            try:
+                with np.load(path, allow_pickle=False) as shard:
+                    for f in FIELDS:
+                        parts[f].append(shard[f])
+                    has_vertices = "vertices" in shard.files
+                self.pictures.append(_mapped(path, "image"))
+                if has_vertices:
+                    vertices.append(_mapped(path, "vertices"))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise RecipeError(f"the shard '{path}' cannot be read: {error}") from error
+            if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
+                raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
+        self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+        self.vertices = vertices if len(vertices) == len(paths) else None
+        self._starts = np.cumsum([0, *(len(p) for p in self.pictures)])
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.xyz)
 
     def take(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
-        image = torch.from_numpy(self.image[index]).permute(0, 3, 1, 2)
+        image = torch.from_numpy(self._rows(self.pictures, index)).permute(0, 3, 1, 2)
         xyz, visible, rotation = (torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
         return image, xyz, visible, rotation
+
+    def take_vertices(self, index: np.ndarray) -> Tensor | None:
+        """Vertices (B,V,3) of the faces `index` (B,), or None if they are not stored."""
+        return None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
+
+    def _rows(self, arrays: list[np.ndarray], index: np.ndarray) -> np.ndarray:
+        shards = np.searchsorted(self._starts, index, side="right") - 1
+        out = np.empty((len(index), *arrays[0].shape[1:]), arrays[0].dtype)
+        for k, (shard, row) in enumerate(zip(shards, index - self._starts[shards])):
+            out[k] = arrays[shard][row]
+        return out
+
+
+class PhotoFaces:
+    """Annotated photos, read when they are asked for: squares of `size` px around the faces.
+
+    Which points are seen is not annotated: those whose surface on the mean head, turned as the face is, looks at the
+    camera are taken for visible.
+    """
+
+    def __init__(self, samples: Iterable[FaceSample], size: int):
+        self._samples = list(samples)
+        xyz = np.stack([s.xyz for s in self._samples])
+        boxes = np.concatenate([xyz[..., :2].min(1), xyz[..., :2].max(1)], axis=1)
+        self._crops = Crop.around_boxes(boxes, 1 / FACE, size)
+        self.xyz = self._crops.crop_from_image(xyz).astype(np.float32)
+        self.rotation = np.stack([s.rotation for s in self._samples]).astype(np.float32)
+        self.visible = self.rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
+        self._readers = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "photos")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def take(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `StoredFaces.take`."""
+        pictures = np.stack(list(self._readers.map(self._picture, index)))
+        xyz, visible, rotation = (torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2), xyz, visible, rotation
+
+    def take_vertices(self, index: np.ndarray) -> Tensor | None:
+        """None: photos have no dense truth."""
+        return None
+
+    def _picture(self, k: int) -> np.ndarray:
+        c = self._crops
+        one = Crop(c.center[k : k + 1], c.side[k : k + 1], c.angle[k : k + 1], c.size)
+        return crop_image(read_image(self._samples[k].image), one)[0]
+
+
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """An array of an npz: memory-mapped where it is stored as it is (`np.savez`), read where it is compressed."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
+        info = archive.getinfo(f"{name}.npy")
+        with archive.open(info) as member:
+            if info.compress_type != zipfile.ZIP_STORED:
+                return np.lib.format.read_array(member, allow_pickle=False)
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(member)
+            start = member.tell()
+        if dtype.hasobject:
+            raise ValueError(f"'{name}' is pickled (allow_pickle is off)")
+        # the file's own header in the archive: 30 bytes, then name and extra field, whose lengths are at byte 26
+        raw.seek(info.header_offset + 26)
+        start += info.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
+        if raw.seek(0, os.SEEK_END) < start + dtype.itemsize * int(np.prod(shape)):
+            raise ValueError("it is cut off")
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def _landmark_normals(model: MorphableModel) -> np.ndarray:
+    """Outward normals (68,3) of the mean head at its landmarks, not of unit length."""
+    corners = model.mean[model.triangles]
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros_like(model.mean)
+    np.add.at(normals, model.triangles, area[:, None])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    return (normals[model.landmark_ids] * model.landmark_weights[..., None]).sum(1)

@@ -1,0 +1,162 @@
+"""Where the faces of a training come from: several sources, what share of a batch each has, and in which order.
+
+Which faces a step sees is a function of (seed, step) alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from canthus.data.augment import Augmenter
+from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
+from canthus.data.formats import read_300wlp
+from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError
+from canthus.synth.live import LiveFaces
+
+LIVE = "synth:"
+
+Truth = tuple[Tensor, Tensor, Tensor, Tensor]  # images, xyz, visible, rotation
+Part = tuple[Truth, Tensor | None]  # and vertices
+
+
+class Source(Protocol):
+    """Faces that are there: `StoredFaces`, `PhotoFaces`."""
+
+    xyz: np.ndarray
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def take(self, index: np.ndarray) -> Truth:
+        """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
+
+    def take_vertices(self, index: np.ndarray) -> Tensor | None:
+        """Vertices (B,V,3), if there are any."""
+
+
+class FaceMix:
+    """The sources of a recipe.
+
+    faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
+    has its share of every batch). A folder holds shards, or pairs as `read_300wlp` reads them; `synth:ASSETS` renders.
+    size, crop_scale: of the crops that will be cut.
+    """
+
+    def __init__(self, faces: Sequence[str] | Mapping[str, float], size: int, crop_scale: float, seed: int):
+        weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
+        # a tenth more pixels than the crops have, for those that augmentation takes closer
+        pixels = round(1.1 * size / (crop_scale * FACE))
+        live, stored = ([n for n in weights if n.startswith(LIVE) == kind] for kind in (True, False))
+        if live and len(weights) > 1 and not isinstance(faces, Mapping):
+            raise RecipeError(f"`faces` has '{live[0]}', which has no end, beside others: give weights, folder: weight")
+        self.seed = seed
+        self.live = [(_live(n, pixels, seed), weights[n] / sum(weights.values())) for n in live]
+        self.stored = [_open(n, pixels) for n in stored]
+        self._starts = np.cumsum([0, *(len(s) for s in self.stored)])
+        self._density: np.ndarray | None = None  # cumulative, of the stored faces; None: all alike
+        if isinstance(faces, Mapping) and len(stored) > 1:
+            each = [np.full(len(s), weights[n] / len(s)) for n, s in zip(stored, self.stored)]
+            self._density = np.cumsum(np.concatenate(each))
+
+    def __len__(self) -> int:
+        """How many faces are stored."""
+        return int(self._starts[-1])
+
+    @property
+    def xyz(self) -> Tensor:
+        """Points (N,68,3) of the stored faces, in pixels of their pictures."""
+        return torch.from_numpy(np.concatenate([s.xyz for s in self.stored]))
+
+    def weigh(self, weights: Tensor) -> None:
+        """Draw stored faces by these weights (N,); what share each source has stays as it is."""
+        values = weights.detach().cpu().double().numpy()
+        parts = np.split(values, self._starts[1:-1]) if values.shape == (len(self),) else []
+        if not parts or not (np.isfinite(values).all() and (values >= 0).all() and all(p.sum() > 0 for p in parts)):
+            raise RecipeError(f"got sampling weights of shape {values.shape}; {len(self)} numbers >= 0 are wanted")
+        if self._density is not None:
+            share = np.diff(self._density, prepend=0.0)
+            sums = [share[a:b].sum() for a, b in zip(self._starts, self._starts[1:])]
+            values = np.concatenate([total * p / p.sum() for total, p in zip(sums, parts)])
+        self._density = np.cumsum(values)
+
+    def fetch(self, seen: int, count: int, step: int, rank: int = 0, world: int = 1) -> list[Part]:
+        """The pictures of one step, by source: `count` faces after the first `seen` ones; of them the share of process
+        `rank` of `world`."""
+        parts: list[Part] = []
+        before, after = seen, seen + count  # of the stored faces, once the rendered ones are taken off
+        for faces, share in self.live:
+            first, last = int(share * seen), int(share * (seen + count))
+            before, after, size = before - first, after - last, last - first
+            mine = first + size * rank // world, first + size * (rank + 1) // world
+            if mine[0] < mine[1]:
+                parts.append(_as_part(faces.take(*mine)))
+        if self.stored:
+            index = np.sort(self._order(before, after - before, step))[rank::world]
+            for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
+                rows = index[(index >= start) & (index < end)] - start
+                if len(rows):
+                    parts.append((source.take(rows), source.take_vertices(rows)))
+        return parts
+
+    def close(self) -> None:
+        """End what renders."""
+        for faces, _ in self.live:
+            faces.close()
+
+    def _order(self, seen: int, count: int, step: int) -> np.ndarray:
+        if self._density is None:
+            places = np.arange(seen, seen + count)
+            order = {e: _permutation(self.seed, e, len(self)) for e in np.unique(places // len(self)).tolist()}
+            return np.array([order[p // len(self)][p % len(self)] for p in places.tolist()])
+        # One draw in each of `count` equal parts of the cumulative weights: shares are exact to one face a batch.
+        even = (np.arange(count) + np.random.default_rng([self.seed, 1, step + 1]).random(count)) / count
+        return np.searchsorted(self._density, even * self._density[-1], side="right").clip(max=len(self) - 1)
+
+
+def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> FaceBatch:
+    """The crops of a step, on the generator's device. Vertices are kept where every part has them."""
+    made = []
+    for truth, vertices in parts:
+        moved = [t.to(rng.device, non_blocking=True) for t in truth]
+        images, xyz, visible, rotation = moved
+        dense = None if vertices is None else vertices.to(rng.device, non_blocking=True)
+        made.append(augmenter(images, xyz, visible, rotation, rng, dense))
+    if len(made) == 1:
+        return made[0]
+    joined: dict[str, Any] = {}
+    for f in fields(FaceBatch):
+        values = [getattr(b, f.name) for b in made]
+        joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
+    return FaceBatch(**joined)
+
+
+def _as_part(face: dict[str, np.ndarray]) -> Part:
+    image, xyz, visible, rotation = (torch.from_numpy(face[k]) for k in ("image", "xyz", "visible", "rotation"))
+    vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
+    return (image.permute(0, 3, 1, 2), xyz, visible, rotation), vertices
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _open(folder: str, pixels: int) -> Source:
+    if not any(Path(folder).glob("shard-*.npz")) and any(Path(folder).glob("*.mat")):
+        return PhotoFaces(read_300wlp(folder), pixels)
+    return StoredFaces([folder])
+
+
+def _live(name: str, pixels: int, seed: int) -> LiveFaces:
+    from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe  # needs the synth extra
+
+    make = functools.partial(SynthGenerator, name.removeprefix(LIVE), SynthRecipe(size=pixels, seed=seed))
+    return LiveFaces(make, VIEWS_PER_HEAD)
