@@ -145,7 +145,9 @@ class _Run:
 
     def __init__(self, aligner: Aligner, recipe: Recipe):
         self.aligner, self.recipe, self.step = aligner, recipe, 0
-        aligner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for p in aligner.parameters():
+            if p.ndim == 4:  # 3D convolutions have five axes
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
         plain = [p for p in aligner.parameters() if p.ndim < 2]
         weights = [p for p in aligner.parameters() if p.ndim >= 2]
         groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}]
