@@ -67,14 +67,15 @@ def batch(made_shards) -> FaceBatch:
 # ---- the networks
 
 
-@pytest.mark.parametrize(("landmarks", "of_p"), [(66, 19_456_774), (68, 19_458_316), (71, 19_460_629)])
-def test_the_published_networks_have_as_many_parameters(landmarks, of_p):
+def test_the_published_networks_have_as_many_parameters():
     # P(68) by hand: kernels of 64 taps (1 64 + 64 128 + 128 256 + 256 512 + 512 256) = 19,402,752, their biases 1,216,
     # batch norm 2 * 960, the linear layer (256 + 1) * 204 = 52,428. A landmark more adds 3 * 257 = 771.
     with torch.device("meta"):
-        jvcr = Jvcr(replace(PAPER, landmarks=landmarks))
-    assert sum(p.numel() for p in jvcr.voxels.parameters()) == 13_010_119
-    assert sum(p.numel() for p in jvcr.coordinates.parameters()) == of_p
+        g = VoxelNet(PAPER.channels, PAPER.levels, PAPER.depths)
+        p = {count: CoordinateNet(PAPER.widths, (64, 64, 64), count) for count in (66, 68, 71)}
+    assert sum(w.numel() for w in g.parameters()) == 13_010_119
+    counted = {count: sum(w.numel() for w in net.parameters()) for count, net in p.items()}
+    assert counted == {66: 19_456_774, 68: 19_458_316, 71: 19_460_629}
 
 
 def test_the_published_networks_cost_as_much():
@@ -125,7 +126,8 @@ def test_every_variant_differs_from_the_default(batch):
     """By its networks, by what it is taught or by its losses: a key that changes nothing is no ablation."""
 
     def described(jvcr: Jvcr) -> list:
-        terms = jvcr.train().training_terms(batch, jvcr.stages()[-1])
+        with torch.no_grad():
+            terms = jvcr.train().training_terms(batch, jvcr.stages()[-1])
         total = [float(jvcr.stages()[-1].terms[name] * value.sum()) for name, value in terms.items()]
         return [len(jvcr.stages()), sum(p.numel() for p in jvcr.parameters()), total]
 
@@ -205,24 +207,22 @@ def test_a_true_volume_is_bright_where_a_point_is(depth):
 def test_an_empty_volume_costs_what_a_collapsed_g_would(depth, low, high):
     # Without overlap a landmark adds pi times the sum of exp(-(k - z)^2) over the slices, which is at most 1 for one
     # slice, 1.57 for two and 1.7725 in a deep grid: 68 pi (1 / 64^2, 1.57 / (2 64^2), 1.7725 / (4 64^2), ... / 64^3).
-    with torch.device("meta"):
-        jvcr = Jvcr(replace(PAPER, depths=(depth,), z_range=1.3, widths=(8, 8)))
-    jvcr.own_from_68 = torch.eye(68)
+    jvcr = Jvcr(JvcrConfig(depths=(depth, 64), z_range=1.3, channels=8, widths=(1, 1)))
     volume = jvcr.true_volumes(shapes(6, 256, 0, 45))[0]
     assert low < float(mse(torch.zeros_like(volume), volume).mean()) < high
 
 
-def test_a_depth_of_one_crop_side_loses_points_of_profiles():
-    profiles = shapes(20, SIZE, 2, 5)  # frontal; turned to a profile, x becomes depth
-    profiles = torch.stack([profiles[..., 2] + 31.5, profiles[..., 1], 31.5 - profiles[..., 0]], dim=-1)
-    # Wide faces: as deep as 1.2 crop sides.
-    profiles[..., 2] *= 1.2 * SIZE / (profiles[..., 2].amax(1) - profiles[..., 2].amin(1))[:, None]
-    profiles[..., 2] -= profiles[..., 2].mean(1, keepdim=True)
-    z = [voxel_from_crop(profiles, SIZE, SIDE, 16, r)[..., 2] for r in (1.0, 1.3)]
-    assert (z[0] < -0.5).any() and (z[0] > 15.5).any()
-    assert (z[1] > -0.5).all() and (z[1] < 15.5).all()
-    shallow, deep = (small(z_range=r).true_volumes(profiles)[-1] for r in (1.0, 1.3))
-    assert (deep > 0.6).sum() > (shallow > 0.6).sum()
+def test_a_depth_of_one_crop_side_is_too_shallow_for_turned_faces():
+    # More than half of these faces, turned by up to 80 degrees, reach further than half a crop side from their mean z;
+    # none reaches 0.65.
+    xyz = shapes(400, SIZE, 2, 80)
+    z = {r: voxel_from_crop(xyz, SIZE, SIDE, 16, r)[..., 2] for r in (1.0, 1.3)}
+    outside = {r: ((v < -0.5) | (v > 15.5)).any(1).float().mean() for r, v in z.items()}
+    assert outside[1.0] > 0.5 and outside[1.3] == 0
+    x, y, k = voxel_from_crop(xyz, SIZE, SIDE, 16, 1.0).round().long().unbind(-1)
+    there = small(z_range=1.0).true_volumes(xyz)[-1][torch.arange(400)[:, None], k.clamp(0, 15), y, x]
+    lost = (k < 0) | (k > 15)
+    assert there[lost].min() < 0.5 and there[~lost].min() >= math.exp(-3 / 8) - 1e-6
 
 
 def test_weighted_difference_by_hand():
@@ -230,13 +230,13 @@ def test_weighted_difference_by_hand():
     assert float(weighted_mse(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0]]))) == pytest.approx(2.75)
 
 
-def test_with_cross_entropy_g_starts_about_as_empty_as_the_truth(batch):
+def test_with_cross_entropy_g_starts_as_empty_as_the_truth(batch):
     jvcr = small(voxel_loss="bce", z_range=1.3, depths=(1, 2, 16))
+    jvcr.prepare(batch.xyz)
     for draw, truth in zip(jvcr.voxels.draw, jvcr.true_volumes(batch.xyz)):
-        ratio = float(draw.bias.sigmoid().mean() / truth.mean())
-        assert 0.5 < ratio < 3  # overlap of landmarks, which the start does not count, is large at 16 x 16
-    seen = jvcr._likelihood(jvcr.voxels(batch.crops)[-1])
-    assert seen.min() >= 0 and seen.max() <= 1
+        torch.testing.assert_close(draw.bias.sigmoid(), truth.mean().expand(len(draw.bias)))
+    seen = jvcr.eval()(batch.crops).score
+    assert 0 < seen.mean() < 0.2
 
 
 def test_score_is_what_the_volume_says_of_the_voxel(batch):
@@ -320,9 +320,8 @@ def test_p_learns_to_read_points_off_2000_true_volumes():
 # ---- files
 
 
-@pytest.mark.parametrize("change", [{}, {"landmarks": 66, "voxel_loss": "bce"}], ids=str)
-def test_saved_loaded_and_exported_it_says_the_same(change, tmp_path):
-    jvcr = small(**change)
+def test_saved_loaded_and_exported_it_says_the_same(tmp_path):
+    jvcr = small(landmarks=66, voxel_loss="bce", levels=1, channels=16)  # all the default does, and two things more
     with torch.no_grad():
         for parameter in jvcr.parameters():  # an untrained network says nearly the same to every picture
             parameter.add_(0.05 * torch.randn(parameter.shape))

@@ -7,7 +7,6 @@ The two first learn apart, P from true volumes, then as one. Comments name the p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,9 +109,6 @@ class Jvcr(Aligner):
         shape = (config.depths[-1], self.side, self.side)
         self.coordinates = CoordinateNet(config.widths, shape, config.landmarks)
         self.voxel_loss = {"mse": mse, "weighted": weighted_mse, "bce": binary_cross_entropy}[config.voxel_loss]
-        if config.voxel_loss == "bce":
-            for draw, depth in zip(self.voxels.draw, config.depths):
-                nn.init.constant_(draw.bias, _empty_logit(config.landmarks, self.side, depth))  # type: ignore[arg-type]
         own, back = landmark_maps(config.landmarks)
         self.own_from_68: Tensor
         self.register_buffer("own_from_68", own, persistent=False)
@@ -120,9 +116,12 @@ class Jvcr(Aligner):
         self.register_buffer("all_from_own", back, persistent=False)
 
     def prepare(self, xyz: Tensor) -> None:
-        """Start P from the mean of training shapes (N,68,3)."""
+        """Start P from the mean of training shapes (N,68,3), and G, where it draws logits, from the mean voxel."""
         with torch.no_grad():
             self.coordinates.out.bias.copy_(self.points_from_crop(self.own_from_68 @ xyz.mean(0)).flatten())
+            if self.config.voxel_loss == "bce":
+                for draw, volume in zip(self.voxels.draw, self.true_volumes(xyz[:256])):
+                    draw.bias.fill_(volume.mean().logit())  # type: ignore[operator, union-attr]
 
     def points_from_crop(self, xyz: Tensor) -> Tensor:
         """Crop pixels (...,L,3) in crop sides from the crop's edges: all of the crop is 0..1, and z = 0 is 0.5."""
@@ -212,10 +211,3 @@ def _matrix(source: str, target: str, count: int) -> Tensor:
     """What `convert` does to the `count` points of a scheme."""
     units = torch.eye(count)[..., None].expand(count, count, 2)
     return convert(units, source, target)[0][..., 0].T.contiguous()
-
-
-def _empty_logit(landmarks: int, side: int, depth: int) -> float:
-    """The logit of the mean voxel, landmarks / voxels * integral of a Gaussian, cut to `depth` slices: G starts
-    from a volume that is as empty as a true one."""
-    mean = landmarks * 2 * math.pi * min(depth, math.sqrt(2 * math.pi)) / (depth * side**2)
-    return math.log(mean / (1 - mean))
