@@ -26,7 +26,7 @@ from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError
 from canthus.faces import Alignment
 from canthus.landmarks import convert, scheme
-from canthus.losses import mse, smooth_l1
+from canthus.losses import binary_cross_entropy, mse, smooth_l1
 from canthus.nn.hourglass import deconvolution
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import PreActResNet, ResNet
@@ -56,10 +56,10 @@ class PartHeatmapConfig(AlignerConfig):
     depth_width: int = 64
     det_head: Literal["score_deconv_conv", "deconv256_conv"] = "score_deconv_conv"
     deconv: Literal[2, 4] = 2  # kernel of the hourglass's deconvolutions
+    last_deconv: Literal[4, 8] = 4  # kernel of the last deconvolution, of stride 4; those of 8 overlap, as bilinear
     prior: float = 0.5  # probability that the untrained detection gives every pixel
     disc_rule: Literal["box", "fixed"] = "box"  # radius by the height of the face, or the same for all
     disc_radius: float = 7.0  # crop px
-    positive_weight: float = 1.0  # of pixels in a disc, in the cross-entropy
     sigma: float = 6.0  # crop px, of the Gaussians
     xy_from: Literal["regression", "detection"] = "regression"  # "detection" leaves the second network out
     z_input: Literal["raw", "redrawn", "rgb"] = "raw"  # maps as drawn, Gaussians at their peaks, or the picture alone
@@ -144,7 +144,7 @@ class Regression(nn.Module):
         self.head = nn.Sequential(
             nn.Conv2d(2 * width, 2 * width, 1), nn.BatchNorm2d(2 * width), nn.ReLU(),
             nn.Conv2d(2 * width, width, 1), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, count, 1), deconvolution(count, 4, stride=4),
+            nn.Conv2d(width, count, 1), deconvolution(count, config.last_deconv, stride=4),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -310,15 +310,12 @@ class PartHeatmap(Aligner):
         centers = map_from_crop(self._points(truth.xyz)[..., :2], c.map_stride)
         discs = encode_disc(centers, self.map_size, (c.disc_radius / c.map_stride * faces)[:, None, None, None])
         with torch.autocast(logits.device.type, enabled=False):
-            weight = torch.tensor(c.positive_weight, device=logits.device)
-            return functional.binary_cross_entropy_with_logits(
-                logits.float(), discs, reduction="none", pos_weight=weight
-            ).mean((1, 2, 3))
+            return binary_cross_entropy(logits.float().contiguous(), discs)
 
     def _regression_loss(self, maps: Tensor, truth: FaceBatch) -> Tensor:
         """Squared difference a pixel to Gaussians (Sect. 2.1), (B,)."""
         with torch.autocast(maps.device.type, enabled=False):
-            return mse(maps.float(), self._gaussians(truth))
+            return mse(maps.float().contiguous(), self._gaussians(truth))
 
     def _depth_loss(self, z: Tensor, truth: FaceBatch) -> Tensor:
         """Eq. 1 (B,), or its smooth form in crop sides; both depths with their mean taken off."""
