@@ -13,9 +13,9 @@ from canthus.train import Recipe
 CONFIGS: dict[str, dict[str, Any]] = {
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
     "part_heatmap": {
-        "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "regression_width": 32,
-        "regression_levels": 2, "depth_depths": (1, 1, 1, 1), "depth_width": 16, "prior": 0.01, "sigma": 3.0,
-        "z_input": "redrawn", "z_loss": "sides", "decode": "dark", "flip_test": False,
+        "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
+        "regression_width": 64, "regression_levels": 2, "last_deconv": 8, "sigma": 6.0, "decode": "dark",
+        "depth_depths": (1, 1, 1, 1), "depth_width": 16, "z_input": "redrawn", "z_loss": "sides", "flip_test": False,
     },
 }
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing

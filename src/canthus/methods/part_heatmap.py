@@ -218,8 +218,8 @@ class PartHeatmap(Aligner):
         return terms | ({"regression": self._regression_loss(maps, truth)} if self._regresses else {})
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
-        """See `Aligner.training_terms`. Only the networks that `stage` needs are run; the depth network sees true maps
-        for every other face of the batch and its forerunners' maps for the rest (Sect. 2.3)."""
+        """See `Aligner.training_terms`. Only the networks that `stage` needs are run; the depth network sees its
+        forerunners' maps of half the faces of the batch, drawn by lot, and true maps of the rest (Sect. 2.3)."""
         terms, maps = {}, None
         if stage.terms.keys() & {"detection", "regression"}:
             logits = self.detection(truth.crops)
@@ -231,8 +231,9 @@ class PartHeatmap(Aligner):
         if "depth" in stage.terms:
             given = self._gaussians(truth)
             if self.config.z_maps == "mixed" and self.config.z_input != "rgb":
-                own = self._draw(truth.crops[1::2])[1] if maps is None else maps[1::2]
-                given = given.index_copy(0, torch.arange(1, len(given), 2, device=given.device), own.float())
+                chosen = torch.randperm(len(given), device=given.device)[: len(given) // 2]
+                own = self._draw(truth.crops[chosen])[1] if maps is None else maps[chosen]
+                given = given.index_copy(0, chosen, own.float())
             terms["depth"] = self._depth_loss(self._see_depth(truth.crops, given), truth)
         return terms
 
