@@ -13,6 +13,11 @@ from canthus.train import Recipe
 CONFIGS: dict[str, dict[str, Any]] = {
     "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64)},
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
+    "part_heatmap": {
+        "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
+        "regression_width": 64, "regression_levels": 2, "last_deconv": 8, "sigma": 6.0, "decode": "dark",
+        "depth_depths": (1, 1, 1, 1), "depth_width": 16, "z_input": "redrawn", "z_loss": "sides", "flip_test": False,
+    },
 }
 TRAININGS: dict[str, dict[str, Any]] = {"jvcr": {"rate": 8e-3}}  # what a method's training changes of `recipe`
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing

@@ -35,9 +35,10 @@ def encode_gaussian(centers: Array, size: int, sigma: float, radius: float | Non
     return maps if radius is None else xp.where(dx2 + dy2 <= radius**2, maps, xp.zeros_like(maps))
 
 
-def encode_disc(centers: Array, size: int, radius: float) -> Array:
+def encode_disc(centers: Array, size: int, radius: float | Array) -> Array:
     """Discs, 1 within `radius` map pixels of `centers` (..., 2) and 0 beyond, as maps (..., size, size).
 
+    `radius` is one number or an array that broadcasts against the maps, such as (B, 1, 1, 1), one a face.
     Target of the part detection network of Bulat and Tzimiropoulos, ECCV Workshops 2016.
     """
     dx2, dy2 = _squared_offsets(centers, size)

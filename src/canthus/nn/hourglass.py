@@ -34,11 +34,13 @@ def nearest(channels: int) -> nn.Module:
     return nn.Upsample(scale_factor=2, mode="nearest")
 
 
-def deconvolution(channels: int, kernel: int = 4, groups: int = 1) -> nn.ConvTranspose2d:
-    """Doubles the size by a learnable transposed convolution that starts as interpolation of each channel by itself:
-    bilinear for kernel 4, nearest for kernel 2. `groups` = `channels` makes it depthwise."""
-    layer = nn.ConvTranspose2d(channels, channels, kernel, stride=2, padding=(kernel - 2) // 2, groups=groups)
-    taps = torch.tensor([0.25, 0.75, 0.75, 0.25] if kernel == 4 else [1.0, 1.0])
+def deconvolution(channels: int, kernel: int = 4, groups: int = 1, stride: int = 2) -> nn.ConvTranspose2d:
+    """Makes maps `stride` times larger by a learnable transposed convolution that starts as interpolation of each
+    channel by itself: bilinear for a kernel of 2 `stride`, nearest for one of `stride`. `groups` = `channels` makes it
+    depthwise."""
+    layer = nn.ConvTranspose2d(channels, channels, kernel, stride, (kernel - stride) // 2, groups=groups)
+    apart = (torch.arange(kernel) - (kernel - 1) / 2).abs() / stride  # from the kernel's centre, in pixels that go in
+    taps = 1 - apart if kernel == 2 * stride else torch.ones(kernel)
     nn.init.zeros_(layer.weight)
     layer.bias = nn.Parameter(torch.zeros(channels))
     with torch.no_grad():
