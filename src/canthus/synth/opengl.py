@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +127,7 @@ class OpenGLRenderer:
             m.compare_func = ""
             m.repeat_x = m.repeat_y = False
         self.depth_targets = [c.framebuffer(depth_attachment=m) for m in self.depth_maps]
+        self.sized_targets: dict[int, tuple[Any, Any]] = {}  # depth of some pieces, by size of the picture
         self.textures: dict[str, moderngl.Texture] = {}
         self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
 
@@ -165,9 +166,9 @@ class OpenGLRenderer:
         c = self.context
         head_light = camera.rotation.T @ light.direction
         light_from_head = _light_matrix(head_light, camera.target)
-        self._draw_depth(0, light_from_head)
+        self._draw_depth(self.depth_targets[0], light_from_head)
         clip = camera.clip_from_head(self.size)
-        self._draw_depth(1, clip)
+        self._draw_depth(self.depth_targets[1], clip)
         self.canvas.use()
         self.canvas.clear(0, 0, 0, 0)
         c.enable(moderngl.DEPTH_TEST | moderngl.BLEND)
@@ -192,14 +193,27 @@ class OpenGLRenderer:
         depth = np.frombuffer(self.depth_maps[1].read(), np.float32).reshape(self.size, self.size)[::-1]
         return picture, camera.depth_from_buffer(depth)
 
-    def _draw_depth(self, which: int, clip: np.ndarray) -> None:
-        self.depth_targets[which].use()
-        self.depth_targets[which].clear(depth=1.0)
+    def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
+        """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.
+
+        The camera's pixels are those of a picture of `size` px.
+        """
+        if size not in self.sized_targets:
+            texture = self.context.depth_texture((size, size))
+            self.sized_targets[size] = texture, self.context.framebuffer(depth_attachment=texture)
+        texture, target = self.sized_targets[size]
+        self._draw_depth(target, camera.clip_from_head(size), wanted)
+        buffer = np.frombuffer(texture.read(), np.float32).reshape(size, size)[::-1]
+        return np.where(buffer < 1, camera.depth_from_buffer(buffer), -np.inf)
+
+    def _draw_depth(self, target: Any, clip: np.ndarray, wanted: Callable[[Piece], bool] = lambda p: True) -> None:
+        target.use()
+        target.clear(depth=1.0)
         self.context.enable(moderngl.DEPTH_TEST)
         self.depth["clip_from_head"].write(clip.T.astype("f4").tobytes())
         self.depth["image"].value = 0
         for piece, _, bare, _ in self.loaded:
-            if piece.alpha < 0.6 or piece.name == "lash":
+            if piece.alpha < 0.6 or piece.name == "lash" or not wanted(piece):
                 continue
             self.depth["textured"].value = piece.texture is not None
             if piece.texture is not None:
