@@ -1,7 +1,4 @@
-"""Rendered faces: the truth that is stored beside a picture is the truth of that picture.
-
-Tests of the pictures need the head assets: the environment variable CANTHUS_ASSETS says where they lie.
-"""
+"""Rendered faces: camera, light, heads and pictures, and rendering in bulk."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 from faces_maker import write_shards
 from PIL import Image
+from rendering import ASSETS, SIZE, camera_of, make_generator
 
 moderngl = pytest.importorskip("moderngl")
 pytest.importorskip("scipy")
@@ -30,21 +28,13 @@ from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
 from canthus.synth.sampling import pose_head, sample_expression, sample_person  # noqa: E402
 from canthus.synth.truth import ICT_FROM_HEAD, occlusion  # noqa: E402
 
-ASSETS = Path(os.environ.get("CANTHUS_ASSETS", Path(__file__).parents[2] / "shared/assets/head"))
-RECIPE = SynthRecipe(size=128, seed=3)
+RECIPE = SynthRecipe(size=SIZE, seed=3)
 FLAT = Light(np.eye(9)[:, :1] * np.full((1, 3), 2.0), np.array([0.0, 0, 1]), np.zeros(3), 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
 def generator() -> SynthGenerator:
-    if not (ASSETS / "ict").is_dir():
-        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
-    pytest.importorskip("OpenEXR")
-    try:
-        moderngl.create_context(standalone=True, backend="egl").release()
-    except Exception as error:  # a driver may raise anything
-        pytest.skip(f"OpenGL without a window does not work here: {error}.")
-    return SynthGenerator(ASSETS, RECIPE)
+    return make_generator()
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +53,6 @@ def bare(generator) -> Head:
             rest = vertices[generator.assets.surfaces[piece.name].vertex]
             pieces.append(type(piece)(**{**vars(piece), "vertices": rest}))
     return Head(tuple(pieces), generator.assets.landmarks(vertices), head.albedo, head.identity, neutral)
-
-
-def camera_of(points: np.ndarray, yaw: float, pitch: float = 0.0, roll: float = 0.0, distance: float = 90.0):
-    """A camera that sees points (68,3) in the middle of a picture of RECIPE.size px."""
-    focal = 0.5 * RECIPE.size * distance / 14  # a face is some 14 cm high
-    middle = np.full(2, (RECIPE.size - 1) / 2)
-    return PerspectiveCamera(head_rotation(yaw, pitch, roll), points.mean(0), distance, focal, middle)
 
 
 def draw(generator: SynthGenerator, head: Head, camera: PerspectiveCamera):

@@ -53,6 +53,7 @@ class SynthGenerator:
 
     def sample(self, index: int) -> dict[str, np.ndarray]:
         """Sample `index` of the recipe, which is view `index % VIEWS_PER_HEAD` of its group."""
+        self.renderer.activate()
         number, view = divmod(index, VIEWS_PER_HEAD)
         dice = Dice(self.recipe.seed, number)
         if self._loaded is None or self._loaded[0] != number:
@@ -65,6 +66,7 @@ class SynthGenerator:
 
     def load(self, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:
         """Hand a person with an expression (E,) to the renderer; gives the head and its bare vertices (V,3)."""
+        self.renderer.activate()
         head, vertices = pose_head(self.assets, person, expression)
         for key, image in person.textures.items():
             self.renderer.texture(key, image)
@@ -85,6 +87,7 @@ class SynthGenerator:
 
         pan: radians by which the camera has turned against the surroundings. grain: the dice of the noise.
         """
+        self.renderer.activate()
         recipe, environments = self.recipe, self.environments
         light, environment = view_light(dice, recipe, environments, head.albedo, pan)
         large = camera.resized(self.renderer.size / recipe.size)

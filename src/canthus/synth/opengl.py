@@ -131,6 +131,10 @@ class OpenGLRenderer:
         self.textures: dict[str, moderngl.Texture] = {}
         self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
 
+    def activate(self) -> None:
+        """Make the following calls go to this renderer: needed where a process has two."""
+        self.context.__enter__()
+
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
         """Upload a texture under a key; a key uploaded again is replaced."""
         rgba = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGBA"))
