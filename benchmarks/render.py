@@ -14,10 +14,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe
+from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator
+from canthus.synth.heads import Head
 from canthus.synth.lighting import invented_environments
+from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera
-from canthus.synth.sampling import sample_head
+from canthus.synth.sampling import lash_texture, pose_head, sample_expression, sample_person
 from canthus.synth.shading import TorchRenderer
 from canthus.synth.shipped import ShippedHead
 
@@ -50,11 +52,19 @@ def pace(draw: Callable[[], Any], views: int, repeats: int = 8) -> dict[str, flo
     return {"views_per_second": round(count / clock, 1), "cpu_ms_a_view": round(1e3 * processor / count, 1)}
 
 
+def sample_head(number: int, source: ShippedHead) -> tuple[Head, dict[str, np.ndarray]]:
+    """A random person with an expression, and the textures that they bring along."""
+    dice, recipe = Dice(0, number), SynthRecipe()
+    person = sample_person(dice, source, recipe)
+    head, _ = pose_head(source, person, sample_expression(dice, source.expression_names, recipe))
+    return head, {"lash": lash_texture(), **person.textures}
+
+
 def main() -> None:
     source = ShippedHead()
     head, textures = next(
         (h, t)
-        for h, t in (sample_head(np.random.default_rng(k), source) for k in range(100))
+        for h, t in (sample_head(k, source) for k in range(100))
         if {"hair", "brows", "lash"} <= {p.name for p in h.pieces}
     )
     cameras = []

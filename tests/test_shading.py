@@ -13,11 +13,12 @@ pytest.importorskip("scipy")
 
 from canthus.morphable import MorphableModel  # noqa: E402
 from canthus.synth.accessories import glasses  # noqa: E402
-from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe, _rotation  # noqa: E402
+from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, head_rotation  # noqa: E402
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, Piece  # noqa: E402
 from canthus.synth.lighting import Light, invented_environments  # noqa: E402
+from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
 from canthus.synth.renderer import BEHIND, PerspectiveCamera, best_renderer  # noqa: E402
-from canthus.synth.sampling import FAMILIES, sample_head  # noqa: E402
+from canthus.synth.sampling import FAMILIES, lash_texture, pose_head, sample_expression, sample_person  # noqa: E402
 from canthus.synth.shading import TorchRenderer  # noqa: E402
 from canthus.synth.shipped import ShippedHead  # noqa: E402
 
@@ -50,10 +51,18 @@ def square(z: float, half: float = 10.0, middle: tuple[float, float] = (0, 0), n
                  triangles=np.array([[0, 1, 2], [0, 2, 3]]), **look)  # fmt: skip
 
 
+def sample_head(number: int, source: ShippedHead) -> tuple[Head, dict[str, np.ndarray]]:
+    """A random person with an expression, and the textures that they bring along."""
+    dice, recipe = Dice(0, number), SynthRecipe()
+    person = sample_person(dice, source, recipe)
+    head, _ = pose_head(source, person, sample_expression(dice, source.expression_names, recipe))
+    return head, {"lash": lash_texture(), **person.textures}
+
+
 def camera(yaw: float = 0.0, distance: float = 80.0, width: float = 16.0) -> PerspectiveCamera:
     """A camera on the origin whose picture is `width` cm wide there."""
     return PerspectiveCamera(
-        _rotation(yaw, 0, 0), np.zeros(3), distance, SIZE * distance / width, np.full(2, (SIZE - 1) / 2)
+        head_rotation(yaw, 0, 0), np.zeros(3), distance, SIZE * distance / width, np.full(2, (SIZE - 1) / 2)
     )
 
 
@@ -183,7 +192,7 @@ def shipped() -> ShippedHead:
 @pytest.fixture(scope="module")
 def bare(shipped) -> tuple[Head, dict[str, np.ndarray]]:
     """A head without hair, brows, lashes, glasses or cap, and its textures."""
-    head, textures = sample_head(np.random.default_rng(0), shipped)
+    head, textures = sample_head(0, shipped)
     pieces = tuple(p for p in head.pieces if p.name in (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS))
     used = {p.texture for p in pieces if p.texture}
     return replace(head, pieces=pieces), {k: textures.get(k, shipped.textures.get(k)) for k in used}
@@ -192,7 +201,7 @@ def bare(shipped) -> tuple[Head, dict[str, np.ndarray]]:
 def portrait(head: Head, size: int, yaw: float, distance: float = 70.0) -> PerspectiveCamera:
     middle = np.full(2, (size - 1) / 2)
     focal = 0.5 * size * distance / 14
-    return PerspectiveCamera(_rotation(yaw, 5, -8), head.landmarks.mean(0), distance, focal, middle)
+    return PerspectiveCamera(head_rotation(yaw, 5, -8), head.landmarks.mean(0), distance, focal, middle)
 
 
 def test_the_shipped_head_is_the_shipped_model(shipped):
@@ -283,7 +292,7 @@ def test_both_renderers_draw_the_same(shipped, bare, dressed):
     pieces = list(head.pieces)
     if dressed:  # card edges, holes and glass, where the two blend in another order
         full, more = next(
-            (h, t) for h, t in (sample_head(np.random.default_rng(k), shipped) for k in range(40))
+            (h, t) for h, t in (sample_head(k, shipped) for k in range(40))
             if {"hair", "lens", "lash", "brows"} <= {p.name for p in h.pieces}
         )  # fmt: skip
         head, pieces = full, list(full.pieces)
@@ -338,7 +347,7 @@ def test_with_opengl_it_is_chosen(bare):
 def generator() -> SynthGenerator:
     made = SynthGenerator(None, SynthRecipe(size=64, seed=1))
     made.renderer = TorchRenderer(made.renderer.size, "cpu")
-    for key, image in made.assets.textures.items():
+    for key, image in {**made.assets.textures, "lash": lash_texture()}.items():
         made.renderer.texture(key, image)
     return made
 

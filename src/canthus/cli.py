@@ -132,26 +132,46 @@ def evaluate(
 
 @app.command()
 def synth(
-    assets: Annotated[Path, typer.Option("--assets", help="Folder of head assets (docs/data.md).")],
+    assets: Annotated[
+        Path | None, typer.Option("--assets", help="Folder of head assets (docs/data.md); plainer heads without.")
+    ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures, rounded up to whole shards.")] = 256,
     out: Out = Path("out/synth"),
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other people.")] = 0,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="What to draw (YAML, docs/synthetic.md).")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="One key of the recipe: --set glasses=0", metavar="KEY=VALUE")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives other people.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
+    layout: Annotated[str, typer.Option("--format", help="npz, tar (WebDataset) or 300wlp (jpg, mat, npz).")] = "npz",
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of the first shard.")] = False,
+    sequence: Annotated[
+        int, typer.Option("--sequence", min=0, help="Render clips of so many frames; --count is that of the clips.")
+    ] = 0,
 ) -> None:
-    """Render faces with exact 3D truth as shards for training."""
+    """Render faces with exact 3D truth as shards for training, or clips for tracking; run it again to go on."""
+    if layout not in ("npz", "tar", "300wlp"):
+        raise typer.BadParameter(f"'{layout}' is none of npz, tar, 300wlp", param_hint="--format")
     with _plain_errors():
-        from canthus.synth.shards import SHARD_SIZE, SynthRecipe, contact_sheet, render_shards, shard_path
+        from canthus.synth.recipe import SynthRecipe
+        from canthus.synth.shards import SHARD_SIZE, clip_path, contact_sheet, render_clips, render_shards, shard_path
 
+        changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
+        plan = SynthRecipe.read(recipe, **changes)
+        if sequence:
+            jobs = render_clips(out, assets, plan, count, workers, sequence)
+            paths, each = [clip_path(out, n) for n in range(count)], sequence
+        else:
+            jobs = render_shards(out, assets, plan, count, workers, layout)
+            paths, each = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))], SHARD_SIZE
         with _bar("synth") as bar:
-            total = -(-count // SHARD_SIZE)
-            done = sum(shard_path(out, n).exists() for n in range(total))
-            task = bar.add_task("", total=total, completed=done, note="")
-            for _ in render_shards(out, assets, SynthRecipe(seed=seed), count, workers):
-                bar.advance(task)
+            done = sum(path.exists() for path in paths)
+            task = bar.add_task("", total=len(paths) * each, completed=done * each, note="")
+            for _ in jobs:
+                bar.advance(task, each)
         if sheet:
-            contact_sheet(shard_path(out, 0), out / "sheet.png")
-    console.print(f"shards in {out.resolve()}", soft_wrap=True)
+            contact_sheet(paths[0], out / "sheet.png")
+    console.print(f"{'clips' if sequence else 'shards'} in {out.resolve()}", soft_wrap=True)
 
 
 @app.command()

@@ -156,7 +156,8 @@ def _open(folder: str, pixels: int) -> Source:
 
 
 def _live(name: str, pixels: int, seed: int) -> LiveFaces:
-    from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, SynthRecipe  # needs the synth extra
+    from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator  # needs the synth extra
+    from canthus.synth.recipe import SynthRecipe
 
-    make = functools.partial(SynthGenerator, name.removeprefix(LIVE), SynthRecipe(size=pixels, seed=seed))
+    make = functools.partial(SynthGenerator, name.removeprefix(LIVE) or None, SynthRecipe(size=pixels, seed=seed))
     return LiveFaces(make, VIEWS_PER_HEAD)

@@ -86,6 +86,7 @@ class OpenGLRenderer:
 
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
         """Upload a texture under a key; a key uploaded again is replaced."""
+        self.context.__enter__()  # a process may have two renderers
         rgba = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGBA"))
         if key in self.textures:
             self.textures[key].release()
@@ -96,6 +97,7 @@ class OpenGLRenderer:
 
     def load(self, pieces: Sequence[Piece]) -> None:
         """Make these the pieces that the next draws show. Transparent ones are drawn last."""
+        self.context.__enter__()
         for _, full, bare, buffers in self.loaded:
             full.release()
             bare.release()
@@ -116,6 +118,7 @@ class OpenGLRenderer:
 
     def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> tuple[np.ndarray, np.ndarray]:
         """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm."""
+        self.context.__enter__()
         c = self.context
         head_light = camera.rotation.T @ light.direction
         light_from_head = light_matrix(head_light, camera.target)
@@ -151,6 +154,7 @@ class OpenGLRenderer:
 
         The camera's pixels are those of a picture of `size` px.
         """
+        self.context.__enter__()
         if size not in self.sized_targets:
             texture = self.context.depth_texture((size, size))
             self.sized_targets[size] = texture, self.context.framebuffer(depth_attachment=texture)

@@ -1,16 +1,29 @@
-"""What a random person looks like: identity, expression, skin, hair, glasses. Every draw comes from one generator."""
+"""What a random person looks like and does: identity, skin, hair, things worn and held, expressions.
+
+Every trait is drawn from the dice's stream of its name, so that no trait depends on another one's share.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from canthus.synth.accessories import cap, glasses
+from canthus.geometry.rotation import matrix_from_vector
+from canthus.synth.accessories import cap, glasses, pressed
+from canthus.synth.covers import mask, scarf
+from canthus.synth.hands import free_hand, held_object
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets, Piece
+from canthus.synth.recipe import Dice, SynthRecipe
+
+MOST_GAZE = 35.0  # degrees at weight 1 of a gaze unit
+# What is the head itself; all other pieces are things on it or in front of it. Brows and lashes hide nothing.
+OWN_PIECES = (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS)
+NO_COVER = ("brows", "lash")
 
 # Expression families: a coherent face is one family at some strength plus a little of everything else.
 # ICT names end in _L/_R where a unit has sides; a bare name here moves both.
 FAMILIES: dict[str, dict[str, float]] = {
-    "neutral": {},
     "smile": {"mouthSmile": 0.8, "cheekSquint": 0.5, "cheekRaiser": 0.4, "mouthDimple": 0.2, "eyeSquint": 0.2},
     "laugh": {"mouthSmile": 0.9, "jawOpen": 0.35, "mouthUpperUp": 0.5, "mouthLowerDown": 0.4, "cheekSquint": 0.7},
     "speech": {"jawOpen": 0.25, "mouthFunnel": 0.25, "mouthLowerDown": 0.3, "mouthStretch": 0.2, "mouthUpperUp": 0.2},
@@ -21,7 +34,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "pucker": {"mouthPucker": 0.9, "mouthFunnel": 0.3},
     "disgust": {"noseSneer": 0.9, "mouthUpperUp": 0.7, "browDown": 0.5, "cheekSquint": 0.4},
 }
-FAMILY_ODDS = np.array([0.2, 0.2, 0.12, 0.16, 0.05, 0.07, 0.06, 0.05, 0.05, 0.04])
+FAMILY_ODDS = np.array([0.25, 0.15, 0.2, 0.06, 0.09, 0.07, 0.07, 0.06, 0.05])
 
 HAIR_COLOURS = np.array([(0.35, 0.3, 0.3), (0.7, 0.6, 0.5), (1.0, 0.9, 0.8), (1.7, 1.4, 1.0), (1.4, 1.4, 1.45)])
 IRIS_COLOURS = np.array(
@@ -29,39 +42,69 @@ IRIS_COLOURS = np.array(
 )
 
 
-def sample_expression(rng: np.random.Generator, names: list[str]) -> np.ndarray:
+def sample_expression(dice: Dice, names: list[str], recipe: SynthRecipe) -> np.ndarray:
     """Expression coefficients (E,) in 0..1: a family, noise, lids and gaze."""
     index = {n: i for i, n in enumerate(names)}
     e = np.zeros(len(names), np.float32)
 
-    def move(unit: str, amount: float, asymmetry: float = 0.12) -> None:
+    def move(rng: np.random.Generator, unit: str, amount: float, asymmetry: float = 0.12) -> None:
         for name in (unit, unit + "_L", unit + "_R"):
             if name in index:
                 i = index[name]
                 e[i] = np.clip(e[i] + amount * (1 + rng.normal(0, asymmetry)), 0, 1)
 
-    family = list(FAMILIES)[rng.choice(len(FAMILIES), p=FAMILY_ODDS)]
-    strength = rng.uniform(0.3, 1.15)
-    for unit, amount in FAMILIES[family].items():
-        move(unit, amount * strength)
-    for name in names:
-        if rng.random() < 0.12 and not name.startswith(("eyeLook", "eyeBlink", "Pupil")):
-            i = index[name]
-            e[i] = np.clip(e[i] + abs(rng.normal(0, 0.3)), 0, 1)
-    if rng.random() < 0.15:
-        move("eyeBlink", rng.uniform(0.6, 1.0), 0.02)
-    elif rng.random() < 0.25:
-        move("eyeBlink", rng.uniform(0.05, 0.6), 0.1)
-    elif rng.random() < 0.04:
-        e[index["eyeBlink_L" if rng.random() < 0.5 else "eyeBlink_R"]] = rng.uniform(0.7, 1.0)
-    if e[index["jawOpen"]] < 0.05 and rng.random() < 0.25:
-        move("jawOpen", rng.uniform(0, 0.25))
-    right, up = rng.normal(0, 0.35, 2)
+    if (rng := dice.drawn("expression", recipe.expressions)) is not None:
+        family = list(FAMILIES)[rng.choice(len(FAMILIES), p=FAMILY_ODDS)]
+        strength = rng.uniform(0.3, 1.15)
+        for unit, amount in FAMILIES[family].items():
+            move(rng, unit, amount * strength)
+        for name in names:
+            if rng.random() < 0.12 and not name.startswith(("eyeLook", "eyeBlink", "Pupil")):
+                i = index[name]
+                e[i] = np.clip(e[i] + abs(rng.normal(0, 0.3)), 0, 1)
+        if e[index["jawOpen"]] < 0.05 and rng.random() < 0.25:
+            move(rng, "jawOpen", rng.uniform(0, 0.25))
+    _move_lids(dice, recipe, e, index)
+    right, up = dice.roll("gaze").normal(0, recipe.gaze / MOST_GAZE, 2)
+    look(e, index, float(right), float(up))
+    return e
+
+
+def _move_lids(dice: Dice, recipe: SynthRecipe, e: np.ndarray, index: dict[str, int]) -> None:
+    """Squinting, winking, closed and half-closed eyes, with what the cheeks and brows do along."""
+
+    def add(amounts: dict[str, float], side: str) -> None:
+        for unit, amount in amounts.items():
+            e[index[unit + side]] = np.clip(e[index[unit + side]] + amount, 0, 1)
+
+    if (rng := dice.drawn("squint", recipe.squints)) is not None:
+        a = rng.uniform(0.4, 1.0)
+        for side in ("_L", "_R"):
+            add({"eyeSquint": a, "cheekSquint": 0.5 * a, "browDown": 0.5 * a, "eyeBlink": 0.25 * a}, side)
+    if (rng := dice.drawn("wink", recipe.winks)) is not None:
+        side = "_L" if rng.random() < 0.5 else "_R"
+        e[index["eyeBlink_L"]] = e[index["eyeBlink_R"]] = 0
+        e[index["eyeWide" + side]] = 0
+        add({"eyeBlink": rng.uniform(0.8, 1.0), "cheekSquint": 0.6, "mouthSmile": 0.3, "browDown": 0.3}, side)
+    elif (rng := dice.drawn("closed eyes", recipe.closed_eyes)) is not None:
+        a = rng.uniform(0.75, 1.0)
+        for side in ("_L", "_R"):
+            e[index["eyeBlink" + side]] = min(a * (1 + rng.normal(0, 0.02)), 1)
+            e[index["eyeWide" + side]] = 0
+    elif (rng := dice.drawn("half closed", recipe.half_closed)) is not None:
+        a = rng.uniform(0.05, 0.6)
+        for side in ("_L", "_R"):
+            add({"eyeBlink": a * (1 + rng.normal(0, 0.1))}, side)
+
+
+def look(e: np.ndarray, index: dict[str, int], right: float, up: float) -> None:
+    """Set the gaze units: to the subject's left and up, in units of MOST_GAZE."""
+    for unit in ("eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown"):
+        e[index[unit + "_L"]] = e[index[unit + "_R"]] = 0
     e[index["eyeLookOut_R" if right < 0 else "eyeLookIn_R"]] = min(abs(right), 1)
     e[index["eyeLookIn_L" if right < 0 else "eyeLookOut_L"]] = min(abs(right), 1)
     for side in ("_L", "_R"):
         e[index[("eyeLookUp" if up > 0 else "eyeLookDown") + side]] = min(abs(up), 1)
-    return e
 
 
 def eye_texture(rng: np.random.Generator, size: int = 256) -> np.ndarray:
@@ -100,7 +143,9 @@ def lash_texture(size: int = 256) -> np.ndarray:
     return out
 
 
-def _skin_colour(rng: np.random.Generator, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _skin_colour(
+    dice: Dice, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
+) -> np.ndarray:
     """Per-vertex paint (V,3): occlusion, beard, lips, cheeks. Drawn on the neutral head so that it moves with it."""
     paint = np.repeat(assets.occlusion[:, None] ** np.array([0.75, 1.1, 1.2]), 1, 0).astype(np.float32)
 
@@ -108,7 +153,7 @@ def _skin_colour(rng: np.random.Generator, assets: HeadAssets, vertices: np.ndar
         d = np.linalg.norm(vertices[:, None] - points[ids], axis=2).min(1)
         return np.clip(1.3 - d / reach, 0, 1)[:, None]
 
-    if rng.random() < 0.35:  # stubble to full beard, grown where jaw, chin and upper lip are
+    if (rng := dice.drawn("beard", recipe.beard)) is not None:  # stubble to full beard: jaw, chin and upper lip
         lips = near(list(range(48, 60)), 0.7)
         beard = np.maximum(
             near(list(range(2, 15)), 1.8), near([33, 50, 51, 52, 57, 8], 1.7) * (vertices[:, 1:2] < points[33, 1])
@@ -116,33 +161,100 @@ def _skin_colour(rng: np.random.Generator, assets: HeadAssets, vertices: np.ndar
         grain = 0.75 + 0.25 * rng.random((len(vertices), 1))
         shade = rng.uniform(0.15, 0.85) * beard * (1 - lips) * grain
         paint *= 1 - shade * np.array([0.75, 0.8, 0.85])
-    if rng.random() < 0.4:
+    if (rng := dice.drawn("make-up", recipe.make_up)) is not None:
         tone = np.array([1.0, 0.55, 0.6]) * rng.uniform(0.6, 1.1)
         lips = near(list(range(48, 68)), 0.35) * rng.uniform(0.2, 0.9)
         paint *= 1 - lips * (1 - tone)
-    if rng.random() < 0.3:
-        paint *= 1 - near([1, 2, 14, 15], 2.2) * rng.uniform(0.0, 0.25) * np.array([0.0, 0.6, 0.5])
-    if rng.random() < 0.2:
-        lids = near([36, 37, 38, 39, 42, 43, 44, 45], 0.8) * rng.uniform(0.1, 0.7)
-        paint *= 1 - lids * (1 - rng.uniform(0.1, 0.9, 3))
+        if rng.random() < 0.5:
+            lids = near([36, 37, 38, 39, 42, 43, 44, 45], 0.8) * rng.uniform(0.1, 0.7)
+            paint *= 1 - lids * (1 - rng.uniform(0.1, 0.9, 3))
+        if rng.random() < 0.5:
+            paint *= 1 - near([1, 2, 14, 15], 2.2) * rng.uniform(0.0, 0.25) * np.array([0.0, 0.6, 0.5])
     return paint
 
 
-def sample_head(rng: np.random.Generator, assets: HeadAssets) -> tuple[Head, dict[str, np.ndarray]]:
-    """A random head and the textures it brings along (uint8 RGBA by key)."""
+@dataclass(frozen=True)
+class Person:
+    """Somebody who can make faces: all that stays while the expression changes.
+
+    identity: (K,) sigmas. skin: key of the skin. tint: (3,) of its colour. albedo: mean
+    linear reflectance. paint: (V,3) on top of it. hair: key or
+    None. worn: pieces that are as rigid as the skull. dome: of the cap, as of
+    `accessories.cap`. textures: uint8 RGBA by key.
+    """
+
+    dice: Dice
+    recipe: SynthRecipe
+    identity: np.ndarray
+    skin: str
+    tint: np.ndarray
+    albedo: float
+    gloss: float
+    paint: np.ndarray
+    brows: str
+    hair: str | None
+    hair_colour: np.ndarray
+    worn: tuple[Piece, ...]
+    dome: tuple[np.ndarray, np.ndarray] | None
+    textures: dict[str, np.ndarray]
+
+
+def sample_person(dice: Dice, assets: HeadAssets, recipe: SynthRecipe) -> Person:
+    """A random person, a function of the dice and the recipe."""
+    rng = dice.roll("identity")
     identity = (rng.standard_normal(len(assets.identity)) * rng.uniform(0.7, 1.25)).astype(np.float32)
-    expression = sample_expression(rng, assets.expression_names)
-    vertices = assets.shape(identity, expression)
-    neutral = assets.shape(identity, np.zeros_like(expression))
-    points = assets.landmarks(vertices)
+    neutral = assets.shape(identity, np.zeros(len(assets.expression)))
+    points = assets.landmarks(neutral)
+    rng = dice.roll("skin")
     skin = assets.skins[rng.integers(len(assets.skins))]
-    tint = np.clip(rng.normal(1, 0.06, 3) * rng.normal(1, 0.12), 0.65, 1.4)
-    if "dark" in skin:
-        # the dark skins are deeply saturated; brightened as they are they would turn red
-        tint = tint * rng.uniform(1, 2.2) * np.array([1, rng.uniform(1.1, 1.6), rng.uniform(1.1, 2.0)])
-    paint = _skin_colour(rng, assets, neutral, assets.landmarks(neutral))
-    skin_normals, normals = assets.skin_normals(vertices), assets.all_normals(vertices)
+    flesh = _flesh(assets, skin)
+    # painted skins differ much in how red they are, people less: red to green and green to blue are drawn anew
+    redness, warmth = rng.uniform(1.6, 2.2), rng.uniform(1.3, 1.7)
+    wanted = flesh[0] * np.array([1, 1 / redness, 1 / (redness * warmth)])
+    tint = wanted / flesh * np.clip(rng.normal(1, 0.12), 0.65, 1.4)
+    if flesh[0] < 0.2:
+        tint = tint * rng.uniform(1, 2.2)
+    flesh = flesh * tint
     gloss = rng.uniform(0.1, 0.9)
+    worn: list[Piece] = []
+    dome = None
+    if (rng := dice.drawn("glasses", recipe.glasses)) is not None:  # type: ignore[assignment]
+        worn += glasses(rng, points)
+    if (rng := dice.drawn("headwear", recipe.headwear)) is not None:  # type: ignore[assignment]
+        skull = np.concatenate([assets.surfaces[part].vertex for part in SKIN_PARTS])
+        hat, dome = cap(rng, neutral[skull], points)
+        worn.append(hat)
+    front = neutral[assets.surfaces["M_Face"].vertex]
+    if (rng := dice.drawn("hands", recipe.hands)) is not None:  # type: ignore[assignment]
+        worn += free_hand(rng, front, points, flesh)
+    if (rng := dice.drawn("objects", recipe.objects)) is not None:  # type: ignore[assignment]
+        worn += held_object(rng, front, points, flesh)
+    style = dice.drawn("hair", recipe.hair)
+    hair = None if style is None else str(style.choice(list(assets.wearables["hair"])))
+    rng = dice.roll("hair colour")
+    hair_colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.7, 1.2) * 0.8
+    return Person(
+        dice, recipe, identity, skin, tint, float(flesh.mean()), gloss,
+        _skin_colour(dice, recipe, assets, neutral, points),
+        str(dice.roll("brows").choice(list(assets.wearables["brows"]))), hair, hair_colour, tuple(worn), dome,
+        {"eye": eye_texture(dice.roll("eyes"))},
+    )  # fmt: skip
+
+
+def _flesh(assets: HeadAssets, skin: str) -> np.ndarray:
+    """Median linear colour (3,) of a skin as it is painted."""
+    image = np.asarray(assets.textures[f"{skin}/M_Face"].resize((128, 128)))[..., :3]
+    uv = assets.surfaces["M_Face"].uv[::16] % 1
+    return np.median((image[((1 - uv[:, 1]) * 127).astype(int), (uv[:, 0] * 127).astype(int)] / 255) ** 2.2, axis=0)
+
+
+def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:
+    """The person with an expression (E,), and the vertices (V,3) of the bare head."""
+    recipe, dice = person.recipe, person.dice
+    vertices = assets.shape(person.identity, expression)
+    points = assets.landmarks(vertices)
+    vertices = _turn_eyes(assets, vertices, expression)
+    skin_normals, normals = assets.skin_normals(vertices), assets.all_normals(vertices)
     pieces: list[Piece] = []
 
     def add(name: str, surface: str, normal: np.ndarray, colour: np.ndarray, **look) -> None:
@@ -150,7 +262,8 @@ def sample_head(rng: np.random.Generator, assets: HeadAssets) -> tuple[Head, dic
         pieces.append(Piece(name, vertices[s.vertex], normal[s.vertex], s.uv, colour[s.vertex], s.triangles, **look))
 
     for part in SKIN_PARTS:
-        add(part, part, skin_normals, paint * tint, texture=f"{skin}/{part}", gloss=gloss)
+        paint = person.paint * person.tint
+        add(part, part, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss)
     white = np.ones_like(vertices)
     for part, colour in zip(MOUTH_PARTS, ((0.45, 0.14, 0.12), (0.80, 0.74, 0.64))):
         # deep in the mouth is dark: brightness falls with the depth behind the lips
@@ -160,40 +273,36 @@ def sample_head(rng: np.random.Generator, assets: HeadAssets) -> tuple[Head, dic
         add(part, part, normals, white * 0.85, texture="eye", gloss=1.5)
     add("lash", "M_EyeLashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)
 
-    hair_colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.7, 1.2)
-
-    def wear(kind: str, style: str, colour: np.ndarray, push: float, cutout: float) -> None:
+    def wear(kind: str, style: str, push: float, cutout: float) -> None:
         v, n, uv, f = assets.wearable(kind, style, vertices)
-        pieces.append(
-            Piece(
-                kind,
-                v + np.array([0, 0, push], np.float32),
-                n,
-                uv,
-                np.ones_like(v) * colour,
-                f,
-                style,
-                0.12,
-                cutout=cutout,
-            )
-        )
+        colour = np.ones_like(v) * person.hair_colour
+        if kind == "hair" and person.dome is not None:
+            v = pressed(v, person.dome)
+        pieces.append(Piece(kind, v + np.array([0, 0, push], np.float32), n, uv, colour, f, style, 0.12, cutout=cutout))
 
-    brow = str(rng.choice(list(assets.wearables["brows"])))
-    wear("brows", brow, hair_colour * 0.8, 0.05, 0.12)
-    style = "bald"
-    if rng.random() < 0.82:
-        style = str(rng.choice(list(assets.wearables["hair"])))
-        wear("hair", style, hair_colour * 0.8, 0.0, 0.35)
-    if rng.random() < 0.22:
-        pieces += glasses(rng, points)
-    if rng.random() < 0.12:
-        pieces.append(cap(rng, vertices[assets.surfaces["M_BackHead"].vertex], points))
-    textures = {"eye": eye_texture(rng), "lash": lash_texture()}
-    return Head(
-        tuple(pieces),
-        points,
-        assets.albedo[skin] * float(tint.mean()),
-        identity,
-        expression,
-        {"skin": skin, "hair": style, "brows": brow},
-    ), textures
+    wear("brows", person.brows, 0.05, 0.12)
+    if person.hair is not None:
+        wear("hair", person.hair, 0.0, 0.35)
+    skin = vertices[np.concatenate([assets.surfaces[part].vertex for part in SKIN_PARTS])]
+    face = vertices[assets.surfaces["M_Face"].vertex]
+    if (rng := dice.drawn("mask", recipe.masks)) is not None:
+        pieces += mask(rng, face, points)
+    if (rng := dice.drawn("scarf", recipe.scarves)) is not None:
+        pieces += scarf(rng, skin, points)
+    attributes = {"skin": person.skin, "hair": person.hair or "bald", "brows": person.brows}
+    return Head((*pieces, *person.worn), points, person.albedo, person.identity, expression, attributes), vertices
+
+
+def _turn_eyes(assets: HeadAssets, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    """The head with its eyeballs turned as the gaze units say; the units themselves move the lids only."""
+    amount = dict(zip(assets.expression_names, expression))
+    for part, side, outward in (("M_ScleraRight", "_R", -1), ("M_ScleraLeft", "_L", 1)):
+        yaw = outward * (amount["eyeLookOut" + side] - amount["eyeLookIn" + side])
+        pitch = amount["eyeLookDown" + side] - amount["eyeLookUp" + side]
+        ball = np.unique(assets.surfaces[part].vertex)
+        centre = (vertices[ball].min(0) + vertices[ball].max(0)) / 2
+        turn = matrix_from_vector(np.radians(MOST_GAZE) * np.array([pitch, yaw, 0.0], float))
+        # closed linear lids cut into the ball, so it draws in a little
+        size = 1 - 0.07 * amount["eyeBlink" + side] ** 2
+        vertices[ball] = size * (vertices[ball] - centre) @ turn.T + centre
+    return vertices

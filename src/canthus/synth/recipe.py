@@ -1,0 +1,138 @@
+"""What is drawn: one recipe, and the random numbers that follow from it.
+
+Every trait of a head and of a view has a random stream of its own, named after it. So a recipe without glasses gives
+the pictures of the recipe with them, less the glasses: an ablation is one changed key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from canthus.errors import RecipeError
+
+NO_SHARES = ("size", "face", "seed", "yaw", "pitch", "roll", "gaze", "dense", "maps")
+
+
+@dataclass(frozen=True)
+class SynthRecipe:
+    """Everything that decides a picture, beside its number. Angles in degrees; a share is a probability 0..1."""
+
+    size: int = 176  # side of the stored picture, px
+    face: float = 0.52  # longer side of the landmark box / side of the picture
+    seed: int = 0
+    yaw: float = 100.0  # flat up to here
+    frontal_share: float = 0.0  # this share of the views has yaw ~ N(0, 22) instead
+    pitch: float = 15.0  # standard deviation, cut at 45
+    roll: float = 12.0  # standard deviation, cut at 60
+    # shares of the heads
+    expressions: float = 0.8  # the others are at rest but for lids and gaze
+    closed_eyes: float = 0.13
+    half_closed: float = 0.2
+    winks: float = 0.04
+    squints: float = 0.08
+    gaze: float = 12.0  # standard deviation of where the eyes look, each way
+    hair: float = 0.82
+    beard: float = 0.35
+    make_up: float = 0.4
+    glasses: float = 0.22
+    headwear: float = 0.12
+    hands: float = 0.1
+    objects: float = 0.08  # a phone, a cup or a microphone, and the hand that holds it
+    masks: float = 0.05
+    scarves: float = 0.05
+    # shares of the views
+    hdri: float = 0.9  # light of an environment map; the others: one lamp and an even glow
+    environment_backdrop: float = 0.65  # what the environment map shows behind the head
+    clutter_backdrop: float = 0.2  # coloured noise at a few scales; the others: one colour
+    tone: float = 0.8  # another gamma
+    cast: float = 0.4  # a white balance that is off
+    low_resolution: float = 0.2
+    blur: float = 0.3  # out of focus
+    motion: float = 0.1  # moved while it was exposed
+    noise: float = 0.5
+    jpeg: float = 0.3  # the traces of strong compression
+    # what is stored beside the landmarks
+    dense: bool = False  # every vertex of `MorphableModel.default()`: 57 kB a picture
+    maps: bool = False  # regions and depth of every pixel: 3 bytes a pixel
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            wanted = bool if f.name in ("dense", "maps") else int if f.name in ("size", "seed") else (int, float)
+            if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+                raise RecipeError(f"`{f.name}` is {value!r}; something like {f.default!r} is wanted")
+            if f.name not in NO_SHARES and not 0 <= value <= 1:
+                raise RecipeError(f"`{f.name}` is {value!r}; a share 0..1 is wanted")
+        if self.environment_backdrop + self.clutter_backdrop > 1 + 1e-9:
+            raise RecipeError("`environment_backdrop` and `clutter_backdrop` sum to more than 1")
+        if self.size < 32 or not 0.1 <= self.face <= 1 or self.seed < 0:
+            raise RecipeError(
+                f"size {self.size}, face {self.face}, seed {self.seed}: at least 32, 0.1..1 and 0 or more are wanted"
+            )
+
+    @classmethod
+    def read(cls, path: str | Path | None, **overrides: Any) -> SynthRecipe:
+        """A recipe file (YAML) that holds what differs from the defaults; overrides replace what it says.
+
+        Raises `RecipeError` for a file that is no mapping, an unknown key or a value out of range.
+        """
+        values: Any = {}
+        if path is not None:
+            import yaml  # optional dependency of the synth extra
+
+            try:
+                values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            except (OSError, yaml.YAMLError) as error:
+                raise RecipeError(f"the recipe '{path}' cannot be read: {error}") from error
+            if not isinstance(values, dict):
+                raise RecipeError(f"the recipe '{path}' is not a mapping of keys to values")
+        values |= overrides
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                near = get_close_matches(str(key), names, 1)
+                raise RecipeError(f"a recipe of pictures has no key '{key}'" + (f"; '{near[0]}'?" if near else ""))
+        return cls(**values)
+
+    @classmethod
+    def parse(cls, changes: Sequence[str]) -> dict[str, Any]:
+        """Keys and values of texts KEY=VALUE, for `read`."""
+        types: dict[str, type] = {f.name: type(f.default) for f in fields(cls)}
+        out: dict[str, Any] = {}
+        for change in changes:
+            key, equals, text = change.partition("=")
+            wanted = types.get(key, str)
+            try:
+                out[key] = {"true": True, "false": False}[text.lower()] if wanted is bool else wanted(text)
+            except (KeyError, ValueError):
+                equals = ""
+            if not equals:
+                raise RecipeError(f"'{change}' cannot be read; KEY=VALUE is wanted, as in glasses=0.5 or dense=true")
+        return out
+
+
+class Dice:
+    """Independent random generators by name, a function of (key, name) alone."""
+
+    def __init__(self, *key: int):
+        self.key = key
+
+    def roll(self, name: str) -> np.random.Generator:
+        """The generator of this name, from its beginning."""
+        return np.random.default_rng([*self.key, crc32(name.encode())])
+
+    def drawn(self, name: str, share: float) -> np.random.Generator | None:
+        """The generator of this name in `share` of all keys, else None. What a small share draws a larger one does."""
+        rng = self.roll(name)
+        return rng if rng.random() < share else None
+
+    def of(self, number: int) -> Dice:
+        """The dice of a part: one view of a head, one frame of a clip."""
+        return Dice(*self.key, number)

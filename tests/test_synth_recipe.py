@@ -1,0 +1,125 @@
+"""Recipes of pictures: each trait has its share, and changing one changes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from rendering import make_generator, with_recipe
+
+from canthus.errors import RecipeError
+from canthus.synth.recipe import NO_SHARES, Dice, SynthRecipe
+
+HEAD_SHARES = {"hair", "beard", "make_up", "glasses", "headwear", "hands", "objects", "masks", "scarves"}
+FACE_SHARES = {"expressions", "closed_eyes", "half_closed", "winks", "squints"}
+VIEW_SHARES = {"hdri", "environment_backdrop", "clutter_backdrop", "tone", "cast", "low_resolution", "blur", "motion",
+               "noise", "jpeg"}  # fmt: skip
+
+
+def test_a_name_has_its_own_stream():
+    dice = Dice(3, 7)
+    assert dice.roll("hair").random() == Dice(3, 7).roll("hair").random()
+    numbers = {d.roll(n).random() for d in (dice, Dice(3, 8), Dice(4, 7), dice.of(0), dice.of(1)) for n in ("a", "b")}
+    assert len(numbers) == 10
+
+
+def test_a_share_is_a_share_and_grows():
+    few, many = ({k for k in range(2000) if Dice(0, k).drawn("cap", share)} for share in (0.1, 0.4))
+    assert abs(len(few) / 2000 - 0.1) < 0.03 and abs(len(many) / 2000 - 0.4) < 0.04
+    assert few < many
+    assert not any(Dice(0, k).drawn("cap", 0.0) for k in range(100))
+    assert all(Dice(0, k).drawn("cap", 1.0) for k in range(100))
+
+
+def test_every_key_is_known_to_be_a_share_or_not():
+    shares = {f.name for f in fields(SynthRecipe)} - set(NO_SHARES)
+    assert shares == HEAD_SHARES | FACE_SHARES | VIEW_SHARES | {"frontal_share"}
+
+
+def test_the_default_is_flat_in_yaw():
+    recipe = SynthRecipe()
+    assert recipe.yaw == 100 and recipe.frontal_share == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"glases": 0.1}, "'glases'; 'glasses'?"),
+        ({"hair": 1.2}, "`hair` is 1.2; a share 0..1"),
+        ({"hair": "often"}, "`hair` is 'often'"),
+        ({"size": 100.5}, "`size` is 100.5"),
+        ({"size": 8}, "size 8"),
+        ({"dense": 1}, "`dense` is 1"),
+        ({"environment_backdrop": 0.7, "clutter_backdrop": 0.6}, "sum to more than 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values, said):
+    with pytest.raises(RecipeError) as error:
+        SynthRecipe.read(None, **values)
+    assert said in str(error.value)
+
+
+def test_a_file_holds_what_differs(tmp_path):
+    pytest.importorskip("yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text("size: 96\nglasses: 0\nmaps: true\n")
+    assert SynthRecipe.read(path, seed=4) == SynthRecipe(size=96, glasses=0, maps=True, seed=4)
+    path.write_text("- 1")
+    with pytest.raises(RecipeError, match="no mapping|not a mapping"):
+        SynthRecipe.read(path)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        SynthRecipe.read(tmp_path / "none.yaml")
+
+
+def test_changes_are_read_from_text():
+    assert SynthRecipe.parse(["glasses=0.5", "size=64", "dense=true"]) == {"glasses": 0.5, "size": 64, "dense": True}
+    for wrong in ("glasses", "size=big", "dense=1"):
+        with pytest.raises(RecipeError, match="KEY=VALUE is wanted"):
+            SynthRecipe.parse([wrong])
+
+
+# ---- ablations
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return make_generator()
+
+
+def sample(generator, **changes) -> dict[str, np.ndarray]:
+    return with_recipe(generator, **changes).sample(9)
+
+
+@pytest.mark.parametrize("key", sorted(HEAD_SHARES | VIEW_SHARES))
+def test_a_share_changes_the_picture_and_nothing_else(generator, key):
+    other = {"environment_backdrop": {"clutter_backdrop": 0.0}, "clutter_backdrop": {"environment_backdrop": 0.0}}
+    without, with_it = (sample(generator, **{key: share}, **other.get(key, {})) for share in (0.0, 1.0))
+    assert not np.array_equal(without["image"], with_it["image"])
+    for name in ("xyz", "contour", "head", "rotation", "camera", "identity", "expression"):
+        np.testing.assert_array_equal(without[name], with_it[name], err_msg=name)
+
+
+@pytest.mark.parametrize("key", sorted(FACE_SHARES))
+def test_a_share_of_faces_changes_the_expression_and_not_the_person(generator, key):
+    without, with_it = (sample(generator, **{"winks": 0.0, "closed_eyes": 0.0, key: share}) for share in (0.0, 1.0))
+    assert not np.array_equal(without["expression"], with_it["expression"])
+    np.testing.assert_array_equal(without["identity"], with_it["identity"])
+
+
+def test_stored_extras_change_no_picture(generator):
+    plain, rich = sample(generator), sample(generator, dense=True, maps=True)
+    assert set(rich) - set(plain) == {"vertices", "region", "depth"}
+    for name, values in plain.items():
+        np.testing.assert_array_equal(values, rich[name], err_msg=name)
+
+
+def test_yaw_is_flat_over_its_range(generator):
+    from canthus.synth.generator import sample_camera
+
+    points = generator.assets.landmarks(generator.assets.mean)
+    turn = [sample_camera(Dice(0, k), generator.recipe, points).rotation for k in range(600)]
+    # About the vertical of the head: R = Rz Rx Ry, whose last row is cos(pitch) (-sin yaw, ., cos yaw).
+    yaw = np.degrees([np.arctan2(-r[2, 0], r[2, 2]) for r in turn])
+    counts = np.histogram(yaw, np.linspace(-100, 100, 6))[0]
+    assert counts.sum() == 600 and counts.min() > 80  # 120 each, give or take 4 standard deviations
