@@ -11,10 +11,9 @@ from canthus.train import Recipe
 
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64)},
+    "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64), "voxel_loss": "bce"},
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }
-TRAININGS: dict[str, dict[str, Any]] = {"jvcr": {"rate": 8e-3}}  # what a method's training changes of `recipe`
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 
@@ -29,4 +28,4 @@ def recipe(method: str, shards: Path, **changes: Any) -> Recipe:
         "method": method, "config": config(method), "augment": STILL, "faces": (str(shards),), "steps": 250, "batch": 8,
         "rate": 4e-3, "warm_up": 30, "average": 0.95, "bf16": False,
     }  # fmt: skip
-    return Recipe(**{**values, **TRAININGS.get(method, {}), **changes})
+    return Recipe(**{**values, **changes})
