@@ -11,7 +11,7 @@ from canthus.train import Recipe
 
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64)},
+    "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64), "voxel_loss": "bce"},
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
     "part_heatmap": {
         "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
@@ -19,7 +19,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "depth_depths": (1, 1, 1, 1), "depth_width": 16, "z_input": "redrawn", "z_loss": "sides", "flip_test": False,
     },
 }
-TRAININGS: dict[str, dict[str, Any]] = {"jvcr": {"rate": 8e-3}}  # what a method's training changes of `recipe`
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 
@@ -34,4 +33,4 @@ def recipe(method: str, shards: Path, **changes: Any) -> Recipe:
         "method": method, "config": config(method), "augment": STILL, "faces": (str(shards),), "steps": 250, "batch": 8,
         "rate": 4e-3, "warm_up": 30, "average": 0.95, "bf16": False,
     }  # fmt: skip
-    return Recipe(**{**values, **TRAININGS.get(method, {}), **changes})
+    return Recipe(**{**values, **changes})

@@ -37,7 +37,7 @@ from canthus.methods.jvcr import (  # noqa: E402
 from canthus.morphable import MorphableModel  # noqa: E402
 
 SIZE, SIDE = 64, 16
-SMALL = JvcrConfig(**config("jvcr", SIZE))
+SMALL = JvcrConfig(**{**config("jvcr", SIZE), "voxel_loss": "mse"})
 PAPER = JvcrConfig()
 
 
@@ -299,12 +299,12 @@ def test_the_voxel_loss_sums_the_means_of_the_levels(batch):
 def test_p_learns_to_read_points_off_2000_true_volumes():
     torch.manual_seed(0)
     jvcr = small(widths=(16, 32, 64, 64), z_range=1.3)
-    xyz, p = shapes(2000, SIZE, 0, 45), jvcr.coordinates
+    xyz, p = shapes(2000, SIZE, 0, 30), jvcr.coordinates
     jvcr.prepare(xyz)
     volumes, points = jvcr.true_volumes(xyz)[-1], jvcr.points_from_crop(xyz)
     steps = 2000
-    optimizer = torch.optim.AdamW(p.parameters(), lr=8e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(p.parameters(), lr=6e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
         some = torch.randint(2000, (16,))
         loss = mse(p(volumes[some]), points[some]).mean()
@@ -314,7 +314,7 @@ def test_p_learns_to_read_points_off_2000_true_volumes():
         schedule.step()
     with torch.no_grad():
         distance = torch.linalg.vector_norm(p.eval()(volumes) - points, dim=-1).mean()
-    assert distance < 0.01  # of the crop's side, where the mean shape is 16 % away
+    assert distance < 0.01  # of the crop's side, where the mean shape is 14 % away
 
 
 # ---- files
