@@ -111,7 +111,7 @@ def decode_local_soft_argmax(maps: Array, window: int = 7, temperature: float = 
     rows, columns = (i.reshape(-1) for i in _grid(maps, window, window, left.dtype))
     flat = xp.reshape(maps, (*maps.shape[:-2], height * width))
     corner = (top * width + left)[..., None]
-    values = xp.take_along_axis(flat, corner + (rows * width + columns), axis=-1)
+    values = _take(flat, corner + (rows * width + columns))
     inside = decode_soft_argmax(xp.reshape(values, (*maps.shape[:-2], window, window)), temperature)
     return _points(left, top, maps.dtype) + inside
 
@@ -160,7 +160,15 @@ def _read(maps: Array, x: Array, y: Array) -> Array:
     xp: Any = array_namespace(maps)
     height, width = maps.shape[-2:]
     flat = xp.reshape(maps, (*maps.shape[:-2], height * width))
-    return xp.take_along_axis(flat, (y * width + x)[..., None], axis=-1)[..., 0]
+    return _take(flat, (y * width + x)[..., None])[..., 0]
+
+
+def _take(values: Array, index: Array) -> Array:
+    """Values (..., K) at `index` (..., K) of `values` (..., N)."""
+    if hasattr(values, "gather"):  # torch, whose take_along_dim fixes the batch size when a network is exported
+        return values.gather(-1, index)
+    xp: Any = array_namespace(values)
+    return xp.take_along_axis(values, index, axis=-1)
 
 
 def _grid(maps: Array, height: int, width: int, dtype: Any) -> tuple[Array, Array]:
