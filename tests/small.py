@@ -13,6 +13,14 @@ from canthus.train import Recipe
 CONFIGS: dict[str, dict[str, Any]] = {
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }
+# What a head model completes can be learnt by heart only as far as the points that are placed tell of it: many are.
+CONFIGS["pose_aware"] = {
+    "extra": (22, 35, 45, 54, *range(9)), "jaw": "fixed", "noise": 0.01, "iterations": 5,
+    "depths": (1, 1, 1, 1), "width": 16, "bottleneck": False, "gain": 16.0,
+}  # fmt: skip
+# What a method's training by heart needs otherwise than the others: two networks one after the other, the second on
+# frames that are shaken.
+RECIPES: dict[str, dict[str, Any]] = {"pose_aware": {"steps": 600, "batch": 16, "clip": 1e6}}
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 
@@ -27,4 +35,4 @@ def recipe(method: str, shards: Path, **changes: Any) -> Recipe:
         "method": method, "config": config(method), "augment": STILL, "faces": (str(shards),), "steps": 250, "batch": 8,
         "rate": 4e-3, "warm_up": 30, "average": 0.95, "bf16": False,
     }  # fmt: skip
-    return Recipe(**{**values, **changes})
+    return Recipe(**{**values, **RECIPES.get(method, {}), **changes})

@@ -83,6 +83,11 @@ class Aligner(nn.Module, Predictor):
     def prepare(self, xyz: Tensor) -> None:
         """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
 
+    def sampling_weights(self, xyz: Tensor) -> Tensor | None:
+        """How often each of the training shapes (N,68,3), in pixels of the stored pictures, is to be drawn: weights
+        (N,) up to a factor, for batches that are balanced over poses, say. None: all alike, once an epoch."""
+        return None
+
     def stages(self) -> tuple[Stage, ...]:
         """The stretches of training, in order."""
         raise NotImplementedError
@@ -96,10 +101,6 @@ class Aligner(nn.Module, Predictor):
         given = {f: getattr(out, f) for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
         return self.finish(Alignment(**values))
-
-    def sampling_weights(self, xyz: Any) -> np.ndarray | None:
-        """How often to draw each of the training shapes (N,68,3), stored pixels: (N,) of mean 1; None: all alike."""
-        return None
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""

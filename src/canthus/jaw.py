@@ -17,49 +17,49 @@ from canthus.camera import WeakPerspective
 from canthus.morphable import MorphableModel
 
 JAW = 17
-BINS = 12  # vertices of a line: one in every 7.5 degrees from sideways to forward
+DIRECTIONS = np.linspace(0, np.pi / 2, 13)  # from sideways to forward; a line has one vertex for each
 TURN, SOFTNESS = np.deg2rad(15.0), np.deg2rad(5.0)  # yaw of half the march, and its slope
 SIDE = np.sign(np.arange(JAW) - JAW // 2)  # -1: subject's right, image left; the chin marches nowhere
 
 
 @functools.lru_cache(maxsize=4)
 def jaw_lines(model: MorphableModel) -> np.ndarray:
-    """Vertex ids (17, BINS) of the line of each jaw landmark, from its side forward; -1 where there is no vertex.
+    """Vertex ids (17, M) of the line of each jaw landmark, from its side forward.
 
-    Within half an edge of the landmark's height on the mean head, in front of it and no farther out; of the vertices
-    in one direction from the middle of the head the outermost, so that no line enters the mouth.
+    Of the vertices within half an edge of the landmark's height on the mean head, in front of it and no farther out,
+    those that lie outermost in one of M directions: only they can ever be the outline.
     """
     jaw, mean = model.landmarks()[0][:JAW], model.mean
-    lines = np.full((JAW, BINS), -1)
+    lines = np.repeat(model.landmark_ids[:JAW, :1], len(DIRECTIONS), axis=1)
     for k in np.flatnonzero(SIDE):
         near = model.triangles[np.isin(model.triangles, model.landmark_ids[k]).any(1)]
         edge = np.linalg.norm(mean[near] - mean[np.roll(near, 1, axis=1)], axis=-1).mean()
         out, forward = SIDE[k] * mean[:, 0], mean[:, 2] - jaw[k, 2]
-        keep = (np.abs(mean[:, 1] - jaw[k, 1]) <= edge / 2) & (out >= 0) & (forward >= 0)
-        ids = np.flatnonzero(keep & (out <= SIDE[k] * jaw[k, 0]))
-        bins = np.minimum(np.arctan2(forward[ids], out[ids]) / (np.pi / 2) * BINS, BINS - 1).astype(int)
-        order = np.argsort(np.hypot(out[ids], forward[ids]))
-        lines[k, bins[order]] = ids[order]  # the last one stays, which is the outermost
+        level = (np.abs(mean[:, 1] - jaw[k, 1]) <= edge / 2) & (forward >= 0)
+        ids = np.flatnonzero(level & (out >= 0) & (out <= SIDE[k] * jaw[k, 0]))
+        if len(ids):  # else a mesh too coarse for a line: the landmark's own vertex stands for it
+            lines[k] = ids[(np.outer(np.cos(DIRECTIONS), out[ids]) + np.outer(np.sin(DIRECTIONS), forward[ids])).argmax(1)]
     return lines
 
 
-def visible_jaw(model: MorphableModel, identity: np.ndarray, expression: np.ndarray, camera: WeakPerspective) -> np.ndarray:
+def visible_jaw(
+    model: MorphableModel, identity: np.ndarray, expression: np.ndarray, camera: WeakPerspective
+) -> np.ndarray:
     """Jaw landmarks (B, 17, 3) in image pixels that follow the outline on the side turned away.
 
     identity (B, K) and expression (B, E) as for `MorphableModel.vertices`.
     """
     fixed = camera.project(model.landmarks(identity, expression)[:, :JAW])
-    lines = jaw_lines(model)
-    vertices = camera.project(model.vertices(identity, expression)[:, lines])  # (B, 17, BINS, 3) but for -1
-    return march(fixed, vertices, lines >= 0, camera.rotation)
+    lines = camera.project(model.vertices(identity, expression)[:, jaw_lines(model).ravel()])
+    return march(fixed, lines.reshape(len(fixed), JAW, -1, 3), camera.rotation)
 
 
-def march(fixed: np.ndarray, lines: np.ndarray, exists: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+def march(fixed: np.ndarray, lines: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Jaw landmarks (B, 17, 3) on their way from `fixed` (B, 17, 3) to the outermost point of their lines.
 
-    lines: (B, 17, M, 3) in the same pixels. exists: (17, M), False for entries to leave out. rotation: (B, 3, 3)
-    camera-from-head. With yaw the angle by which the nose points away from the landmark's own side, roll removed, a
-    landmark goes the share 1 / (1 + exp(-(yaw - 15 degrees) / 5 degrees)) of the way.
+    lines: (B, 17, M, 3) in the same pixels. rotation: (B, 3, 3) camera-from-head. A landmark goes the share
+    1 / (1 + exp(-(yaw - 15 degrees) / 5 degrees)) of the way, where yaw is the angle, roll removed, by which the nose
+    points to the landmark's own side: that side is then the one turned away.
     """
     up, nose = rotation[:, :2, 1], rotation[:, :, 2]
     across = np.stack([up[:, 1], -up[:, 0]], -1) / np.linalg.norm(up, axis=-1, keepdims=True)  # camera axes, y up
@@ -67,8 +67,6 @@ def march(fixed: np.ndarray, lines: np.ndarray, exists: np.ndarray, rotation: np
     share = 1 / (1 + np.exp(-(SIDE * yaw[:, None] - TURN) / SOFTNESS)) * (SIDE != 0)
     # The landmark is on its own line: where nothing lies farther out it stays.
     candidates = np.concatenate([fixed[:, :, None], lines], axis=2)
-    exists = np.concatenate([np.ones((JAW, 1), bool), exists], axis=1)
     outward = np.einsum("bkmc,bc->bkm", candidates[..., :2], across * [1, -1]) * SIDE[:, None]
-    best = np.where(exists, outward, -np.inf).argmax(-1)
-    outermost = np.take_along_axis(candidates, best[..., None, None], axis=2)[:, :, 0]
+    outermost = np.take_along_axis(candidates, outward.argmax(-1)[..., None, None], axis=2)[:, :, 0]
     return fixed + share[..., None] * (outermost - fixed)

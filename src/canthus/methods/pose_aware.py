@@ -10,7 +10,7 @@ NumPy after the network, whatever runs it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class PoseAwareConfig(AlignerConfig):
     second: what the second network places: the "stable" landmarks, "all" (no head model for any), or "none": there is
     one network only. extra: stable landmarks besides `SEMIFACE`. bins: of the pose that batches are balanced over,
     1 for no balance; oversampling: a face comes at most so many times as often as without. jaw, noise, iterations: of
-    `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224.
+    `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224. gain: such pixels a unit that
+    the last layers say; optimisers of the Adam family, whose steps do not grow with the loss, want more than one.
     depths, width, bottleneck: of both ResNets.
     """
 
@@ -64,6 +65,7 @@ class PoseAwareConfig(AlignerConfig):
     iterations: int = 30
     omega: float = 18.0
     epsilon: float = 3.0
+    gain: float = 1.0
     depths: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     bottleneck: bool = True
@@ -74,7 +76,7 @@ class Regressor(nn.Module):
 
     def __init__(self, config: PoseAwareConfig, points: int):
         super().__init__()
-        self.unit = config.size / UNIT
+        self.unit = config.gain * config.size / UNIT  # crop pixels
         self.trunk = ResNet(config.depths, width=config.width, bottleneck=config.bottleneck)
         self.out = nn.Linear(self.trunk.channels, points * 2)
         nn.init.normal_(self.out.weight, std=1e-3)
@@ -156,12 +158,13 @@ class PoseAware(Aligner):
         if self.config.second != "none":
             self.stable.start_from(self.right_shape[self.ids])
 
-    def sampling_weights(self, xyz: Any) -> np.ndarray | None:
+    def sampling_weights(self, xyz: Tensor) -> Tensor | None:
         """Section 3.3, balancing in the mini-batch: bins of the 1-D pose of all training shapes (N,68,3)."""
         if self.config.bins == 1:
             return None
-        shapes = np.asarray(xyz, np.float64)[..., :2]
-        return balanced_weights(coefficient(shapes, pose_space(shapes)), self.config.bins, self.config.oversampling)
+        shapes = xyz[..., :2].double().cpu().numpy()
+        values = coefficient(shapes, pose_space(shapes))
+        return torch.from_numpy(balanced_weights(values, self.config.bins, self.config.oversampling))
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used.
@@ -226,9 +229,7 @@ class PoseAware(Aligner):
         return Frame(Crop(centre, self.config.size / normal.scale, angle, self.config.size), left)
 
     def _shaken_frame(self, shapes: Tensor) -> Frame:
-        # Drawn from the batch's own digits: a run that was stopped and goes on must see the same again.
-        rng = torch.Generator().manual_seed(int(shapes.double().abs().sum() * 1024))
-        turn, zoom, x, y, doubt = torch.randn(5, len(shapes), generator=rng).to(shapes)
+        turn, zoom, x, y, doubt = torch.randn(5, len(shapes), device=shapes.device)
         crop, left = self._frame(shapes, doubt * self.frontal / 2)
         centre = crop.center + JITTER["shift"] * SPAN * crop.side[:, None] * torch.stack([x, y], 1)
         side, angle = crop.side * (JITTER["zoom"] * zoom).exp(), crop.angle + JITTER["turn"] * turn
@@ -251,8 +252,8 @@ def _flat(points: Tensor) -> Tensor:
 
 
 def _turned_mean_heads(size: int) -> Tensor:
-    """The shipped model's mean head (19,68,3) under yaws of -90 to 90 degrees, as training shapes before any are seen."""
-    yaw = np.deg2rad(np.linspace(-90, 90, 19))
+    """The shipped model's mean head (91,68,3) under yaws of -90 to 90 degrees, as training shapes before any are seen."""
+    yaw = np.deg2rad(np.linspace(-90, 90, 91))
     rotation = matrix_from_euler(np.stack([0 * yaw, yaw, 0 * yaw], -1), "aflw")
     head = np.repeat(MorphableModel.default().landmarks().astype(np.float64), len(yaw), 0)
     scale = np.full(len(yaw), 0.7 * size / np.ptp(head[0, :, 1]))
