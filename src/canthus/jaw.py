@@ -50,8 +50,9 @@ def visible_jaw(
     identity (B, K) and expression (B, E) as for `MorphableModel.vertices`.
     """
     fixed = camera.project(model.landmarks(identity, expression)[:, :JAW])
-    lines = camera.project(model.vertices(identity, expression)[:, jaw_lines(model).ravel()])
-    return march(fixed, lines.reshape(len(fixed), JAW, -1, 3), camera.rotation)
+    ids = jaw_lines(model)
+    lines = camera.project(model.vertices(identity, expression)[:, ids.ravel()])
+    return march(fixed, lines.reshape(len(fixed), *ids.shape, 3), camera.rotation)
 
 
 def march(fixed: np.ndarray, lines: np.ndarray, rotation: np.ndarray) -> np.ndarray:
