@@ -15,7 +15,8 @@ def shapes(angles: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """`head68` under (pitch, yaw, roll) (N,3) in degrees of the aflw set: (N,68,2)."""
     count = len(angles)
     head = np.broadcast_to(head68(), (count, 68, 3))
-    return project(head, matrix_from_euler(np.deg2rad(angles), "aflw"), np.full(count, scale), np.ones((count, 2)))[..., :2]
+    rotation = matrix_from_euler(np.deg2rad(angles), "aflw")
+    return project(head, rotation, np.full(count, scale), np.ones((count, 2)))[..., :2]
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,8 @@ def test_roll_turns_the_whole_jaw_along():
     _, upright = both(turned(-40))
     camera = turned(-40)
     c, s = np.cos(0.7), np.sin(0.7)
-    rolled = WeakPerspective(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]]) @ camera.rotation, np.ones(1), np.zeros((1, 2)))
+    roll = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    rolled = WeakPerspective(roll @ camera.rotation, np.ones(1), np.zeros((1, 2)))
     _, visible = both(rolled)
     # anticlockwise in axes with y up is (x, y) -> (c x + s y, -s x + c y) with y down
     np.testing.assert_allclose(visible, upright @ np.array([[c, -s], [s, c]]), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Pose-aware alignment (BMVC 2019): which points are placed, the normal frame, the losses, the ablations, the export."""
+"""Pose-aware alignment (BMVC 2019): which points are placed, the normal frame, losses, ablations, export."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def mirrored(xy: torch.Tensor) -> torch.Tensor:
 
 def test_the_stable_points_are_30_of_one_half_and_4_of_the_other():
     assert len(set(SEMIFACE)) == 30
-    assert set(SEMIFACE) == {k for k in range(17, 68) if head68()[k, 0] <= 0}  # the half on the image's left, midline too
+    assert set(SEMIFACE) == {k for k in range(17, 68) if head68()[k, 0] <= 0}  # image's left, and midline
     aligner = small()
     assert aligner.ids.tolist() == sorted([*SEMIFACE, 22, 35, 45, 54])
     assert len(aligner.ids) == 34 and not (aligner.ids < 17).any()  # no jaw
@@ -67,7 +67,7 @@ def test_the_stable_points_are_30_of_one_half_and_4_of_the_other():
 
 
 def test_parameters_and_operations_of_the_paper():
-    """ResNet-50 without its classifier has 23,508,032; + 2048 x 136 + 136 and 2048 x 68 + 68. 4.09 G multiplications."""
+    """ResNet-50 without its classifier has 23,508,032; + 2048 x 136 + 136 and 2048 x 68 + 68. 4.09 GMAC."""
     with torch.device("meta"):
         rough, stable = Regressor(PoseAwareConfig(), 68), Regressor(PoseAwareConfig(), 34)
         picture = torch.zeros(1, 3, 224, 224)
@@ -139,7 +139,8 @@ def test_the_frame_is_learnt_from_training_shapes(batch):
     extent = aligner.right_shape.amax(0) - aligner.right_shape.amin(0)
     torch.testing.assert_close(extent.amax(), torch.tensor(0.62 * SIZE))
     with torch.no_grad():
-        for net, start in ((aligner.rough, batch.xyz[..., :2].mean(0)), (aligner.stable, aligner.right_shape[aligner.ids])):
+        starts = batch.xyz[..., :2].mean(0), aligner.right_shape[aligner.ids]
+        for net, start in zip((aligner.rough, aligner.stable), starts):
             net.out.weight.zero_()
             said = net(torch.rand(2, 3, SIZE, SIZE))
             torch.testing.assert_close(said, start.expand(2, -1, -1), atol=1e-3, rtol=0)
@@ -190,7 +191,7 @@ def test_loss_is_in_pixels_of_a_crop_of_224(batch):
     aligner = small()
     off = Alignment(batch.xyz + torch.tensor([SIZE / 224 * 18, 0, 0]), score=torch.ones(12, 68), steps=(batch.xyz,))
     terms = aligner.loss(replace(off, steps=(off.xyz,)), batch)
-    torch.testing.assert_close(terms["rough"], torch.full((12,), 35.0264 / 2), atol=1e-3, rtol=0)  # of x and y one is off
+    torch.testing.assert_close(terms["rough"], torch.full((12,), 35.0264 / 2), atol=1e-3, rtol=0)  # only x is off
     assert (aligner.loss(off, batch)["rough"] == 0).all()
     weights = {stage.name: stage.terms for stage in aligner.stages()}
     assert weights == {"rough": {"rough": 136.0}, "stable": {"stable": 68.0}}  # sums over coordinates
@@ -292,7 +293,8 @@ def test_onnx_and_torch_end_in_the_same_completed_faces(overfitted, tmp_path):
         box = [*d["xyz"][0, :, :2].min(0), *d["xyz"][0, :, :2].max(0)]
     code = f"""
 import sys, numpy as np, canthus
-faces = canthus.load({str(tmp_path)!r}).predict(np.load({str(tmp_path / "picture.npy")!r}), boxes={[float(v) for v in box]})
+picture = np.load({str(tmp_path / "picture.npy")!r})
+faces = canthus.load({str(tmp_path)!r}).predict(picture, boxes={[float(v) for v in box]})
 assert np.ptp(faces.xyz[0, :, 2]) > 5 and faces.landmarks("aflw19").shape == (1, 19, 3)
 assert "torch" not in sys.modules
 """

@@ -18,8 +18,8 @@ from canthus.morphable import MorphableModel
 
 @dataclass(frozen=True)
 class Completion:
-    """How to complete: `noise` and `iterations` of `MorphableModel.fit`; whether jaw landmarks are "fixed" points of the
-    skin or follow the visible outline softly (see `jaw`)."""
+    """How to complete: `noise` and `iterations` of `MorphableModel.fit`; whether jaw landmarks are "fixed" points of
+    the skin or follow the visible outline softly (see `jaw`)."""
 
     noise: float
     iterations: int

@@ -38,7 +38,8 @@ def jaw_lines(model: MorphableModel) -> np.ndarray:
         level = (np.abs(mean[:, 1] - jaw[k, 1]) <= edge / 2) & (forward >= 0)
         ids = np.flatnonzero(level & (out >= 0) & (out <= SIDE[k] * jaw[k, 0]))
         if len(ids):  # else a mesh too coarse for a line: the landmark's own vertex stands for it
-            lines[k] = ids[(np.outer(np.cos(DIRECTIONS), out[ids]) + np.outer(np.sin(DIRECTIONS), forward[ids])).argmax(1)]
+            reach = np.outer(np.cos(DIRECTIONS), out[ids]) + np.outer(np.sin(DIRECTIONS), forward[ids])
+            lines[k] = ids[reach.argmax(1)]
     return lines
 
 

@@ -1,8 +1,8 @@
 """Pose-balanced training: how far a shape is turned, as one number, and how often to draw it then.
 
 Shapes are aligned by generalised Procrustes analysis and projected on one principal axis, the coefficient on which
-follows the yaw; equal parts of every batch are drawn from bins of it (Feng et al., "Wing loss for robust facial landmark
-localisation with convolutional neural networks", CVPR 2018, section 5).
+follows the yaw; equal parts of every batch are drawn from bins of it (Feng et al., "Wing loss for robust facial
+landmark localisation with convolutional neural networks", CVPR 2018, section 5).
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def pose_space(shapes: np.ndarray) -> PoseSpace:
 
 
 def balanced_weights(values: np.ndarray, bins: int, most: float = np.inf) -> np.ndarray:
-    """Sampling weights (N,) of mean 1 that give every one of `bins` bins of `values` (N,) that is not empty the same share.
+    """Sampling weights (N,) of mean 1 that give every bin of `values` (N,) that is not empty the same share.
 
-    Bins are of equal width from the 0.5th to the 99.5th percentile, what lies beyond is in the outer ones. No weight
+    The `bins` bins are of equal width from the 0.5th to the 99.5th percentile, what lies beyond is in the outer ones. No weight
     is more than `most` before the mean is made 1.
     """
     low, high = np.percentile(values, [0.5, 99.5])

@@ -1,10 +1,10 @@
 """pose_aware: landmarks that every pose shows from a network, the others from a head model fitted to those.
 
-Li, Li, Cui, Zha, "Pose-Aware Face Alignment based on CNN and 3DMM", BMVC 2019. A first network finds rough landmarks;
-they tell where the face looks and how it lies in the crop. A similarity, and a mirror for faces that look to the left of
-the picture, bring it into one normal frame, in which a second network finds the *stable* landmarks, those of the half of
-the face that can be seen. A head model fitted to these gives the *unstable* rest: `completion.complete`, a step in
-NumPy after the network, whatever runs it.
+Li, Li, Cui, Zha, "Pose-Aware Face Alignment based on CNN and 3DMM", BMVC 2019. A first network finds rough
+landmarks; they tell where the face looks and how it lies in the crop. A similarity, and a mirror for faces that look
+to the left of the picture, bring it into one normal frame, in which a second network finds the *stable* landmarks,
+those of the half of the face that can be seen. A head model fitted to these gives the *unstable* rest:
+`completion.complete`, a step in NumPy after the network, whatever runs it.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class Regressor(nn.Module):
         self.trunk = ResNet(config.depths, width=config.width, bottleneck=config.bottleneck)
         self.out = nn.Linear(self.trunk.channels, points * 2)
         nn.init.normal_(self.out.weight, std=1e-3)
+        self.mean: Tensor
+        self.deviation: Tensor
         mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in IMAGENET)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
@@ -173,7 +175,7 @@ class PoseAware(Aligner):
         that `Predictor.finish` will complete and that are rough till then. steps: the rough landmarks.
         """
         rough = self.rough(crops)
-        score = self.placed.expand(len(crops), -1)
+        score = self.placed.expand(crops.shape[0], -1)  # len would fix the batch in an export
         if self.config.second == "none":
             return Alignment(_flat(rough), score=score)
         with torch.autocast(crops.device.type, enabled=False):
@@ -252,7 +254,7 @@ def _flat(points: Tensor) -> Tensor:
 
 
 def _turned_mean_heads(size: int) -> Tensor:
-    """The shipped model's mean head (91,68,3) under yaws of -90 to 90 degrees, as training shapes before any are seen."""
+    """The shipped model's mean head (91,68,3) under yaws of -90 to 90 degrees: training shapes before any are seen."""
     yaw = np.deg2rad(np.linspace(-90, 90, 91))
     rotation = matrix_from_euler(np.stack([0 * yaw, yaw, 0 * yaw], -1), "aflw")
     head = np.repeat(MorphableModel.default().landmarks().astype(np.float64), len(yaw), 0)
