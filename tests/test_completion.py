@@ -91,7 +91,8 @@ def test_any_model_serves():
     """A head of other units and axes' origin says the same."""
     metres = MorphableModel(
         "metres", MODEL.mean / 1000 + [0, 0.2, 0], MODEL.identity / 1000, MODEL.expression / 1000,
-        MODEL.expression_bounds, MODEL.expression_names, MODEL.triangles, MODEL.landmark_ids, MODEL.landmark_weights, unit="m",
+        MODEL.expression_bounds, MODEL.expression_names, MODEL.triangles, MODEL.landmark_ids,
+        MODEL.landmark_weights, unit="m",
     )  # fmt: skip
     xyz, _ = random_faces(3)
     how = Completion(0.01, 5, "soft")

@@ -61,8 +61,8 @@ def pose_space(shapes: np.ndarray) -> PoseSpace:
 def balanced_weights(values: np.ndarray, bins: int, most: float = np.inf) -> np.ndarray:
     """Sampling weights (N,) of mean 1 that give every bin of `values` (N,) that is not empty the same share.
 
-    The `bins` bins are of equal width from the 0.5th to the 99.5th percentile, what lies beyond is in the outer ones. No weight
-    is more than `most` before the mean is made 1.
+    The `bins` bins are of equal width from the 0.5th to the 99.5th percentile; what lies beyond is in the outer ones.
+    No weight is more than `most` before the mean is made 1.
     """
     low, high = np.percentile(values, [0.5, 99.5])
     place = np.clip((values - low) / max(high - low, 1e-12) * bins, 0, bins - 1).astype(int)
