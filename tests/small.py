@@ -19,7 +19,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "depth_depths": (1, 1, 1), "depth_width": 16, "z_input": "redrawn", "z_loss": "sides", "flip_test": False,
     },
 }
-TRAININGS: dict[str, dict[str, Any]] = {"part_heatmap": {"steps": 350}}  # what a method's training changes of `recipe`
+# What a head model completes can be learnt by heart only as far as the points that are placed tell of it: many are.
+CONFIGS["pose_aware"] = {
+    "extra": (22, 35, 45, 54, *range(9)), "jaw": "fixed", "noise": 0.01, "iterations": 5,
+    "depths": (1, 1, 1, 1), "width": 16, "bottleneck": False, "gain": 16.0,
+}  # fmt: skip
+# What a method's training by heart needs otherwise than the others. pose_aware: two networks one after the other, the
+# second on frames that are shaken.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "part_heatmap": {"steps": 350},
+    "pose_aware": {"steps": 600, "batch": 16, "clip": 1e6},
+}
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 

@@ -100,7 +100,7 @@ class Aligner(nn.Module, Predictor):
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
         given = {f: getattr(out, f) for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
-        return Alignment(**values)
+        return self.finish(Alignment(**values))
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""

@@ -19,6 +19,7 @@ class Card:
 
     crop_size: side of the network's crop in pixels. crop_scale: side of the crop / longer side of the tight box.
     files: file name -> SHA-256. measured: rows of what was measured, losses included.
+    completion: the values of a `completion.Completion`, where a head model completes what the network leaves open.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Card:
     files: dict[str, str] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    completion: dict[str, Any] | None = None
 
     @property
     def title(self) -> str:

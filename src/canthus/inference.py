@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from canthus.card import Card
+from canthus.completion import Completion, complete
 from canthus.crop import Crop, as_boxes
 from canthus.detect import FaceDetector
 from canthus.errors import BoxError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.images import as_rgb, crop_image, read_image
+from canthus.morphable import MorphableModel
 
 Image = str | PathLike | np.ndarray
 
@@ -30,10 +32,17 @@ class Predictor(ABC):
     """Answers `predict`; made by `canthus.load`, or by training."""
 
     card: Card
+    head_model: MorphableModel | None = None  # what `finish` fits; None is the shipped one
 
     @abstractmethod
     def run(self, crops: np.ndarray) -> Alignment:
         """Align crops (B,S,S,3) uint8 RGB; the answer holds NumPy arrays in crop pixels."""
+
+    def finish(self, alignment: Alignment) -> Alignment:
+        """What NumPy does after the network, whatever runs it: a head model completes what the network left open,
+        where the card asks for it."""
+        how = self.card.completion
+        return alignment if how is None else complete(alignment, Completion(**how), self.head_model)
 
     @cached_property
     def detector(self) -> FaceDetector:

@@ -25,4 +25,4 @@ class OnnxAligner(Predictor):
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""
-        return Alignment(**dict(zip(self.outputs, self.session.run(self.outputs, {"crops": crops}))))
+        return self.finish(Alignment(**dict(zip(self.outputs, self.session.run(self.outputs, {"crops": crops})))))

@@ -150,8 +150,11 @@ def nearest_rotation(M: Array) -> Array:
     U diag(1, ..., det(U V^T)) V^T of the singular value decomposition M = U S V^T (Umeyama, PAMI 1991, eq.
     43). The gradient is that of the polar factor itself and so exists also where singular values coincide, as
     they do when `M` is a rotation; directions in which the nearest rotation is ambiguous get no gradient.
+    For D = 2 there is a closed form, which also exported networks can compute.
     """
     xp: Any = array_namespace(M)
+    if M.shape[-1] == 2:
+        return _nearest_rotation_2d(xp, M)
     U, singular, Vt = xp.linalg.svd(_constant(M))
     V = xp.matrix_transpose(Vt)
     mirrored = xp.linalg.det(U) * xp.linalg.det(V) < 0
@@ -166,6 +169,16 @@ def nearest_rotation(M: Array) -> Array:
     gain = xp.where(defined, 1 / xp.where(defined, sums, xp.ones_like(sums)), xp.zeros_like(sums))
     step = gain * (P - xp.matrix_transpose(P))
     return (U + U @ step) @ Vt
+
+
+def _nearest_rotation_2d(xp: Any, M: Array) -> Array:
+    """The angle whose cosine and sine are as the trace of `M` to its skew part; no turn where both are zero."""
+    along, across = M[..., 0, 0] + M[..., 1, 1], M[..., 1, 0] - M[..., 0, 1]
+    square = along * along + across * across
+    ambiguous = square == 0
+    length = xp.sqrt(xp.where(ambiguous, xp.ones_like(square), square))
+    c, s = xp.where(ambiguous, xp.ones_like(along), along / length), across / length
+    return _matrix(xp, [[c, -s], [s, c]])
 
 
 def _convention(name: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
