@@ -221,7 +221,7 @@ def test_all_that_a_sample_holds_belongs_together(generator):
         # depth of the inner points that are seen, in the picture's own pixels
         x, y = np.rint(group["xyz"][k][17:, :2]).astype(int).T
         seen = group["visible"][k][17:]
-        depth, region = group["depth"][k][y, x].astype(float), group["region"][k][y, x]
+        region = group["region"][k][y, x]
         if seen.sum() > 10:
             assert (region[seen] == REGIONS.index("face")).mean() > 0.6  # outlines and strands of hair
             around = [group["depth"][k][y + i, x + j] - group["xyz"][k][17:, 2] for i in (-1, 0, 1) for j in (-1, 0, 1)]
