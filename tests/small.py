@@ -11,6 +11,10 @@ from canthus.train import Recipe
 
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
+    "local_global": {
+        "stacks": 2, "depth": 2, "channels": 32, "radius": 3.0, "decode": "dark", "finetune": "offset",
+        "finetune_widths": (16, 32), "finetune_features": 64,
+    },
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing

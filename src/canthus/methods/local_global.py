@@ -25,7 +25,7 @@ from canthus.codecs import (
     map_from_crop,
 )
 from canthus.data.sample import FaceBatch
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, RecipeError
 from canthus.faces import Alignment
 from canthus.landmarks import scheme
 from canthus.losses import binary_cross_entropy, mse
@@ -68,7 +68,7 @@ class LocalGlobalConfig(AlignerConfig):
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(hint)} is wanted")
+                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(hint)} is wanted")
 
 
 def first_bias(config: LocalGlobalConfig) -> float:
@@ -85,6 +85,7 @@ class PlainHead(nn.Conv2d):
 
     def __init__(self, config: LocalGlobalConfig):
         super().__init__(config.channels, config.landmarks, 1)
+        nn.init.zeros_(self.weight)
         nn.init.constant_(self.bias, first_bias(config))  # type: ignore[arg-type]
 
 
@@ -142,6 +143,8 @@ class AttentionHead(nn.Module):
         self.overall = nn.Conv2d(channels, 1, 1) if config.head == "module4" else None
         self.attention = nn.Conv2d(channels, points, 1)
         self.project = nn.Conv2d(channels, points, 1, bias=False)
+        # From random maps the attention, which all share, would be closed before they show anything, and stay so
+        nn.init.zeros_(self.project.weight)
         self.bias = nn.Parameter(torch.full((points,), first_bias(config)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,7 +237,9 @@ class Finetune(nn.Module):
         channels, layers = 3 + config.landmarks, list[nn.Module]()
         for width in config.finetune_widths:
             for inputs in (channels, width):
-                layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                convolution = nn.Conv2d(inputs, width, 3, padding=1, bias=False)
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
             layers.append(nn.MaxPool2d(2))
             channels = width
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
@@ -293,7 +298,8 @@ class LocalGlobal(Aligner):
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
-        mean_shape = self.mean_shape.expand(len(crops), -1, -1)
+        # crops.shape[0], because len() would fix the batch in an export
+        mean_shape = self.mean_shape.expand(crops.shape[0], -1, -1)
         if self.heatmaps is None:
             return Alignment(xyz=self._xyz(self.baseline(crops, mean_shape)))  # type: ignore[misc]
         maps = tuple(m.float() for m in self.heatmaps(crops))
@@ -304,9 +310,8 @@ class LocalGlobal(Aligner):
         if self.finetune is None:
             return Alignment(xyz=shown, score=score, maps=maps)
         first = self._centroid(heat) if self.config.finetune == "offset" else mean_shape
-        return Alignment(
-            xyz=self._xyz(self.finetune(crops, heat, first)), score=score, steps=(shown,), maps=maps
-        )  # fmt: skip
+        xyz = self._xyz(self.finetune(crops, heat, first))
+        return Alignment(xyz=xyz, score=score, steps=(shown,), maps=maps)
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """heatmaps: cross-entropy, or mean squared difference, a pixel, of all stacks together. shape: mean squared

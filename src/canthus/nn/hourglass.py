@@ -42,7 +42,6 @@ def deconvolution(channels: int, kernel: int = 4, groups: int = 1) -> nn.ConvTra
     nn.init.zeros_(layer.weight)
     layer.bias = nn.Parameter(torch.zeros(channels))
     with torch.no_grad():
-        per_group = channels // groups
-        for channel in range(channels):
-            layer.weight[channel, channel % per_group] = taps[:, None] * taps
+        channel = torch.arange(channels)
+        layer.weight[channel, channel % (channels // groups)] = taps[:, None] * taps
     return layer
