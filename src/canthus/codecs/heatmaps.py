@@ -110,7 +110,7 @@ def decode_local_soft_argmax(maps: Array, window: int = 7, temperature: float = 
     rows, columns = (i.reshape(-1) for i in _grid(maps, window, window, left.dtype))
     flat = xp.reshape(maps, (*maps.shape[:-2], height * width))
     corner = (top * width + left)[..., None]
-    values = xp.take_along_axis(flat, corner + (rows * width + columns), axis=-1)
+    values = _take(flat, corner + (rows * width + columns))
     inside = decode_soft_argmax(xp.reshape(values, (*maps.shape[:-2], window, window)), temperature)
     return _points(left, top, maps.dtype) + inside
 
@@ -159,7 +159,18 @@ def _read(maps: Array, x: Array, y: Array) -> Array:
     xp: Any = array_namespace(maps)
     height, width = maps.shape[-2:]
     flat = xp.reshape(maps, (*maps.shape[:-2], height * width))
-    return xp.take_along_axis(flat, (y * width + x)[..., None], axis=-1)[..., 0]
+    return _take(flat, (y * width + x)[..., None])[..., 0]
+
+
+def _take(rows: Array, index: Array) -> Array:
+    """Entries `index` (..., K) of each row of `rows` (..., P). That of torch, `take_along_dim`, makes the number of
+    rows a constant when a network is exported."""
+    xp: Any = array_namespace(rows)
+    length = rows.shape[-1]
+    flat = xp.reshape(rows, (-1,))
+    first = xp.arange(0, flat.shape[0], length, dtype=index.dtype, device=rows.device)
+    taken = xp.take(flat, xp.reshape(xp.reshape(index, (-1, index.shape[-1])) + first[:, None], (-1,)), axis=0)
+    return xp.reshape(taken, index.shape)
 
 
 def _grid(maps: Array, height: int, width: int, dtype: Any) -> tuple[Array, Array]:
