@@ -244,7 +244,10 @@ def test_a_choice_that_is_none_is_refused():
         LocalGlobalConfig(finetune=False)
 
 
-@pytest.mark.parametrize("changes", [{}, {"finetune": "shape", "decode": "quarter", "head": "module2", "stacks": 1}], ids=str)
+OTHER = {"finetune": "shape", "decode": "quarter", "head": "module2", "stacks": 1}
+
+
+@pytest.mark.parametrize("changes", [{}, OTHER], ids=["as it comes", "module2"])
 def test_onnx_says_what_torch_says(changes, tmp_path, batch):
     aligner = small(**changes)
     aligner.prepare(batch.xyz)

@@ -35,9 +35,10 @@ def encode_gaussian(centers: Array, size: int, sigma: float, radius: float | Non
     return maps if radius is None else xp.where(dx2 + dy2 <= radius**2, maps, xp.zeros_like(maps))
 
 
-def encode_disc(centers: Array, size: int, radius: float) -> Array:
+def encode_disc(centers: Array, size: int, radius: float | Array) -> Array:
     """Discs, 1 within `radius` map pixels of `centers` (..., 2) and 0 beyond, as maps (..., size, size).
 
+    `radius` is one number or an array that broadcasts against the maps, such as (B, 1, 1, 1), one a face.
     Target of the part detection network of Bulat and Tzimiropoulos, ECCV Workshops 2016.
     """
     dx2, dy2 = _squared_offsets(centers, size)
@@ -162,15 +163,12 @@ def _read(maps: Array, x: Array, y: Array) -> Array:
     return _take(flat, (y * width + x)[..., None])[..., 0]
 
 
-def _take(rows: Array, index: Array) -> Array:
-    """Entries `index` (..., K) of each row of `rows` (..., P). That of torch, `take_along_dim`, makes the number of
-    rows a constant when a network is exported."""
-    xp: Any = array_namespace(rows)
-    length = rows.shape[-1]
-    flat = xp.reshape(rows, (-1,))
-    first = xp.arange(0, flat.shape[0], length, dtype=index.dtype, device=rows.device)
-    taken = xp.take(flat, xp.reshape(xp.reshape(index, (-1, index.shape[-1])) + first[:, None], (-1,)), axis=0)
-    return xp.reshape(taken, index.shape)
+def _take(values: Array, index: Array) -> Array:
+    """Values (..., K) at `index` (..., K) of `values` (..., N)."""
+    if hasattr(values, "gather"):  # torch, whose take_along_dim fixes the batch size when a network is exported
+        return values.gather(-1, index)
+    xp: Any = array_namespace(values)
+    return xp.take_along_axis(values, index, axis=-1)
 
 
 def _grid(maps: Array, height: int, width: int, dtype: Any) -> tuple[Array, Array]:
