@@ -12,17 +12,21 @@ from canthus.train import Recipe
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
     "jvcr": {"depths": (1, 16), "channels": 32, "levels": 3, "widths": (16, 32, 64), "voxel_loss": "bce"},
+    "local_global": {
+        "stacks": 2, "depth": 2, "channels": 32, "radius": 3.0, "decode": "dark", "finetune": "offset",
+        "finetune_widths": (16, 32), "finetune_features": 64,
+    },
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
     "part_heatmap": {
         "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
         "regression_width": 64, "regression_levels": 2, "last_deconv": 8, "sigma": 6.0, "decode": "dark",
         "depth_depths": (1, 1, 1), "depth_width": 16, "z_input": "redrawn", "z_loss": "sides", "flip_test": False,
     },
-}
-# What a head model completes can be learnt by heart only as far as the points that are placed tell of it: many are.
-CONFIGS["pose_aware"] = {
-    "extra": (22, 35, 45, 54, *range(9)), "jaw": "fixed", "noise": 0.01, "iterations": 5,
-    "depths": (1, 1, 1, 1), "width": 16, "bottleneck": False, "gain": 16.0,
+    # What a head model completes can be learnt by heart only as far as the points that are placed tell of it: many are.
+    "pose_aware": {
+        "extra": (22, 35, 45, 54, *range(9)), "jaw": "fixed", "noise": 0.01, "iterations": 5,
+        "depths": (1, 1, 1, 1), "width": 16, "bottleneck": False, "gain": 16.0,
+    },
 }  # fmt: skip
 # What a method's training by heart needs otherwise than the others. pose_aware: two networks one after the other, the
 # second on frames that are shaken.

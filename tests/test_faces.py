@@ -160,6 +160,16 @@ def test_alignment_without_extras_is_unknown_there() -> None:
     np.testing.assert_allclose(found.pose.euler(), ANGLES, atol=10)
 
 
+def test_landmarks_without_depth_have_the_pose_of_the_image_plane() -> None:
+    faces = made_up_faces(ANGLES)
+    crop = crop_of(faces, 0.0)
+    mean = MorphableModel.default().landmarks()[0]
+    flat = faces.pose.matrix @ mean.T  # the mean head itself, so that the pose is exact
+    xyz = np.concatenate([np.stack([flat[:, 0], -flat[:, 1]], -1) + 300, np.zeros((3, 68, 1))], -1)
+    found = Alignment(crop.crop_from_image(xyz)).to_image(crop, faces.image_size)
+    np.testing.assert_allclose(found.pose.matrix, faces.pose.matrix, atol=1e-4)
+
+
 def test_alignment_of_torch_gives_the_same_faces() -> None:
     torch = pytest.importorskip("torch")
     faces = made_up_faces(ANGLES)

@@ -181,7 +181,8 @@ def test_it_learns_eight_faces_by_heart(method, overfitted):
     truth = Crop.around_boxes(boxes, aligner.card.crop_scale, aligner.card.crop_size).crop_from_image(xyz)
     out = aligner.run(face_crops(shard, aligner.card, 8))
     # Of the crop's side; the mean of the eight shapes, which needs no looking, is 15 % away from them.
-    distance = np.linalg.norm(out.xyz - truth, axis=-1).mean() / aligner.card.crop_size
+    axes = slice(3 if out.xyz[..., 2].any() else 2)  # a method without depth says z = 0
+    distance = np.linalg.norm((out.xyz - truth)[..., axes], axis=-1).mean() / aligner.card.crop_size
     assert distance < 0.015
     if out.rotation is not None:
         cosine = (np.einsum("bij,bij->b", out.rotation, rotation) - 1) / 2

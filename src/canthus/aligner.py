@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from canthus.card import CARD_FILE, Card, sha256
 from canthus.data.sample import FaceBatch
-from canthus.errors import WeightsError
+from canthus.errors import RecipeError, WeightsError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment
 from canthus.inference import Predictor
 from canthus.outputs import atomic_write
@@ -43,11 +43,17 @@ class Stage:
 class AlignerConfig:
     """What every method's configuration has.
 
-    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box.
+    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box. Raises
+    `RecipeError` for a key that is a `Literal` and has another value.
     """
 
     size: int = 112
     crop_scale: float = 1.4
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(kind)} is wanted")
 
 
 class Aligner(nn.Module, Predictor):

@@ -262,11 +262,12 @@ class FaceMeshes:
 
 
 def _head_rotation(xyz: np.ndarray) -> np.ndarray:
-    """Rotations (B,3,3) that best lay the mean head on landmarks (B,68,3)."""
+    """Rotations (B,3,3) that best lay the mean head on landmarks (B,68,3), in the image plane where all z are 0."""
     if xyz.shape[1:] != (68, 3):
         raise LandmarkError(f"got landmarks of shape {xyz.shape}, want (B, 68, 3)")
     mean = np.broadcast_to(MorphableModel.default().landmarks()[0], xyz.shape)
-    return fit_weak_perspective(mean.astype(np.float64), xyz.astype(np.float64))[0]
+    seen = xyz if xyz[..., 2].any() else xyz[..., :2]
+    return fit_weak_perspective(mean.astype(np.float64), seen.astype(np.float64))[0]
 
 
 def _numpy(array: Any) -> np.ndarray:

@@ -219,8 +219,10 @@ class _Run:
         return {**of_step, **dict(zip(terms, means))}
 
     def _average(self) -> None:
-        """Exponential moving average of weights and batch statistics; in the first steps it forgets faster."""
-        keep = min(self.recipe.average, self.step / (self.step + 10))
+        """Exponential moving average of weights and batch statistics; in the first steps of a stage, whose networks
+        may be new, it forgets faster."""
+        since = self.step - at(self.stretches, self.step - 1).first
+        keep = min(self.recipe.average, since / (since + 10))
         with torch.no_grad():
             for name, value in self.aligner.state_dict().items():
                 if value.is_floating_point():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +70,7 @@ class PartHeatmapConfig(AlignerConfig):
     flip_test: bool = True  # average with the mirrored picture when predicting
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(kind)} is wanted")
+        super().__post_init__()
         if self.size % 32:
             raise RecipeError(f"`size` is {self.size}; a multiple of 32 is wanted")
 
