@@ -14,7 +14,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "cprfa": {
         "widths": (8, 16, 32, 32), "lookup": "reverse", "vertices": 128, "spacing": 2.5, "in_plane": "cross",
         "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64, "recurrences": 2, "known": True, "solver": "cpr-capu",
-        "path_errors": "relative", "regression": "vertices", "code_loss": "foreground",
+        "threshold": 0.06, "path_errors": "relative", "regression": "vertices", "code_loss": "foreground",
     },
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }

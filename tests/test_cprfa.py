@@ -21,10 +21,11 @@ from canthus.crop import Crop  # noqa: E402
 from canthus.data.augment import Augmentation, Augmenter, tight_boxes  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.geometry.rotation import geodesic  # noqa: E402
-from canthus.methods.cprfa import Cprfa, CprfaConfig, Observed, Round, Update, sparse_points  # noqa: E402
+from canthus.methods.cprfa import Cprfa, CprfaConfig, sparse_points  # noqa: E402
 from canthus.morphable import MorphableModel  # noqa: E402
 from canthus.nn.linear_face import LinearFace, normalised, pixels  # noqa: E402
 from canthus.nn.unet import UNet  # noqa: E402
+from canthus.nn.updates import Sample, Stream, Update  # noqa: E402
 
 SIZE = 64
 TURN = 0.3
@@ -183,7 +184,8 @@ def test_the_shape_kernel_in_3d_is_blind_to_every_pose():
     points = clouds()
     moved = pitched(points, TURN) * 1.3 + 0.5
     torch.testing.assert_close(pointset.out_of_plane(moved), pointset.out_of_plane(points))
-    assert (pointset.out_of_plane(points * torch.tensor([1.0, 1.2, 1.0])) - pointset.out_of_plane(points)).abs().mean() > 0.02
+    longer = points * torch.tensor([1.0, 1.2, 1.0])
+    assert (pointset.out_of_plane(longer) - pointset.out_of_plane(points)).abs().mean() > 0.02
 
 
 def test_matrices_by_hand():
@@ -351,8 +353,8 @@ def test_how_many_vertices_are_found_and_how_well(face, painted, lookup, noise, 
 def test_with_true_codes_the_paper_finds_more_when_it_looks_in_reverse(face, painted):
     codes, mask, _, seen = painted
     own = face.codes[face.region]
-    forward, reverse = (lookup(codes, mask, own, 0.01)[1][seen].float().mean() for lookup in (lookup_forward, lookup_reverse))
-    assert reverse > forward + 0.1
+    forward = lookup_forward(codes, mask, own, 0.01)[1][seen].float().mean()
+    assert lookup_reverse(codes, mask, own, 0.01)[1][seen].float().mean() > forward + 0.1
 
 
 # the networks
@@ -432,11 +434,21 @@ def test_pnp_on_true_landmarks_of_the_mean_face_is_exact(face, states):
     assert geodesic(out.rotation, face.rotation(states)).max() < 1e-3
 
 
+def true_sight(aligner: Cprfa, states: Tensor) -> tuple[list[Stream], Sample]:
+    """All vertices where they are."""
+    face = aligner.face
+    points = face.project(face.shape(states), states)[..., :2]
+    ids = face.region[aligner.layout]
+    stream = Stream(points[:, ids], torch.ones_like(points[:, ids][..., 0], dtype=torch.bool), ids)
+    sampled = points[:, face.region]
+    return [stream], Sample(sampled, torch.ones_like(sampled[..., 0], dtype=torch.bool), face.region)
+
+
 def test_pnp_without_a_vertex_stays_where_it_was(face):
     aligner = made(solver="pnp-dense")
-    count = len(face.region)
-    seen = Observed(torch.zeros(2, count, 2), torch.zeros(2, count, dtype=torch.bool), None)
-    torch.testing.assert_close(aligner._pnp(seen), face.start(2), atol=1e-4, rtol=0)
+    (stream,), _ = true_sight(aligner, face.start(2))
+    blind = stream._replace(observed=torch.zeros_like(stream.observed), found=torch.zeros_like(stream.found))
+    torch.testing.assert_close(aligner._pnp(blind), face.start(2), atol=1e-4, rtol=0)
 
 
 def test_true_updates_end_at_the_truth(face, states):
@@ -444,8 +456,7 @@ def test_true_updates_end_at_the_truth(face, states):
     solved, not told."""
     aligner = made(solver="cpr", known=False)
     true = states
-    points = face.project(face.shape(true, face.region), true)[..., :2]
-    seen = Observed(points, torch.ones(points.shape[:2], dtype=torch.bool), None)
+    streams, sample = true_sight(aligner, true)
 
     class Oracle(torch.nn.Module):
         def __init__(self, group):
@@ -461,7 +472,7 @@ def test_true_updates_end_at_the_truth(face, states):
     part = aligner.round_1
     for name, group in part.groups.items():
         part.updates[name] = Oracle(group)
-    state, trail = part(face, face.start(5), aligner._streams(seen), seen)
+    state, trail = part(face, face.start(5), streams, sample)
     torch.testing.assert_close(state, true, atol=1e-4, rtol=0)
     assert trail.shape == (5, 8, face.coefficients + 6)
     # each group is done before the next one begins
@@ -472,9 +483,7 @@ def test_true_updates_end_at_the_truth(face, states):
 def test_each_network_sees_nothing_once_its_group_is_right(face, states):
     """The matrices of a group are zero when it and all before it are true, whatever comes later."""
     aligner = made(solver="cpr", known=False)
-    points = face.project(face.shape(states, face.region), states)[..., :2]
-    seen = Observed(points, torch.ones(points.shape[:2], dtype=torch.bool), None)
-    (stream,) = aligner._streams(seen)
+    (stream,), _ = true_sight(aligner, states)
     for group in aligner.round_1.groups.values():
         for end, zero in ((group.end, True), (group.begin, False)):
             end = max(end, face.coefficients + 2 if group.kernels == ("out_of_plane",) and zero else 0)
@@ -485,15 +494,14 @@ def test_each_network_sees_nothing_once_its_group_is_right(face, states):
 
 
 def test_path_errors_are_those_of_a_slow_twin(face, states):
-    aligner = made(solver="cpr-capu", path_errors="raw", share=1.0).eval()
+    aligner = made(solver="cpr-capu", path_errors="raw")
     part = aligner.round_2
-    points = face.project(face.shape(states, face.region), states)[..., :2]
+    _, (points, found, ids) = true_sight(aligner, states)
     found = torch.rand(points.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.3
-    seen = Observed(points, found, None)
     state = torch.cat([states[:, :-6], face.start(5)[:, -6:]], 1)
     group = part.groups["out_of_plane"]
     change = states[:, group.begin : group.end] - state[:, group.begin : group.end]
-    errors = part.path_errors(face, state, group, change, *part.sampled(face, state, seen))
+    errors = part.path_errors(face, state, group, change, Sample(points, found, ids))
     for i in range(10):
         there = state.clone()
         there[:, group.begin : group.end] += (i + 1) / 5 * change
@@ -502,22 +510,18 @@ def test_path_errors_are_those_of_a_slow_twin(face, states):
         torch.testing.assert_close(errors[:, i], expected, atol=1e-4, rtol=0)
 
 
-def test_a_share_of_the_found_vertices_is_sampled(face, states):
-    part = made(share=0.1).eval().round_2
-    count = len(face.region)
-    found = torch.zeros(5, count, dtype=torch.bool)
-    for k, n in enumerate((0, 1, 15, 100, count)):
-        found[k, :n] = True
-    places = torch.arange(count, dtype=torch.float32)[None, :, None].expand(5, -1, 2)
-    _, where, counted = part.sampled(face, states, Observed(places, found, None))
-    assert counted.sum(1).tolist() == [0, 1, 2, 10, 369]  # a tenth, rounded up
-    for k, n in enumerate((0, 1, 15, 100, count)):
-        assert (where[k, counted[k], 0] < n).all()
-        assert len(set(where[k, counted[k], 0].tolist())) == counted[k].sum()
-    again = part.sampled(face, states, Observed(places, found, None))[1]
-    assert torch.equal(where, again)
-    part.train()
-    assert not torch.equal(where, part.sampled(face, states, Observed(places, found, None))[1])
+def test_errors_are_measured_on_a_random_tenth_of_the_vertices(faces):
+    aligner = made(share=0.1).eval()
+    codes, mask = aligner._code_image(faces.vertices, SIZE)
+    answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
+    (stream,), sample = aligner._observe(answer, None)
+    assert sample.ids.shape == (369,) and len(set(sample.ids.tolist())) == 369  # of 3690
+    assert 0.05 < sample.found.float().mean() < 0.9
+    true = normalised(faces.vertices[:, sample.ids, :2], SIZE)
+    assert torch.linalg.vector_norm(sample.observed - true, dim=-1)[sample.found].median() < 0.03  # 1 px of 64
+    assert torch.equal(stream.ids, aligner.face.region[aligner.layout])
+    assert torch.equal(sample.ids, aligner._observe(answer, None)[1].ids)
+    assert not torch.equal(sample.ids, aligner.train()._observe(answer, None)[1].ids)
 
 
 def test_weights_learn_to_lengthen_and_shorten_steps():
@@ -612,12 +616,11 @@ def test_vertices_are_chosen_while_the_unet_learns(faces):
     before = aligner.layout.clone()
     stage = aligner.stages()[0]
     aligner.training_terms(faces, stage)
-    assert aligner.looks == 1 and aligner.seen.sum() == 2
+    assert aligner.steps == 1 and aligner.seen.sum() == 4
     # an untrained network may find nothing: then what is found later decides
     codes, mask = aligner._code_image(faces.vertices, SIZE)
     answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
-    aligner.looks.zero_()
-    aligner._look(answer, faces, faces.vertices)
+    aligner._count(answer, faces, faces.vertices)
     assert not torch.equal(aligner.layout, before)
     chosen = aligner.layout.unique()
     assert aligner.found[:, chosen].sum(0).min() > 0

@@ -12,10 +12,10 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from canthus.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
@@ -33,18 +33,19 @@ from canthus.losses import binary_cross_entropy
 from canthus.morphable import MorphableModel
 from canthus.nn.linear_face import LinearFace, normalised, pixels
 from canthus.nn.unet import UNet
+from canthus.nn.updates import Round, Sample, Stream, UpdateConfig
 from canthus.runtime import OnnxAligner
 from canthus.synth.raster import rasterise
 from canthus.weights import find
 
-FORGET = 0.998  # of what was counted for choosing vertices, a step: a memory of 500 steps
-LOOKED_AT = 2  # faces of a batch counted for choosing vertices
-"""The stages of training and, below, the columns of a state after the coefficients: rx, ry, rz, s, tx, ty."""
+LOOKS = 8  # steps from one count of what is found to the next
+LOOKED_AT = 4  # faces counted
+FORGET = 0.99  # of earlier counts that is kept
 
 
 @dataclass(frozen=True)
-class CprfaConfig(AlignerConfig):
-    """The paper's configuration, where the paper says; lengths in half crops."""
+class CprfaConfig(UpdateConfig, AlignerConfig):
+    """The paper's configuration, where the paper says."""
 
     size: int = 256
     crop_scale: float = 1.375
@@ -53,191 +54,12 @@ class CprfaConfig(AlignerConfig):
     code_loss: Literal["all", "foreground"] = "all"  # pixels whose codes are learnt
     lookup: Literal["forward", "reverse"] = "forward"  # from pixels to vertices, or from vertices to pixels
     threshold: float = 0.01  # of codes that match
-    vertices: int = 512  # C
     spacing: float = 0.0  # between chosen vertices, in the model's unit
-    in_plane: pointset.InPlane = "edge_axis"  # kernel of the in-plane rotation
-    known: bool = False  # matrices come with masks of what is known
-    cpr_widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # L1 to L6
-    hidden: int = 256
-    recurrences: int = 3  # Q
-    samples: int = 5  # M: half the number of reprojection errors on a path
-    share: float = 0.1  # kappa: of the vertices found, those that errors are measured on
-    path_errors: Literal["raw", "relative"] = "raw"
-    order: Literal["sequential", "interleaved", "joint"] = "sequential"
+    share: float = 0.1  # kappa: of the vertices, those that reprojection errors are measured on
     solver: Literal["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu", "cpr-fused-capu"] = "cpr-fused-capu"
     sparse: str = "swift"  # weights of the detector of 68 points that is fused
     sparse_noise: float = 0.02  # standard deviation of what stands in for it in training, in face sizes
     regression: Literal["parameters", "vertices"] = "parameters"
-
-
-class Observed(NamedTuple):
-    """What has been seen of B faces."""
-
-    points: Tensor  # (B,R,2) of the vertices of the face region
-    found: Tensor  # (B,R)
-    sparse: Tensor | None  # (B,68,2)
-
-
-class Stream(NamedTuple):
-    """One point set in the layout of a CPR: three rows of N points."""
-
-    observed: Tensor  # (B,3,N,2)
-    found: Tensor  # (B,3,N)
-    ids: Tensor  # (3,N) points of the face model
-
-
-class Group(NamedTuple):
-    """Parameters that are updated together: columns begin..end-1 of a state, and the matrices that tell of them."""
-
-    begin: int
-    end: int
-    kernels: tuple[str, ...]
-
-
-def parameter_groups(coefficients: int, joint: bool) -> dict[str, Group]:
-    """The groups in the order of eq. 4; translation, which is solved, is none of them."""
-    k = coefficients
-    if joint:
-        return {"joint": Group(0, k + 4, ("out_of_plane", "in_plane", "scale"))}
-    return {
-        "shape": Group(0, k, ("out_of_plane",)),
-        "out_of_plane": Group(k, k + 2, ("out_of_plane",)),
-        "in_plane": Group(k + 2, k + 3, ("in_plane",)),
-        "scale": Group(k + 3, k + 4, ("scale",)),
-    }
-
-
-class Update(nn.Module):
-    """The network of one group (Fig. 4b): six convolutions, a full and a recurrent layer, a change for each stream.
-
-    Two streams cross after the sixth layer (Fig. 4c). With `errors` there is one more network a stream, which turns
-    that many reprojection errors into a weight 0..2 (eq. 7).
-    """
-
-    def __init__(self, channels: int, outputs: int, streams: int, errors: int, config: CprfaConfig):
-        super().__init__()
-        widths, hidden, side = config.cpr_widths, config.hidden, config.vertices // 2
-        for _ in widths:
-            side = (side + 1) // 2
-        self.trunks, self.cross, self.full, self.cells, self.outs, self.weights = (nn.ModuleList() for _ in range(6))
-        for _ in range(streams):
-            layers: list[nn.Module] = []
-            for i, o in zip((channels, *widths), widths):
-                layers += [nn.Conv2d(i, o, 3, 2, 1), nn.GroupNorm(8, o), nn.ReLU()]
-            self.trunks.append(nn.Sequential(*layers))
-            if streams > 1:
-                self.cross.append(nn.Conv2d(streams * widths[-1], widths[-1], 1))
-            self.full.append(nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU()))
-            self.cells.append(nn.GRUCell(hidden, hidden))
-            self.outs.append(_zero(nn.Linear(hidden, outputs)))
-            if errors:
-                rest = [nn.Linear(errors, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), _zero(nn.Linear(32, 1))]
-                self.weights.append(nn.Sequential(*rest))
-
-    def forward(self, matrices: list[Tensor], memory: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Matrices (B,C,N,N) and memories (B,hidden) of the streams -> changes (B,outputs) and new memories."""
-        maps = [trunk(m) for trunk, m in zip(self.trunks, matrices)]
-        if len(self.cross):
-            maps = [cross(torch.cat([own, other], 1)) for cross, own, other in zip(self.cross, maps, maps[::-1])]
-        memory = [cell(full(m), h) for cell, full, m, h in zip(self.cells, self.full, maps, memory)]
-        return [out(h) for out, h in zip(self.outs, memory)], memory
-
-    def weight(self, errors: list[Tensor]) -> list[Tensor]:
-        """Weights beta (B,1) of the changes, from the errors on their paths (B,errors)."""
-        return [2 * torch.sigmoid(net(e)) for net, e in zip(self.weights, errors)]
-
-
-class Round(nn.Module):
-    """One round of updates (Fig. 1d); the second one leaves the shape alone and weighs its steps."""
-
-    def __init__(self, face: LinearFace, config: CprfaConfig, weighed: bool):
-        super().__init__()
-        self.config, self.weighed = config, weighed
-        k, joint = face.coefficients, config.order == "joint"
-        self.groups = parameter_groups(k, joint)
-        if weighed:
-            self.groups = {n: g._replace(begin=max(g.begin, k)) for n, g in self.groups.items() if g.end > k}
-        errors = 2 * config.samples + (config.path_errors == "relative") if weighed else 0
-        streams = 2 if "fused" in config.solver else 1
-        channels = 6 if config.known else 3
-        self.updates = nn.ModuleDict(
-            {
-                name: Update(channels * len(g.kernels), g.end - g.begin, streams, errors, config)
-                for name, g in self.groups.items()
-            }
-        )
-        times = range(config.recurrences)
-        if config.order == "interleaved":
-            self.schedule = [(name, q) for q in times for name in (*self.groups, "translation")]
-        else:
-            self.schedule = [(name, q) for name in self.groups for q in times] + [("translation", 0)]
-
-    def forward(self, face: LinearFace, state: Tensor, streams: list[Stream], seen: Observed) -> tuple[Tensor, Tensor]:
-        """A state (B,K+6) -> the last one, and those after each update (B,U,K+6), eq. 4, 5 and 8."""
-        trail: list[Tensor] = []
-        memory: dict[str, list[Tensor]] = {}
-        for name, _ in self.schedule:
-            projected = [face.project(face.shape(state, s.ids), state[:, None])[..., :2] for s in streams]
-            if name == "translation":
-                state = torch.cat([state[:, :-2], state[:, -2:] + _shift(projected, streams)], dim=1)
-                continue
-            group, update = self.groups[name], self.updates[name]
-            matrices = [self.matrices(group, p, s) for p, s in zip(projected, streams)]
-            before = memory.get(name) or [state.new_zeros(len(state), self.config.hidden) for _ in streams]
-            changes, memory[name] = update(matrices, before)
-            if self.weighed:
-                points = self.sampled(face, state, seen)
-                weights = update.weight([self.path_errors(face, state, group, c, *points) for c in changes])
-                changes = [w * c for w, c in zip(weights, changes)]
-            state = _add(state, group, sum(changes[1:], changes[0]))
-            trail.append(state)
-        return state, torch.stack(trail, dim=1)
-
-    def matrices(self, group: Group, projected: Tensor, stream: Stream) -> Tensor:
-        """What the network of a group sees (B,C,N,N): projected (B,3,N,2) compared with observed points."""
-        shown = []
-        for kernel in group.kernels:
-            arguments = projected, stream.observed, stream.found
-            if kernel == "in_plane":
-                shown.append(pointset.compare_in_plane(*arguments, self.config.in_plane))
-            else:
-                compare = pointset.compare_scale if kernel == "scale" else pointset.compare_out_of_plane
-                shown.append(compare(*arguments))
-            if self.config.known:
-                known = pointset.triplets if kernel == "out_of_plane" else pointset.pairs
-                shown.append(known(stream.found).to(projected.dtype))
-        return torch.cat(shown, dim=1)
-
-    def sampled(self, face: LinearFace, state: Tensor, seen: Observed) -> tuple[Tensor, Tensor, Tensor]:
-        """A random share of the vertices found: their shape (B,P,3), where they are (B,P,2), which count (B,P).
-
-        In training they are drawn anew each time, later always in the same order.
-        """
-        count = max(1, math.ceil(self.config.share * seen.found.shape[1]))
-        rng = None if self.training else torch.Generator(seen.found.device).manual_seed(0)
-        shape = seen.found.shape if self.training else seen.found.shape[1:]
-        draw = torch.rand(shape, generator=rng, device=seen.found.device)
-        index = torch.where(seen.found, draw, -1.0).topk(count, dim=1).indices
-        wanted = (self.config.share * seen.found.sum(1, keepdim=True)).ceil()
-        counted = torch.arange(count, device=index.device) < wanted
-        pick = index[..., None]
-        shape_points = face.shape(state, face.region).gather(1, pick.expand(-1, -1, 3))
-        return shape_points, seen.points.gather(1, pick.expand(-1, -1, 2)), counted
-
-    def path_errors(
-        self, face: LinearFace, state: Tensor, group: Group, change: Tensor, shape: Tensor, places: Tensor, counted: Tensor
-    ) -> Tensor:
-        """Mean reprojection errors (B,2M) on the path to twice the change, eq. 6; relative ones (B,2M+1) are told as
-        shares of the error at its start, and end in the logarithm of that."""
-        m = self.config.samples
-        way = torch.arange(2 * m + 1, device=change.device, dtype=change.dtype) / m
-        poses = _add(state[:, None].expand(-1, 2 * m + 1, -1), group, way[:, None] * change[:, None])
-        apart = torch.linalg.vector_norm(face.project(shape[:, None], poses)[..., :2] - places[:, None], dim=-1)
-        errors = (apart * counted[:, None]).sum(-1) / counted.sum(1, keepdim=True).clamp(min=1)
-        if self.config.path_errors == "raw":
-            return errors[:, 1:]
-        first = errors[:, :1].clamp(min=pointset.CLOSE)
-        return torch.cat([errors[:, 1:] / first, first.log()], dim=1)
 
 
 class Cprfa(Aligner):
@@ -245,32 +67,37 @@ class Cprfa(Aligner):
 
     Config = CprfaConfig
     config: CprfaConfig
+    layout: Tensor
+    sparse_layout: Tensor
+    steps: Tensor
+    seen: Tensor
+    found: Tensor
+    closeness: Tensor
 
     def __init__(self, config: CprfaConfig):
         super().__init__(config)
         model = MorphableModel.load(config.model) if config.model else MorphableModel.default()
         self.face = LinearFace(model, config.crop_scale)
         self.unet = UNet(config.widths, outputs=5)  # three codes, background and face
+        self.fused = "fused" in config.solver or config.solver == "pnp-sparse"
+        streams = 2 if self.fused else 1
         if config.solver.startswith("cpr"):
-            self.round_1 = Round(self.face, config, weighed=False)
+            self.round_1 = Round(self.face.coefficients, streams, False, config)
         if config.solver.endswith("capu"):
-            self.round_2 = Round(self.face, config, weighed=True)
-        count = len(self.face.region)
-        self.layout: Tensor  # (3,N) of the region's vertices
-        self.register_buffer("layout", torch.zeros(3, config.vertices // 2, dtype=torch.int64))
-        self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
-        # how many faces were looked at by yaw, how many vertices were found on them, how near to the truth
+            self.round_2 = Round(self.face.coefficients, streams, True, config)
+        count, n = len(self.face.region), config.vertices // 2
+        # the chosen vertices of the region; how many faces were looked at by yaw, on how many of these each vertex of
+        # the region was found, how near to the truth
+        self.register_buffer("layout", torch.zeros(3, n, dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros(3))
         self.register_buffer("found", torch.zeros(3, count))
         self.register_buffer("closeness", torch.zeros(count))
         self._choose(torch.rand(count, generator=torch.Generator().manual_seed(0)))
-        ids = torch.arange(68)
+        ids, right = torch.arange(68), self.face.mean[-68:, 0] < 0
         midline = torch.tensor(scheme("ibug68").mirror) == ids
-        right = self.face.mean[-68:, 0] < 0
         rows = [ids[right | midline], ids[~right | midline], ids]
-        n = config.vertices // 2
         sparse_layout = torch.stack([row[torch.arange(n) * len(row) // n] for row in rows])
-        self.sparse_layout: Tensor
         self.register_buffer("sparse_layout", sparse_layout, persistent=False)
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
@@ -280,16 +107,16 @@ class Cprfa(Aligner):
         """
         maps = self.unet(crops)
         with torch.autocast(crops.device.type, enabled=False):
-            return self._align(maps, self._observe(maps[-1], self._sparse(crops, start)))
+            return self._align(maps, *self._observe(maps[-1], self._sparse(crops, start)))
 
-    def _align(self, maps: tuple[Tensor, ...], seen: Observed) -> Alignment:
+    def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample) -> Alignment:
         """The two rounds, or what takes their place."""
-        state, steps = self.face.start(len(seen.points)), []
-        streams = self._streams(seen)
+        state = self.face.start(len(sample.observed))
         if self.config.solver.startswith("pnp"):
-            state = self._pnp(seen)
-        for part in self._rounds():
-            state, trail = part(self.face, state, streams, seen)
+            state = self._pnp(streams[-1])
+        steps = []
+        for part in self._rounds().values():
+            state, trail = part(self.face, state, streams, sample)
             maps = (*maps, trail)
             steps.append(self._landmarks(state))
         return Alignment(
@@ -300,98 +127,108 @@ class Cprfa(Aligner):
             maps=maps,
         )
 
-    def _rounds(self) -> list[nn.Module]:
-        return [module for name, module in self.named_children() if name.startswith("round")]
+    def _rounds(self) -> dict[str, Round]:
+        return {name: module for name, module in self.named_children() if isinstance(module, Round)}
 
     def _landmarks(self, state: Tensor) -> Tensor:
         xyz = pixels(self.face.project(self.face.shape(state, slice(-68, None)), state), self.config.size)
-        return xyz - nn.functional.pad(xyz[..., 2:].mean(1, keepdim=True), (2, 0))
+        return xyz - functional.pad(xyz[..., 2:].mean(1, keepdim=True), (2, 0))
 
     @torch.no_grad()
-    def _observe(self, answer: Tensor, sparse: Tensor | None) -> Observed:
-        """Look the vertices up in the codes of the finest scale (B,5,S,S), section 2.1."""
-        lookup = lookup_forward if self.config.lookup == "forward" else lookup_reverse
-        codes = self.face.codes[self.face.region]
-        mask = answer[:, 4] > answer[:, 3]
-        points, found = lookup(answer[:, :3].sigmoid(), mask, codes, self.config.threshold)
-        return Observed(normalised(points, self.config.size), found, sparse)
+    def _look_up(self, answer: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """Where (B,P,2) some of the region's vertices (P,) are by the codes of an answer (B,5,S,S), and whether they
+        are found (B,P), section 2.1."""
+        codes, mask = answer[:, :3].sigmoid(), answer[:, 4] > answer[:, 3]
+        own = self.face.codes[self.face.region]
+        if self.config.lookup == "forward":
+            points, found = (a[:, vertices] for a in lookup_forward(codes, mask, own, self.config.threshold))
+        else:
+            points, found = lookup_reverse(codes, mask, own[vertices], self.config.threshold)
+        return normalised(points, self.config.size), found
 
-    def _streams(self, seen: Observed) -> list[Stream]:
-        streams = [Stream(seen.points[:, self.layout], seen.found[:, self.layout], self.face.region[self.layout])]
-        if "fused" in self.config.solver and seen.sparse is not None:
-            rows = self.sparse_layout
-            everything = torch.ones_like(seen.sparse[:, rows][..., 0], dtype=torch.bool)
-            streams.append(Stream(seen.sparse[:, rows], everything, self.face.vertices + rows))
-        return streams
+    def _observe(self, answer: Tensor, sparse: Tensor | None) -> tuple[list[Stream], Sample]:
+        """The chosen vertices, with them the sparse points (B,68,2), and a sample of all vertices: in training
+        another one each time."""
+        rng = None if self.training else torch.Generator().manual_seed(0)
+        region = self.face.region
+        order = torch.randperm(len(region), generator=rng).to(region.device)
+        picked = order[: math.ceil(self.config.share * len(region))]
+        points, found = self._look_up(answer, torch.cat([self.layout.flatten(), picked]))
+        ours, shape = self.layout.numel(), self.layout.shape
+        laid_out = points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape)
+        streams = [Stream(*laid_out, region[self.layout])]
+        if sparse is not None:
+            laid_out = sparse[:, self.sparse_layout], torch.ones_like(found[:, :1, None]).expand(-1, *shape)
+            streams.append(Stream(*laid_out, self.face.vertices + self.sparse_layout))
+        return streams, Sample(points[:, ours:], found[:, ours:], region[picked])
 
     @torch.no_grad()
     def _sparse(self, crops: Tensor, start: Tensor | None) -> Tensor | None:
         """The 68 points that are fused (B,68,2), where the solver uses them."""
-        if "fused" not in self.config.solver and self.config.solver != "pnp-sparse":
+        if not self.fused:
             return None
         if start is None:
             start = sparse_points(self.config.sparse, crops, self.config.crop_scale)
         return normalised(start[..., :2].float(), self.config.size)
 
-    def _pnp(self, seen: Observed) -> Tensor:
-        """The pose of the mean face alone, rows C-1 and C-2; unseen vertices barely count where they started."""
-        state = self.face.start(len(seen.points))
-        if seen.sparse is not None:
-            points, found = seen.sparse, torch.ones_like(seen.sparse[..., 0], dtype=torch.bool)
-            ids = self.face.vertices + torch.arange(68, device=points.device)
-        else:
-            chosen = self.layout[:2].flatten()
-            points, found, ids = seen.points[:, chosen], seen.found[:, chosen], self.face.region[chosen]
-        shape = self.face.shape(state, ids)
+    def _pnp(self, stream: Stream) -> Tensor:
+        """The pose of the mean face alone, rows C-1 and C-2; unseen points barely count where they started."""
+        state = self.face.start(len(stream.observed))
+        points, found = stream.observed.flatten(1, 2), stream.found.flatten(1)
+        shape = self.face.shape(state, stream.ids.flatten())
         points = torch.where(found[..., None], points, shape[..., :2])
-        weights = torch.where(found, 1.0, 1e-6)
         down = points.new_tensor([1.0, -1.0])
-        rotation, scale, moved = fit_weak_perspective(shape, points * down, weights)
-        return self.face.pose(rotation, scale, moved * down, state[:, :-6])
+        rotation, scale, shift = fit_weak_perspective(shape, points * down, torch.where(found, 1.0, 1e-6))
+        return self.face.pose(rotation, scale, shift * down, state[:, :-6])
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """codes: L1, summed over three scales. mask: cross-entropy, likewise. round_1, round_2: see `_round_loss`.
         points: mean distance of the 68 landmarks / crop side."""
-        dense, rest = alignment.maps[:3], alignment.maps[3:]
         state = self._true_state(truth)
-        terms = self._dense_loss(dense, self._true_vertices(truth, state))
-        for number, (part, trail) in enumerate(zip(self._rounds(), rest), 1):
-            terms[f"round_{number}"] = self._round_loss(part, trail, state)
-        apart = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1).mean(1)
-        return {**terms, "points": apart / self.config.size}
+        terms = self._dense_loss(alignment.maps[:3], self._true_vertices(truth, state))
+        return {**terms, **self._pose_loss(alignment, truth, state)}
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """See `Aligner.training_terms`: the U-Net alone and the choice of vertices in the first stage, the rounds on
         what the finished U-Net says in the others, with true landmarks and noise for the sparse detector's."""
-        if stage.name == "dense":
+        with torch.set_grad_enabled(stage.name == "dense"):
             maps = self.unet(truth.crops)
-            with torch.autocast(truth.crops.device.type, enabled=False):
-                vertices = self._true_vertices(truth, self._true_state(truth))
-                self._look(maps[-1].detach()[:LOOKED_AT], truth, vertices)
+        with torch.autocast(truth.crops.device.type, enabled=False):
+            state = self._true_state(truth)
+            if stage.name == "dense":
+                vertices = self._true_vertices(truth, state)
+                if self.steps % LOOKS == 0:
+                    self._count(maps[-1].detach()[:LOOKED_AT], truth, vertices)
+                self.steps += 1
                 return self._dense_loss(maps, vertices)
-        xy = truth.xyz[..., :2]
-        noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
-        return self.loss(self(truth.crops, xy + noise), truth)
+            xy = truth.xyz[..., :2]
+            noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
+            seen = self._observe(maps[-1], self._sparse(truth.crops, xy + noise))
+            return self._pose_loss(self._align(maps, *seen), truth, state)
 
     def stages(self) -> tuple[Stage, ...]:
         """The U-Net, then each round on the answers of those before it."""
         stages = [Stage("dense", {"codes": 1.0, "mask": 1.0}, ("unet",))]
-        for name in [n for n, _ in self.named_children() if n.startswith("round")]:
+        for name in self._rounds():
             stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), 0.5))
         return tuple(stages)
 
+    def _dense_truth(self, truth: FaceBatch) -> Tensor | None:
+        return None if self.config.model else truth.vertices  # those of the default head
+
     def _true_state(self, truth: FaceBatch) -> Tensor:
         """Coefficients and pose (B,K+6), from the vertices or, where these are not known, from the landmarks."""
-        dense = truth.vertices is not None and not self.config.model  # vertices are the default head's
-        points = truth.vertices if dense else truth.xyz
+        vertices = self._dense_truth(truth)
+        points = truth.xyz if vertices is None else vertices
         return self.face.solve(normalised(points, self.config.size), truth.rotation)
 
     def _true_vertices(self, truth: FaceBatch, state: Tensor) -> Tensor:
         """The model's vertices in crop pixels (B,V,3)."""
-        if truth.vertices is not None and not self.config.model:
-            return truth.vertices
-        ids = slice(0, self.face.vertices)
-        return pixels(self.face.project(self.face.shape(state, ids), state), self.config.size)
+        vertices = self._dense_truth(truth)
+        if vertices is None:
+            shape = self.face.shape(state, slice(0, self.face.vertices))
+            vertices = pixels(self.face.project(shape, state), self.config.size)
+        return vertices
 
     def _dense_loss(self, maps: tuple[Tensor, ...], vertices: Tensor) -> dict[str, Tensor]:
         codes, masks = [], []
@@ -417,22 +254,26 @@ class Cprfa(Aligner):
         codes = (corners * weights[..., None]).sum(-2) * mask[..., None]
         return codes.movedim(-1, 1), mask.float()
 
-    def _round_loss(self, part: nn.Module, trail: Tensor, true: Tensor) -> Tensor:
-        """Squared errors of the parameters that each update is after, or distances of points, weighted 0.5 to 1 from
-        the first recurrence to the last.
+    def _pose_loss(self, alignment: Alignment, truth: FaceBatch, state: Tensor) -> dict[str, Tensor]:
+        trails = zip(self._rounds().items(), alignment.maps[3:])
+        terms = {name: self._round_loss(part, trail, state) for (name, part), trail in trails}
+        apart = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1).mean(1)
+        return {**terms, "points": apart / self.config.size}
+
+    def _round_loss(self, part: Round, trail: Tensor, true: Tensor) -> Tensor:
+        """Squared errors of the parameters that each update is after, or distances of points, weighted up to 1 at the
+        last recurrence.
 
         For the distances what is updated later is taken as true, so that each update minds its own errors alone;
         a tenth of the squared errors is added.
         """
-        assert isinstance(part, Round)
-        steps = [(part.groups[name], q) for name, q in part.schedule if name != "translation"]
-        last = max(self.config.recurrences - 1, 1)
-        weights = [0.5 + 0.5 * q / last if self.config.recurrences > 1 else 1.0 for _, q in steps]
-        squares = [((trail[:, u] - true) ** 2)[:, g.begin : g.end].mean(1) for u, (g, _) in enumerate(steps)]
-        terms = torch.stack(squares, dim=1)
+        updates = [(part.groups[name], q) for name, q in part.schedule if name != "translation"]
+        steps = list(zip(trail.unbind(1), (g for g, _ in updates)))
+        terms = torch.stack([((s - true) ** 2)[:, g.begin : g.end].mean(1) for s, g in steps], dim=1)
         if self.config.regression == "vertices":
-            states = torch.stack([torch.cat([trail[:, u, : g.end], true[:, g.end :]], 1) for u, (g, _) in enumerate(steps)], 1)
+            states = torch.stack([torch.cat([s[:, : g.end], true[:, g.end :]], dim=1) for s, g in steps], dim=1)
             terms = 0.1 * terms + self._distances(states, true)
+        weights = [0.5 + 0.5 * (q + 1) / self.config.recurrences for _, q in updates]
         return (terms * terms.new_tensor(weights)).sum(1)
 
     def _distances(self, states: Tensor, true: Tensor) -> Tensor:
@@ -445,21 +286,18 @@ class Cprfa(Aligner):
         return torch.linalg.vector_norm(apart, dim=-1).mean(-1)
 
     @torch.no_grad()
-    def _look(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
-        """Count what was found on some faces and how well, and choose the vertices by it now and then."""
-        seen = self._observe(answer, None)
+    def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
+        """Count what is found on the first faces of a batch and how well, and choose the vertices by all counts."""
         size, count = self.config.size, len(answer)
-        true = normalised(vertices[:count, self.face.region], size)[..., :2]
-        error = torch.linalg.vector_norm(seen.points - true, dim=-1) / (_sizes(truth)[:count, None] * 2 / size)
+        points, found = self._look_up(answer, torch.arange(len(self.face.region), device=answer.device))
+        true = normalised(vertices[:count, self.face.region, :2], size)
+        error = torch.linalg.vector_norm(points - true, dim=-1) / (_sizes(truth)[:count, None] * 2 / size)
         yaw = euler_from_matrix(truth.rotation[:count], "aflw")[:, 1].abs()
         bins = functional.one_hot((yaw / (math.pi / 6)).long().clamp(max=2), 3).float()
-        found = seen.found.float()
         self.seen.mul_(FORGET).add_(bins.sum(0))
-        self.found.mul_(FORGET).add_(bins.T @ found)
+        self.found.mul_(FORGET).add_(bins.T @ found.float())
         self.closeness.mul_(FORGET).add_((found * torch.exp(-error / 0.03)).sum(0))
-        if self.looks % 16 == 0:
-            self._choose(pointset.vertex_scores(self.seen, self.found, self.closeness))
-        self.looks += 1
+        self._choose(pointset.vertex_scores(self.seen, self.found, self.closeness))
 
     def _choose(self, scores: Tensor) -> None:
         """Lay out the best of the region's vertices."""
@@ -475,7 +313,8 @@ def sparse_points(weights: str, crops: Tensor, crop_scale: float) -> Tensor:
     inner = round(card.crop_size * crop_scale / card.crop_scale)
     small = functional.interpolate(crops.float(), size=(inner, inner), mode="bilinear", antialias=True)
     middle = small.new_full((len(small), 2), (inner - 1) / 2)
-    crop = Crop(middle, small.new_full((len(small),), float(card.crop_size)), small.new_zeros(len(small)), card.crop_size)
+    zero = small.new_zeros(len(small))
+    crop = Crop(middle, zero + card.crop_size, zero, card.crop_size)
     pictures = (warp_batch(small, crop).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     xyz = torch.as_tensor(detector.run(pictures.cpu().numpy()).xyz).to(crops.device)
     if xyz.shape[1:] != (68, 3):
@@ -490,26 +329,7 @@ def _detector(weights: str) -> Predictor:
     return Aligner.load(folder) if (folder / WEIGHTS_FILE).is_file() else OnnxAligner(folder)
 
 
-def _add(state: Tensor, group: Group, change: Tensor) -> Tensor:
-    """States (...,K+6) with the change (...,end-begin) of a group added."""
-    begin, end = group.begin, group.end
-    return torch.cat([state[..., :begin], state[..., begin:end] + change, state[..., end:]], dim=-1)
-
-
-def _shift(projected: list[Tensor], streams: list[Stream]) -> Tensor:
-    """The least-squares shift (B,2) over the points of all streams: the mean of the known entries of Lambda_t."""
-    ours = torch.cat([p.flatten(1, 2) for p in projected], 1)
-    theirs = torch.cat([s.observed.flatten(1, 2) for s in streams], 1)
-    return pointset.shift(theirs, ours, torch.cat([s.found.flatten(1) for s in streams], 1))
-
-
 def _sizes(truth: FaceBatch) -> Tensor:
     """Face sizes (B,), px."""
     boxes = tight_boxes(truth.xyz)
     return (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-
-
-def _zero(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

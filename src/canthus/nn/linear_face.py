@@ -45,7 +45,7 @@ class LinearFace(nn.Module):
         bounds = model.expression_bounds.astype(np.float64)
         weights = np.where(bounds[:, 0] < 0, 1.0, np.ptp(bounds, axis=1) / np.sqrt(12))
         spread = np.concatenate([np.ones(self.identities), weights])
-        modes = np.concatenate([model.identity, model.expression]).astype(np.float64) * spread[:, None, None] / self.unit
+        modes = np.concatenate([model.identity, model.expression]) * (spread / self.unit)[:, None, None]
         mean = (model.mean - (low + high) / 2) / self.unit
         mean, modes = (
             np.concatenate(
