@@ -109,13 +109,15 @@ class Cprfa(Aligner):
         with torch.autocast(crops.device.type, enabled=False):
             return self._align(maps, *self._observe(maps[-1], self._sparse(crops, start)))
 
-    def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample) -> Alignment:
-        """The two rounds, or what takes their place."""
+    def _align(
+        self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2
+    ) -> Alignment:
+        """The first one or two rounds, or what takes their place."""
         state = self.face.start(len(sample.observed))
         if self.config.solver.startswith("pnp"):
             state = self._pnp(streams[-1])
         steps = []
-        for part in self._rounds().values():
+        for part in list(self._rounds().values())[:rounds]:
             state, trail = part(self.face, state, streams, sample)
             maps = (*maps, trail)
             steps.append(self._landmarks(state))
@@ -204,7 +206,8 @@ class Cprfa(Aligner):
             xy = truth.xyz[..., :2]
             noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
             seen = self._observe(maps[-1], self._sparse(truth.crops, xy + noise))
-            return self._pose_loss(self._align(maps, *seen), truth, state)
+            rounds = list(self._rounds()).index(stage.name) + 1
+            return self._pose_loss(self._align(maps, *seen, rounds), truth, state)
 
     def stages(self) -> tuple[Stage, ...]:
         """The U-Net, then each round on the answers of those before it."""
