@@ -12,12 +12,15 @@ from canthus.train import Recipe
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
     "cprfa": {
-        "widths": (8, 16, 32, 32), "lookup": "reverse", "vertices": 128, "spacing": 2.5, "in_plane": "cross",
-        "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64, "recurrences": 2, "known": True, "solver": "cpr-capu",
-        "threshold": 0.06, "path_errors": "relative", "regression": "vertices", "code_loss": "foreground",
-    },
+        "widths": (8, 16, 32, 32), "lookup": "reverse", "threshold": 0.06, "vertices": 64, "spacing": 2.5,
+        "share": 0.03, "in_plane": "cross", "known": True, "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64,
+        "recurrences": 2, "path_errors": "relative", "solver": "cpr-capu", "regression": "vertices",
+        "code_loss": "foreground",
+    },  # fmt: skip
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }
+# What of the training by heart is otherwise for a method.
+TRAININGS: dict[str, dict[str, Any]] = {"cprfa": {"steps": 500, "rate": 8e-3}}
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 
@@ -32,4 +35,4 @@ def recipe(method: str, shards: Path, **changes: Any) -> Recipe:
         "method": method, "config": config(method), "augment": STILL, "faces": (str(shards),), "steps": 250, "batch": 8,
         "rate": 4e-3, "warm_up": 30, "average": 0.95, "bf16": False,
     }  # fmt: skip
-    return Recipe(**{**values, **changes})
+    return Recipe(**{**values, **TRAININGS.get(method, {}), **changes})

@@ -212,8 +212,8 @@ class Cprfa(Aligner):
     def stages(self) -> tuple[Stage, ...]:
         """The U-Net, then each round on the answers of those before it."""
         stages = [Stage("dense", {"codes": 1.0, "mask": 1.0}, ("unet",))]
-        for name in self._rounds():
-            stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), 0.5))
+        for name, share in zip(self._rounds(), (1.0, 0.5)):
+            stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), share))
         return tuple(stages)
 
     def _dense_truth(self, truth: FaceBatch) -> Tensor | None:
