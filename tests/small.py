@@ -12,7 +12,7 @@ from canthus.train import Recipe
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {
     "cprfa": {
-        "widths": (8, 16, 32, 32), "lookup": "reverse", "threshold": 0.06, "vertices": 64, "spacing": 2.5,
+        "widths": (16, 32, 48, 48), "lookup": "reverse", "threshold": 0.04, "vertices": 64, "spacing": 2.5,
         "share": 0.03, "in_plane": "cross", "known": True, "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64,
         "recurrences": 2, "path_errors": "relative", "solver": "cpr-capu", "regression": "vertices",
         "code_loss": "foreground",
@@ -20,7 +20,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
 }
 # What of the training by heart is otherwise for a method.
-TRAININGS: dict[str, dict[str, Any]] = {"cprfa": {"steps": 500, "rate": 8e-3}}
+TRAININGS: dict[str, dict[str, Any]] = {"cprfa": {"steps": 600, "rate": 6e-3}}
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
 

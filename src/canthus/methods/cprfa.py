@@ -212,7 +212,7 @@ class Cprfa(Aligner):
     def stages(self) -> tuple[Stage, ...]:
         """The U-Net, then each round on the answers of those before it."""
         stages = [Stage("dense", {"codes": 1.0, "mask": 1.0}, ("unet",))]
-        for name, share in zip(self._rounds(), (1.0, 0.5)):
+        for name, share in zip(self._rounds(), (0.5, 0.25)):
             stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), share))
         return tuple(stages)
 
