@@ -18,7 +18,8 @@ REACH = 6.0  # mm around a landmark that its paint covers
 
 
 def make_faces(count: int, size: int = 112, seed: int = 0, most: float = 60.0) -> dict[str, np.ndarray]:
-    """Fields of a shard: image (count,size,size,3) uint8, xyz, visible, rotation. |yaw| is at most `most` degrees."""
+    """Fields of a shard: image (count,size,size,3) uint8, xyz, visible, rotation, and vertices (count,V,3) of the
+    default head in the frame of xyz. |yaw| is at most `most` degrees."""
     rng, model = np.random.default_rng(seed), MorphableModel.default()
     paint = _paint(model)
     faces = [_face(rng, model, paint, size, most) for _ in range(count)]
@@ -52,13 +53,15 @@ def _face(rng: np.random.Generator, model: MorphableModel, paint: np.ndarray, si
     scale = np.array(size * 0.55 / np.ptp(flat, axis=0).max())
     shift = (size - 1) / 2 - scale * (flat.max(0) + flat.min(0)) / 2
     xyz = project(points, rotation, scale, shift)
-    image, depth = _draw(rng, model, project(head, rotation, scale, shift), paint, size)
+    vertices = project(head, rotation, scale, shift)
+    image, depth = _draw(rng, model, vertices, paint, size)
     x, y = np.rint(xyz[:, :2]).astype(int).T
     return {
         "image": image,
         "xyz": (xyz - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
         "visible": depth[y, x] < xyz[:, 2] + 6 * scale,  # 6 mm
         "rotation": rotation.astype(np.float32),
+        "vertices": (vertices - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
     }
 
 

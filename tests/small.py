@@ -16,6 +16,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "stacks": 2, "depth": 2, "channels": 32, "radius": 3.0, "decode": "dark", "finetune": "offset",
         "finetune_widths": (16, 32), "finetune_features": 64,
     },
+    "cprfa": {
+        "widths": (16, 32, 48, 48), "lookup": "reverse", "threshold": 0.04, "vertices": 64, "spacing": 2.5,
+        "share": 0.03, "in_plane": "cross", "known": True, "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64,
+        "recurrences": 2, "path_errors": "relative", "solver": "cpr-capu", "regression": "vertices",
+        "code_loss": "foreground",
+    },
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},
     "part_heatmap": {
         "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
@@ -31,6 +37,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What a method's training by heart needs otherwise than the others. pose_aware: two networks one after the other, the
 # second on frames that are shaken.
 TRAININGS: dict[str, dict[str, Any]] = {
+    "cprfa": {"steps": 600, "rate": 6e-3},
     "part_heatmap": {"steps": 350},
     "pose_aware": {"steps": 600, "batch": 16, "clip": 1e6},
 }

@@ -21,6 +21,7 @@ from canthus.codecs.volumes import voxel_from_crop  # noqa: E402
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.datasets import StoredFaces  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.errors import RecipeError  # noqa: E402
 from canthus.export import export_onnx  # noqa: E402
 from canthus.geometry.projection import project  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
@@ -116,9 +117,9 @@ def test_a_variant_is_one_key_and_runs(change, batch):
 
 
 def test_a_variant_that_does_not_exist_is_refused():
-    with pytest.raises(KeyError):
+    with pytest.raises(RecipeError, match="voxel_loss.*bec"):
         small(voxel_loss="bec")
-    with pytest.raises(KeyError):
+    with pytest.raises(RecipeError, match="landmarks"):
         small(landmarks=21)
 
 

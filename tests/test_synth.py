@@ -352,7 +352,7 @@ def test_a_worker_that_dies_costs_nothing(no_renderer, tmp_path):
 
 def test_workers_that_only_die_end_in_an_error(no_renderer, tmp_path):
     (tmp_path / "deadly-0").write_text("always")
-    with pytest.raises(CanthusError, match="the renderer died before it finished a shard"):
+    with pytest.raises(CanthusError, match="the renderer died 3 times and finished nothing"):
         render(tmp_path, 1)
 
 

@@ -22,6 +22,7 @@ from canthus.synth.recipe import SynthRecipe
 from canthus.synth.sequences import frames, write_clip
 
 GROUPS_PER_SHARD = 64
+ATTEMPTS = 3  # of workers in a row that die before they finish anything
 SHARD_SIZE = GROUPS_PER_SHARD * VIEWS_PER_HEAD
 JOB = "recipe.json"
 DOTS = ((40, 220, 60), (230, 50, 40), (70, 110, 255))  # seen, behind the head, behind something else
@@ -56,7 +57,7 @@ def render_shards(
     """Render at least `count` samples into `out`; yields each shard as it is finished. Finished shards are skipped.
 
     layout: npz, tar or 300wlp (`layouts`). A worker that dies (software OpenGL drivers do) costs the shards it was at:
-    they are rendered again. Raises `CanthusError` when workers die without finishing anything, and `RecipeError` where
+    they are rendered again. Raises `CanthusError` when they die three times and finish nothing, and `RecipeError` where
     `out` holds shards of another recipe or layout.
     """
     _claim(Path(out), {"recipe": asdict(recipe), "layout": layout})
@@ -97,6 +98,7 @@ def _render_all(
 ) -> Iterator[Path]:
     out = paths[0].parent
     spawn = get_context("spawn")  # an OpenGL context does not survive a fork
+    deaths = 0
     while wanted := [n for n, path in enumerate(paths) if not path.exists()]:
         told: set[Path] = set()
         try:
@@ -111,8 +113,9 @@ def _render_all(
                     pool.shutdown(cancel_futures=True)  # a stop waits for the shards under way, not for all
         except BrokenProcessPool as error:
             finished = {paths[n] for n in wanted if paths[n].exists()}
-            if not finished:
-                raise CanthusError(f"the renderer died before it finished a shard in '{out}': {error}") from error
+            deaths = 0 if finished else deaths + 1
+            if deaths == ATTEMPTS:
+                raise CanthusError(f"the renderer died {deaths} times and finished nothing in '{out}': {error}") from error
             yield from sorted(finished - told)
 
 

@@ -1,0 +1,151 @@
+"""Convolutional point-set representations: the relations of points to one another, written as matrices.
+
+Wu et al., "Convolutional point-set representation", arXiv 1803.06542, section 2.2. Every matrix compares projected
+points of a face model with observed ones, both (..., N, 2) with y up, of which `found` (..., N) says which have been
+observed. What involves a missing point is 0, as is a perfect match. Each kernel is blind to what is estimated later:
+
+    out_of_plane    shift, scale, in-plane rotation
+    in_plane        shift, scale
+    distance        shift, in-plane rotation
+    translation     nothing
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CLOSE = 1e-4
+"""Shorter edges have no direction; in the unit of the points, half a crop."""
+SHORT = 0.01
+"""Shorter observed edges have no useful ratio."""
+
+InPlane = Literal["edge_axis", "cross", "literal"]
+
+
+def unit_edges(points: Tensor) -> Tensor:
+    """Unit vectors (..., N, N, D) from each point j to each point i of (..., N, D); 0 where the two are one."""
+    apart = points[..., :, None, :] - points[..., None, :, :]
+    return apart / torch.linalg.vector_norm(apart, dim=-1, keepdim=True).clamp(min=CLOSE)
+
+
+def pairs(found: Tensor) -> Tensor:
+    """Which entries (..., N, N) are known: both points found, and not the same one."""
+    both = found[..., :, None] & found[..., None, :]
+    return both & ~torch.eye(found.shape[-1], dtype=torch.bool, device=found.device)
+
+
+def triplets(found: Tensor) -> Tensor:
+    """Which entries (..., N, N) of `out_of_plane` are known: points i, j and the partner of j."""
+    return pairs(found) & found.roll(-1, -1)[..., None, :]
+
+
+def translation(observed: Tensor, projected: Tensor, found: Tensor) -> Tensor:
+    """The matrices (..., D, N, N) of observed point i less projected point j.
+
+    The mean of the known entries is the shift that least squares would choose, `shift`: both are the mean offset of
+    the found points.
+    """
+    apart = observed[..., :, None, :] - projected[..., None, :, :]
+    both = found[..., :, None] & found[..., None, :]
+    return (apart * both[..., None]).movedim(-1, -3)
+
+
+def shift(observed: Tensor, projected: Tensor, found: Tensor) -> Tensor:
+    """The least-squares shift (..., D) of projected onto observed points (..., N, D), 0 where none is found."""
+    weight = found[..., None].to(observed.dtype)
+    return ((observed - projected) * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+
+
+def distance(points: Tensor) -> Tensor:
+    """The kernel of scale: distances (..., N, N) between points (..., N, D)."""
+    return torch.linalg.vector_norm(points[..., :, None, :] - points[..., None, :, :], dim=-1)
+
+
+def in_plane(points: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
+    """The kernel of in-plane rotation (..., N, N) of points (..., N, 2).
+
+    edge_axis: signed sine of the angle from the x axis to each edge, what the paper's words ask for.
+    literal: unsigned sine of the angle between two points as seen from the origin, what the paper's formula says. It
+    is the same under any rotation about the origin and so says nothing of it.
+    """
+    if kernel == "literal":
+        x, y = points[..., 0], points[..., 1]
+        crossed = x[..., :, None] * y[..., None, :] - y[..., :, None] * x[..., None, :]
+        length = torch.linalg.vector_norm(points, dim=-1).clamp(min=CLOSE)
+        return crossed.abs() / (length[..., :, None] * length[..., None, :])
+    return unit_edges(points)[..., 1]
+
+
+def out_of_plane(points: Tensor) -> Tensor:
+    """The kernel of out-of-plane rotation and of shape (..., N, N) of points (..., N, 2 or 3): the cosine between the
+    edges from j to i and from k to j. The paper leaves k open; it is j + 1 here, the last one's partner the first."""
+    edges = unit_edges(points)
+    n = points.shape[-2]
+    column = torch.arange(n, device=points.device)
+    onwards = edges[..., column, column.roll(-1), :]  # (..., N, D), from the partner of j to j
+    return (edges * onwards[..., None, :, :]).sum(-1)
+
+
+def compare_scale(projected: Tensor, observed: Tensor, found: Tensor) -> Tensor:
+    """Ratios of `distance` less 1, within -1..3; eq. 4 divides where it subtracts elsewhere."""
+    length = distance(observed)
+    ratio = (distance(projected) / length.clamp(min=SHORT)).clamp(0, 4) - 1
+    return ratio * (pairs(found) & (length >= SHORT))
+
+
+def compare_in_plane(projected: Tensor, observed: Tensor, found: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
+    """Differences of `in_plane`; with "cross" the signed sine of the angle from each projected edge to the observed
+    one, which is the same everywhere if the roll alone is wrong."""
+    if kernel == "cross":
+        a, b = unit_edges(projected), unit_edges(observed)
+        difference = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    else:
+        difference = in_plane(projected, kernel) - in_plane(observed, kernel)
+    return difference * pairs(found)
+
+
+def compare_out_of_plane(projected: Tensor, observed: Tensor, found: Tensor) -> Tensor:
+    """Differences of `out_of_plane`."""
+    return (out_of_plane(projected) - out_of_plane(observed)) * triplets(found)
+
+
+def layout(right: Tensor, left: Tensor, seed: int = 0) -> Tensor:
+    """Rows (3, N) of vertex ids from those of either side (N,): right, left, and half of each; each row shuffled."""
+    rng = torch.Generator().manual_seed(seed)
+    both = torch.cat([right[::2], left[1::2]])
+    return torch.stack([row[torch.randperm(len(row), generator=rng)] for row in (right, left, both)])
+
+
+def vertex_scores(seen: Tensor, found: Tensor, closeness: Tensor) -> Tensor:
+    """How good a vertex is, p1 p2 (V,): how often it is found times how near to the truth (section 2.2).
+
+    seen (bins,): faces looked at, by bin of yaw. found (bins, V): on how many of these a vertex was found, so that p1
+    counts profiles as much as frontal faces. closeness (V,): sum of exp(-error / 0.03) over the finds.
+    """
+    often = (found / seen.clamp(min=1e-6)[:, None]).sum(0) / (seen > 0).sum().clamp(min=1)
+    return often * closeness / found.sum(0).clamp(min=1e-6)
+
+
+def select_vertices(scores: Tensor, mean: Tensor, count: int, spacing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The `count` best vertices as ids (count/2,) of the subject's right and left, best first.
+
+    scores (V,); mean (V, 3), x to the subject's left; spacing: the least distance between two chosen vertices of a
+    side, in the unit of mean, as far as there are enough; equal scores go by id.
+    """
+    order = np.argsort(-scores.detach().cpu().double().numpy(), kind="stable")
+    places = mean.detach().cpu().double().numpy()
+    sides = []
+    for side in (order[places[order, 0] < 0], order[places[order, 0] > 0]):
+        chosen: list[int] = []
+        crowded: list[int] = []
+        for vertex in side:
+            near = spacing > 0 and chosen and np.linalg.norm(places[chosen] - places[vertex], axis=1).min() < spacing
+            (crowded if near else chosen).append(int(vertex))
+            if len(chosen) == count // 2:
+                break
+        sides.append(torch.tensor((chosen + crowded)[: count // 2]))
+    return sides[0], sides[1]
