@@ -115,7 +115,7 @@ def _render_all(
             finished = {paths[n] for n in wanted if paths[n].exists()}
             deaths = 0 if finished else deaths + 1
             if deaths == ATTEMPTS:
-                raise CanthusError(f"the renderer died {deaths} times and finished nothing in '{out}': {error}") from error
+                raise CanthusError(f"the renderer died {deaths} times and finished nothing in '{out}'") from error
             yield from sorted(finished - told)
 
 
