@@ -119,7 +119,7 @@ def _render_all(
             yield from sorted(finished - told)
 
 
-def contact_sheet(shard: str | Path, path: str | Path, rows: int = 6, columns: int = 10) -> None:
+def contact_sheet(shard: str | Path, path: str | Path, rows: int = 8, columns: int = 8) -> None:
     """A PNG of the first faces of a shard with their landmarks: green where seen, red behind the head itself, blue
     behind something else; the jaw line as seen in yellow."""
     samples: Samples = {key: values[: rows * columns] for key, values in read_shard(Path(shard)).items()}
