@@ -47,11 +47,11 @@ _COLUMNS += [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # OpenF
 class TrackedFaces(NamedTuple):
     """The faces of one frame of a video, as a `track.Tracker` gives them.
 
-    index: of the frame, from 0. time: seconds from the first frame. ids: (N,), the number of each face through the
+    number: of the frame, from 0. time: seconds from the first frame. ids: (N,), the number of each face through the
     video. followed: (N,), whether it was followed from the frame before; the detector has found the others.
     """
 
-    index: int
+    number: int
     time: float
     ids: np.ndarray
     followed: np.ndarray
@@ -69,23 +69,30 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextmanager
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A new file, to write and to seek in, that becomes `path` when the block ends, and nothing if it ends by an
+    """A new file, to write and to seek in, that becomes `path` when the block ends, and is gone if it ends by an
     error. Raises `OutputError` as `atomic_write`."""
     try:
         part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
-        try:
-            with open(part, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        file = open(part, "xb")
+    except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
+        raise _unwritten(path, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
     except CanthusError:  # of the block, such as a video that cannot be read
         raise
-    except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"could not write {os.fspath(path)!r}: {reason}") from error
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"could not write {os.fspath(path)!r}: {reason}")
 
 
 def apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
@@ -151,7 +158,7 @@ def read_json(path: str | os.PathLike[str]) -> Faces:
 def json_line(tracked: TrackedFaces, video: str | None = None) -> bytes:
     """One frame of `video`, a name, as a line of JSON: `to_json` with the frame and the faces' numbers added."""
     document = to_json(tracked.faces, image=video)
-    document["video"] = {"frame": tracked.index, "time": round(tracked.time, 6)}
+    document["video"] = {"frame": tracked.number, "time": round(tracked.time, 6)}
     for record, number, followed in zip(document["faces"], tracked.ids, tracked.followed, strict=True):
         record["id"], record["followed"] = int(number), bool(followed)
     return json.dumps(document, allow_nan=False).encode() + b"\n"

@@ -1,14 +1,15 @@
 """Following faces from frame to frame: `Tracker`.
 
-The loop of sect. 3.4 of Gao et al., "Combining Local and Global Features for 3D Face Tracking", ICCV Workshops 2017 (Menpo
-3D): one model places a face that the detector found; a second one goes on from where the face was in the frame before.
-The paper detects faces in every frame and gives no test of failure; both are filled in here (`Tracker`).
+The loop of "Combining Local and Global Features for 3D Face Tracking", ICCV Workshops 2017 (Menpo 3D), sect. 3.4: one
+model places a face that the detector found; a second one goes on from where the face was in the frame before. The
+paper detects faces in every frame and gives no test of failure; what is done instead is told at `Tracker`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,9 +52,9 @@ class Tracker:
     memory: frames that a lost face is remembered for. If a detection then comes up where it should be by its speed, it
     gets its number back.
 
-    A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face lies on
-    the same place, and no detection centred in its box disagrees about that box. Unhealthy ones are placed anew by the
-    detector and `aligner` in the same frame, or else lost.
+    A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face
+    lies in the same place, and no detection centred in its box disagrees about that box. The detector and `aligner`
+    place an unhealthy one anew in the same frame, or else it is lost.
     """
 
     def __init__(
@@ -231,6 +232,6 @@ def _together(faces: Sequence[Faces], size: tuple[int, int] | None) -> Faces:
     if not faces:
         return Faces.empty(size)
     names = ("xyz", "detection_scores", "sigma", "visible")
-    columns = {name: np.concatenate([getattr(f, name) for f in faces]) for name in names}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(f, name) for f in faces]) for name in names}
     pose = Pose(np.concatenate([f.pose.matrix for f in faces]))
     return Faces(**columns, pose=pose, image_size=size, weights=faces[-1].weights)
