@@ -204,6 +204,6 @@ def _duration(picture: Image.Image) -> float:
 def _av(path: Path) -> Any:
     try:
         import av
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise VideoError(f"got {path}, which needs PyAV, want it installed: pip install 'canthus[video]'") from error
     return av
