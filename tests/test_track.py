@@ -280,6 +280,39 @@ def test_a_mean_shape_on_the_card_aligns_the_crops():
         assert abs(width / SIZE - share) < 0.05
 
 
+def test_shape_aligned_training_uses_the_mean_shape_and_its_card_carries_it(made_shards, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from small import config, recipe
+
+    import canthus.train
+    from canthus.aligner import Aligner
+
+    seen = []
+
+    class Spy(canthus.train.Augmenter):
+        def __init__(self, *args):
+            seen.append(args[3])
+            super().__init__(*args)
+
+    monkeypatch.setattr(canthus.train, "Augmenter", Spy)
+    plan = recipe("swift", made_shards, config=config("swift") | {"shape_aligned": True}, steps=2)
+    for _ in canthus.train.train(plan, tmp_path):
+        pass
+    model = Aligner.load(tmp_path / "weights")
+    shape = np.array(model.card.mean_shape)
+    assert seen == [model.card.mean_shape] and shape.shape == (68, 2)
+    # from the front: the box in the middle, 1 / 1.4 of the crop high or wide; eyes level and above the mouth
+    np.testing.assert_allclose(shape.min(0), -shape.max(0), atol=1e-4)
+    np.testing.assert_allclose(np.ptp(shape, axis=0).max(), 1 / 1.4, atol=1e-4)
+    assert abs(shape[36:42, 1].mean() - shape[42:48, 1].mean()) < 0.005 and shape[36:48, 1].max() < shape[48:, 1].min()
+    # the network starts from the mean of what it is shown: turned heads laid on that shape
+    assert np.abs(model.mean_shape[:, :2].numpy() - shape).mean() < 0.03
+    tracker = Tracker(aligner(), model, min_score=0.0)
+    for _ in range(2):
+        tracker.step(photo())
+    assert tracker.followed.all()
+
+
 def test_overlaps_by_hand():
     # (0,0,2,2) and (1,0,3,2) share 2 of 6; touching boxes share nothing
     got = overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [0, 0, 2, 2], [2, 0, 4, 2], [9, 9, 10, 10]]))
