@@ -129,6 +129,30 @@ def test_a_face_gone_for_longer_than_the_memory_is_another():
     assert seen[-1] == [0]
 
 
+def test_a_hidden_face_is_expected_where_its_motion_takes_it():
+    # 8 frames at 6 px: 48 px, more than the face's size of 37 px, from where it was last seen
+    path = [(40 + 6 * k, 60) for k in range(22)]
+    path[8:15] = [None] * 7
+    seen = [ids for ids, _ in walk(Tracker(Discs()), path)]
+    assert seen == [[0]] * 8 + [[]] * 7 + [[0]] * 7
+    # one that stands elsewhere then is somebody else
+    assert walk(Tracker(Discs()), [*path[:8], *[None] * 7, (40, 60)])[-1][0] == [1]
+
+
+def test_a_face_that_leaves_the_picture_is_lost():
+    class Leaving(Discs):
+        def run(self, crops):
+            xyz = np.tile(SIZE / 1.5 * SHAPE + [SIZE / 2 - 12, SIZE / 2, 0], (len(crops), 1, 1))
+            return Alignment(xyz, rotation=np.tile(np.eye(3), (len(crops), 1, 1)))
+
+    tracker = Tracker(Discs(), Leaving(), detect_every=0)
+    tracker.step(scene((0, 30, 60, 20)))
+    tracker.aligner.detector.blind = True
+    places = [centres(tracker.step(scene())) for _ in range(4)]
+    assert [len(p) for p in places] == [1, 1, 0, 0]  # 15 px a step: at 15, at 0, gone
+    assert all((p > -0.5).all() for p in places)
+
+
 def test_a_leap_is_noticed_and_the_face_found_in_the_same_frame():
     tracker = Tracker(Discs(), detect_every=0)
     (_, (ids, centre)) = walk(tracker, [(40, 40), (190, 110)])
