@@ -13,9 +13,9 @@ from photos import PHOTO, aligner, photo, resized
 from PIL import Image
 
 import canthus.align
-from canthus.align import CHUNK, Outputs, Summary, _apart, align, find_images
+from canthus.align import CHUNK, Outputs, Summary, align, find_images
 from canthus.errors import ImageError
-from canthus.outputs import read_json
+from canthus.outputs import apart, read_json
 
 JSON_ONLY = Outputs(overlay=False)
 
@@ -114,7 +114,7 @@ def test_photos_of_one_stem_get_names_of_their_own(folder):
 @settings(max_examples=100, deadline=None)
 def test_no_two_photos_share_a_name(given):
     found = {Path(f"/{k}") / name: Path(name) for k, name in enumerate(given)}
-    targets = [target for _, target in _apart(found)]
+    targets = [target for _, target in apart(found)]
     assert len(set(targets)) == len(given)
     assert [t.parent for t in targets] == [Path(name).parent for name in given]
 

@@ -194,3 +194,16 @@ def test_grey_pictures_have_no_colour(heads):
     images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     spread = lambda **options: (augment(images, xyz, visible, rotation, **options).crops.std(1)).mean()  # noqa: E731
     assert spread(grey=1.0) < 1e-6 < spread()
+
+
+def test_crops_may_be_aligned_to_a_mean_shape(heads):
+    xyz, visible, rotation = heads
+    mean = HEAD[:, :2] * [1, -1] / 250  # in crop sides
+    aligned = Augmenter(Augmentation(**STILL), SIZE, 1.4, mean.tolist())
+    batch = aligned(plain(16), xyz, visible, rotation, torch.Generator().manual_seed(0))
+    crop = Crop.around_shapes(xyz[..., :2], torch.tensor(mean).float(), SIZE)
+    assert crop.angle.abs().max() > 0.1  # the heads are rolled
+    torch.testing.assert_close(batch.xyz, crop.crop_from_image(xyz))
+    # what is left of the roll is that of the points about the mean shape
+    turn = matrix_from_vector(crop.angle[:, None] * torch.tensor([0.0, 0.0, 1.0]))
+    torch.testing.assert_close(batch.rotation, turn @ rotation)

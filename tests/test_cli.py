@@ -19,7 +19,7 @@ import canthus
 from canthus.cli import app
 from canthus.outputs import read_json
 
-VERBS = ("align", "models", "evaluate", "synth", "train", "export")
+VERBS = ("align", "track", "models", "evaluate", "synth", "train", "export")
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -143,3 +143,27 @@ def test_any_boxes_are_either_good_or_refused(boxes):
     assert result.dtype == np.float32 and result.ndim == 2 and result.shape[1] == 4
     assert np.isfinite(result).all()
     assert (result[:, 2:] > result[:, :2]).all() and (result[:, :2] < [639.5, 479.5]).all()
+
+
+# From points
+
+
+def test_around_points_is_around_their_box_along_the_crops_axes(xp):
+    points = np.random.default_rng(3).uniform(0, 300, (4, 20, 2))
+    boxes = np.concatenate([points.min(1), points.max(1)], 1)
+    flat, plain = Crop.around_points(xp(points), 1.4, 64, xp(np.zeros(4))), Crop.around_boxes(xp(boxes), 1.4, 64)
+    np.testing.assert_allclose(flat.center, plain.center)
+    np.testing.assert_allclose(flat.side, plain.side)
+    crop = Crop.around_points(xp(points), 1.25, 81, xp(np.linspace(-3, 3, 4)))
+    inside = np.asarray(crop.crop_from_image(xp(points)))
+    np.testing.assert_allclose(inside.min(1) + inside.max(1), np.full((4, 2), 80.0))  # in the middle, (81 - 1) / 2
+    np.testing.assert_allclose(np.ptp(inside, axis=1).max(1), 81 / 1.25)
+
+
+def test_around_shapes_lays_moved_copies_of_the_mean_shape_on_it(xp):
+    rng = np.random.default_rng(4)
+    mean, crop = rng.uniform(-0.4, 0.4, (12, 2)), random_crop(xp, 5)
+    points = crop.image_from_crop(xp(np.tile(256 * mean + 127.5, (5, 1, 1))))
+    got = Crop.around_shapes(points, xp(mean), 256)
+    for name in ("center", "side", "angle"):
+        np.testing.assert_allclose(getattr(got, name), getattr(crop, name))

@@ -21,7 +21,7 @@ EXTRAS = (
 BLOCK = """
 import sys
 BLOCKED = {"torch", "scipy", "cv2", "yaml", "trimesh", "onnx", "safetensors", "h5py", "moderngl", "OpenEXR",
-           "accelerate", "tensorboard"}
+           "accelerate", "tensorboard", "av"}
 
 class Blocker:
     @staticmethod
@@ -81,9 +81,14 @@ from typer.testing import CliRunner
 from canthus.cli import app
 result = CliRunner().invoke(app, ["align", {PHOTO!r}, "--csv", "--pts", "--out", "out"])
 assert result.exit_code == 0, result.output
+from PIL import Image
+Image.open({PHOTO!r}).save("clip.gif", save_all=True, append_images=[Image.open({PHOTO!r})])
+result = CliRunner().invoke(app, ["track", "clip.gif", "--overlay", "--out", "out"])
+assert result.exit_code == 0, result.output
 """
     assert python(BLOCK + code, tmp_path).strip() == "(1, 68, 3) 3 (1, 3)"
     assert (tmp_path / "out" / "astronaut.json").exists()
+    assert (tmp_path / "out" / "clip.overlay.gif").exists()
 
 
 CHANGES = """

@@ -22,7 +22,7 @@ from canthus.errors import CanthusError, ImageError
 from canthus.faces import Faces
 from canthus.images import read_image
 from canthus.inference import Predictor
-from canthus.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
+from canthus.outputs import apart, atomic_write, write_csv, write_json, write_mesh, write_pts
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 OVERLAY = ".overlay.png"
@@ -76,26 +76,11 @@ def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
             raise ImageError(f"no photo in '{given}': files ending in {', '.join(sorted(SUFFIXES))} are wanted")
         for photo, name in zip(photos, names):
             found.setdefault(photo.resolve(), name)
-    return _apart(found)
+    return apart(found)
 
 
 def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY)
-
-
-def _apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
-    """Photos that would share an output name keep their suffix in it, and a number if that is not enough."""
-    taken: set[Path] = set()
-    stems = [name.with_suffix("") for name in found.values()]
-    out = []
-    for (photo, name), stem in zip(found.items(), stems):
-        target = stem if stems.count(stem) == 1 else name.with_name(name.name.replace(".", "_"))
-        number = 1
-        while target in taken:
-            target, number = target.with_name(f"{stem.name}-{number}"), number + 1
-        taken.add(target)
-        out.append((photo, target))
-    return out
 
 
 def align(

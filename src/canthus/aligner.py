@@ -18,6 +18,7 @@ from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError, WeightsError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment
 from canthus.inference import Predictor
+from canthus.morphable import MorphableModel
 from canthus.outputs import atomic_write
 
 WEIGHTS_FILE = "model.safetensors"
@@ -43,12 +44,14 @@ class Stage:
 class AlignerConfig:
     """What every method's configuration has.
 
-    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box. Raises
+    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box. shape_aligned:
+    learn from crops that the similarity to the mean shape cuts, for the tracking model of a `Tracker`. Raises
     `RecipeError` for a key that is a `Literal` and has another value.
     """
 
     size: int = 112
     crop_scale: float = 1.4
+    shape_aligned: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -68,6 +71,7 @@ class Aligner(nn.Module, Predictor):
             name=type(self).__name__.lower(), version="untrained", method=type(self).__name__.lower(),
             crop_size=config.size, crop_scale=config.crop_scale, licence="", commercial_use=False,
             training_data="", recipe="", commit="",
+            mean_shape=_mean_shape(config.crop_scale) if config.shape_aligned else None,
         )  # fmt: skip
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
@@ -136,6 +140,13 @@ class Aligner(nn.Module, Predictor):
             raise WeightsError(f"'{folder}' holds no aligner that this version can load: {error}") from error
         aligner.card = card
         return aligner.eval()
+
+
+def _mean_shape(crop_scale: float) -> list[list[float]]:
+    """The mean head's landmarks from the front, their box in the middle of the crop: for `Crop.around_shapes`."""
+    xy = MorphableModel.default().landmarks()[0, :, :2] * [1, -1]
+    low, high = xy.min(0), xy.max(0)
+    return ((xy - (low + high) / 2) / (crop_scale * (high - low).max())).round(5).tolist()
 
 
 def method_class(method: str) -> type[Aligner]:

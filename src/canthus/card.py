@@ -19,6 +19,7 @@ class Card:
 
     crop_size: side of the network's crop in pixels. crop_scale: side of the crop / longer side of the tight box.
     files: file name -> SHA-256. measured: rows of what was measured, losses included.
+    mean_shape: where crops for tracking are cut by the similarity to it, the points (L,2) of `Crop.around_shapes`.
     completion: the values of a `completion.Completion`, where a head model completes what the network leaves open.
     """
 
@@ -36,6 +37,7 @@ class Card:
     measured: list[dict[str, Any]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     completion: dict[str, Any] | None = None
+    mean_shape: list[list[float]] | None = None
 
     @property
     def title(self) -> str:

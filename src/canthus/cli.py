@@ -99,6 +99,58 @@ def align(
 
 
 @app.command()
+def track(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Videos, folders of frames or of videos, globs.", metavar="VIDEO|FOLDER...")
+    ],
+    out: Out = Path("out"),
+    weights: Weights = "swift",
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="Weights that go on from the frame before; else the same.")
+    ] = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write the video with the faces drawn in.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Smooth landmarks and poses in time (1 euro).")] = False,
+    detect_every: Annotated[int, typer.Option(min=0, help="Frames between looks for newcomers; 0: never.")] = 12,
+    rate: Annotated[float, typer.Option(min=0.01, help="Frames a second of folders of frames.")] = 25.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip videos whose summary is there.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Follow every face through videos: a line of JSON a frame, each face under a number of its own."""
+    from canthus.clips import Outputs, find_videos
+    from canthus.clips import track as run
+    from canthus.track import Tracker
+
+    with _plain_errors():
+        videos = find_videos(inputs)
+        second = None if tracking is None else canthus.load(tracking, threads=threads)
+        tracker = Tracker(canthus.load(weights, threads=threads), second, detect_every=detect_every)
+        with _bar("track") as bar:
+            task = bar.add_task("", total=None, note="")
+
+            def show(video: Path, frame: int, count: int | None) -> None:
+                bar.update(task, completed=frame, total=count, note=video.name)
+
+            summary = run(videos, out, tracker, Outputs(overlay, csv, smooth, rate), resume, show)
+    for video, reason in summary.failures:
+        errors.print(f"failed: {video}: {reason}", style="yellow")
+    for video, clip in summary.clips:
+        console.print(
+            f"{video.name}: {clip.frames} frames, {clip.faces_per_frame:.2f} faces a frame, {clip.people} people, "
+            f"{clip.reinitialisations} re-initialisations, {clip.losses} losses, "
+            f"{clip.without_face} frames without a face, {clip.fps:.1f} fps",
+            soft_wrap=True,
+        )
+    skipped = f", {summary.skipped} skipped" if resume else ""
+    console.print(
+        f"{len(summary.clips)} videos, {len(summary.failures)} failures{skipped}\nresults in {out.resolve()}",
+        soft_wrap=True,
+    )
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def models() -> None:
     """Shipped weights and what they may be used for."""
     from canthus.weights import DEFAULT, shipped

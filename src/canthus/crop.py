@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 
 from canthus.errors import BoxError
 from canthus.geometry import Array
+from canthus.geometry.similarity import fit_similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,28 @@ class Crop:
         xp: Any = array_namespace(boxes)
         side = scale * xp.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
         return cls((boxes[:, :2] + boxes[:, 2:]) / 2, side, xp.zeros_like(side) + angle, size)
+
+    @classmethod
+    def around_points(cls, points: Array, scale: float, size: int, angle: Array) -> Crop:
+        """Crops turned by `angle` (B,) radians around `points` (B, L, 2): centred on the tight box along the crop's own
+        axes, with side = scale * its longer side. At angle 0 that is `around_boxes` of the points' boxes."""
+        xp: Any = array_namespace(points)
+        turn = cls(points[:, 0], angle, angle, size)._turn()
+        level = points @ turn
+        box = xp.concat([xp.min(level, axis=1), xp.max(level, axis=1)], axis=-1)
+        flat = cls.around_boxes(box, scale, size, angle)
+        centre = (flat.center[:, None, :] @ xp.matrix_transpose(turn))[:, 0, :]
+        return cls(centre, flat.side, angle, size)
+
+    @classmethod
+    def around_shapes(cls, points: Array, mean_shape: Array, size: int) -> Crop:
+        """Crops in which `points` (B, L, 2) lie as near to `mean_shape` (L, 2) as a similarity brings them.
+
+        The mean shape is in sides of the crop, from its centre: x right, y down.
+        """
+        xp: Any = array_namespace(points)
+        scale, rotation, shift = fit_similarity(mean_shape[None] + xp.zeros_like(points), points)
+        return cls(shift, scale, xp.atan2(rotation[:, 1, 0], rotation[:, 0, 0]), size)
 
     @property
     def zoom(self) -> Array:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from canthus.errors import ImageError
 from canthus.faces import Faces
@@ -23,14 +25,20 @@ _LAYER_SIDE = 4096  # px, to bound the memory: larger faces get less supersampli
 
 
 def overlay(
-    image: np.ndarray, faces: Faces, *, box: bool = True, axes: bool = True, uncertainty: bool = False
+    image: np.ndarray,
+    faces: Faces,
+    *,
+    box: bool = True,
+    axes: bool = True,
+    uncertainty: bool = False,
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """A copy of `image` (H,W,3) uint8 RGB with `faces` drawn on it.
 
     Landmarks go from dark blue (farthest point of the face) to light yellow (nearest); points with a
     visibility below one half are hollow. `box` draws the tight box. `axes` draws the head's axes from the
     middle of the face: red to the subject's left, green up, blue out of the face. `uncertainty` draws a
-    circle of one sigma around each point.
+    circle of one sigma around each point. `names` (N,) are written above the boxes.
     Raises `ImageError` if the image is not of `faces.image_size`.
     """
     photo = Image.fromarray(as_rgb(image))
@@ -38,6 +46,11 @@ def overlay(
         raise ImageError(f"got an image of {photo.size} px, want the {faces.image_size} px of the faces")
     for face in faces:
         _draw_face(photo, face, box=box, axes=axes, uncertainty=uncertainty)
+    pen = ImageDraw.Draw(photo)
+    for face, name in zip(faces, names or ()):
+        x, y = face.boxes[0, :2]
+        font = ImageFont.load_default(float(np.clip(0.15 * face.sizes[0], 10, 48)))
+        pen.text((x, y), name, "white", font, "lb", stroke_width=1, stroke_fill="black")
     return np.array(photo)  # asarray would be read-only
 
 

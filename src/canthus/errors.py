@@ -14,6 +14,10 @@ class ImageError(CanthusError, ValueError):
     """An image file or array that cannot be used."""
 
 
+class VideoError(CanthusError, ValueError):
+    """A video file, or a folder of frames, that cannot be used."""
+
+
 class BoxError(CanthusError, ValueError):
     """Face boxes of the wrong shape, order or place."""
 

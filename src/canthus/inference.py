@@ -77,7 +77,7 @@ class Predictor(ABC):
             crops.append(crop)
             cut.append(crop_image(picture, crop))
             scores.append(score)
-        aligned = self._run_batches(np.concatenate(cut))
+        aligned = self.run_batches(np.concatenate(cut))
         ends = np.cumsum([len(c) for c in cut])
         return [
             _part(aligned, end - len(score), end).to_image(
@@ -86,7 +86,8 @@ class Predictor(ABC):
             for crop, end, score, picture in zip(crops, ends, scores, pictures)
         ]
 
-    def _run_batches(self, crops: np.ndarray) -> Alignment:
+    def run_batches(self, crops: np.ndarray) -> Alignment:
+        """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
         if not len(crops):  # one run on nothing would still need every field of the method
             return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
         parts = [self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]

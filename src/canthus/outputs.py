@@ -1,4 +1,7 @@
-"""Files that hold faces: JSON (see `faces.schema.json`), menpo PTS, OpenFace CSV; OBJ, PLY and GLB meshes."""
+"""Files that hold faces: JSON (see `faces.schema.json`), menpo PTS, OpenFace CSV; OBJ, PLY and GLB meshes.
+
+Of a video there is one JSON object a line, or one row of CSV a face and frame.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from canthus.errors import LandmarkError, OutputError
+from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.faces import FaceMeshes, Faces, Pose
 from canthus.geometry.rotation import EULER_CONVENTIONS
 
@@ -36,25 +40,77 @@ _POSE_FRAME = {
     "camera": "x right, y up, z towards the camera",
 }
 
+_COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz"]
+_COLUMNS += [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # OpenFace's names
+
+
+class TrackedFaces(NamedTuple):
+    """The faces of one frame of a video, as a `track.Tracker` gives them.
+
+    number: of the frame, from 0. time: seconds from the first frame. ids: (N,), the number of each face through the
+    video. followed: (N,), whether it was followed from the frame before; the detector has found the others.
+    """
+
+    number: int
+    time: float
+    ids: np.ndarray
+    followed: np.ndarray
+    faces: Faces
+
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     Raises `OutputError` with the path and the reason.
     """
+    with atomic_open(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file, to write and to seek in, that becomes `path` when the block ends, and is gone if it ends by an
+    error. Raises `OutputError` as `atomic_write`."""
     try:
         part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
-        try:
-            with open(part, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        file = open(part, "xb")
     except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"could not write {os.fspath(path)!r}: {reason}") from error
+        raise _unwritten(path, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except CanthusError:  # of the block, such as a video that cannot be read
+        raise
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"could not write {os.fspath(path)!r}: {reason}")
+
+
+def apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
+    """Name below an output folder -> the target of its files, without a suffix.
+
+    Inputs that would share a target keep their suffix in it, and a number if that is not enough.
+    """
+    taken: set[Path] = set()
+    stems = [name.with_suffix("") for name in found.values()]
+    out = []
+    for (photo, name), stem in zip(found.items(), stems):
+        target = stem if stems.count(stem) == 1 else name.with_name(name.name.replace(".", "_"))
+        number = 1
+        while target in taken:
+            target, number = target.with_name(f"{stem.name}-{number}"), number + 1
+        taken.add(target)
+        out.append((photo, target))
+    return out
 
 
 def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None) -> dict[str, Any]:
@@ -96,13 +152,39 @@ def read_json(path: str | os.PathLike[str]) -> Faces:
 
     Raises `LandmarkError` for a file that is not such JSON, and `OSError` for one that cannot be read.
     """
+    return _read_faces(Path(path).read_bytes(), path)[1]
+
+
+def json_line(tracked: TrackedFaces, video: str | None = None) -> bytes:
+    """One frame of `video`, a name, as a line of JSON: `to_json` with the frame and the faces' numbers added."""
+    document = to_json(tracked.faces, image=video)
+    document["video"] = {"frame": tracked.number, "time": round(tracked.time, 6)}
+    for record, number, followed in zip(document["faces"], tracked.ids, tracked.followed, strict=True):
+        record["id"], record["followed"] = int(number), bool(followed)
+    return json.dumps(document, allow_nan=False).encode() + b"\n"
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFaces]:
+    """The frames of a file of `json_line`s. Raises `LandmarkError` and `OSError` as `read_json`."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            document, faces = _read_faces(line, path)
+            try:
+                ids = np.array([face["id"] for face in document["faces"]], int)
+                followed = np.array([face["followed"] for face in document["faces"]], bool)
+                yield TrackedFaces(document["video"]["frame"], document["video"]["time"], ids, followed, faces)
+            except (KeyError, TypeError) as error:
+                raise LandmarkError(f"got a file {path} of other JSON, want lines of a tracked video") from error
+
+
+def _read_faces(text: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
     try:
-        document = json.loads(Path(path).read_bytes())
+        document = json.loads(text)
         if document["schema"] != SCHEMA:
             raise LandmarkError(f"got the schema {document['schema']!r} in {path}, want {SCHEMA!r}")
         records, image = document["faces"], document["image"]
         count = len(records)
-        return Faces(
+        return document, Faces(
             xyz=np.array([face["landmarks"] for face in records], np.float32).reshape(count, 68, 3),
             detection_scores=np.array([face["detection_score"] for face in records], np.float32),
             sigma=np.array([face["sigma"] for face in records], np.float32).reshape(count, 68),
@@ -148,20 +230,32 @@ def write_csv(
     frames = [frames] if isinstance(frames, Faces) else frames
     timestamps = [0.0] * len(frames) if timestamps is None else timestamps
     face_ids = [range(len(faces)) for faces in frames] if face_ids is None else face_ids
-    header = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz"]
-    header += [f"{axis}_{point}" for axis in "xy" for point in range(68)]
+    rows = [csv_rows(n, *frame) for n, frame in enumerate(zip(frames, timestamps, face_ids, strict=True), start=1)]
+    atomic_write(path, csv_header() + b"".join(rows))
+
+
+def csv_header() -> bytes:
+    """The first line of `write_csv`, for writers that go frame by frame."""
+    return _csv([_COLUMNS])
+
+
+def csv_rows(number: int, faces: Faces, second: float, ids: Sequence[int] | np.ndarray) -> bytes:
+    """The rows of `write_csv` for one frame; `number` counts from 1."""
+    if not len(faces):
+        return _csv([[number, "", f"{second:.3f}", 0, 0] + [""] * (len(_COLUMNS) - 5)])
+    angles, confidence = np.deg2rad(faces.pose.euler("openface")), faces.scores.mean(1)
+    rows = []
+    for index, face_id in zip(range(len(faces)), ids, strict=True):
+        cells = [_cell(confidence[index]), 1, *(f"{angle:.4f}" for angle in angles[index])]
+        cells += [f"{value:.3f}" for value in faces.xy[index].T.ravel()]
+        rows.append([number, face_id, f"{second:.3f}", *cells])
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    for number, (faces, second, ids) in enumerate(zip(frames, timestamps, face_ids, strict=True), start=1):
-        if not len(faces):
-            table.writerow([number, "", f"{second:.3f}", 0, 0] + [""] * (len(header) - 5))
-        angles, confidence = np.deg2rad(faces.pose.euler("openface")), faces.scores.mean(1)
-        for index, face_id in zip(range(len(faces)), ids, strict=True):
-            cells = [_cell(confidence[index]), 1, *(f"{angle:.4f}" for angle in angles[index])]
-            cells += [f"{value:.3f}" for value in faces.xy[index].T.ravel()]
-            table.writerow([number, face_id, f"{second:.3f}", *cells])
-    atomic_write(path, text.getvalue().encode())
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) -> None:

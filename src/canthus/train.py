@@ -63,7 +63,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
         weights = aligner.sampling_weights(faces.xyz) if len(faces) else None
         if weights is not None:
             faces.weigh(weights)
-        augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale)
+        augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape)
         first = faces.fetch(0, 256 if faces.live else 2048, step=-1)
         aligner.prepare(batch_of(first, augmenter, _generator(recipe, -1, 0, torch.device("cpu"))).xyz)
         run = _Run(aligner, recipe, stretches, accelerator)

@@ -7,6 +7,7 @@ Every draw comes from the generator that is passed in, so a batch is reproducibl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,10 +54,11 @@ def warp_batch(images: Tensor, crop: Crop) -> Tensor:
 
 
 class Augmenter:
-    """Cuts random crops of stored faces."""
+    """Cuts random crops of stored faces: about their boxes, or aligned to a mean shape (`Crop.around_shapes`)."""
 
-    def __init__(self, options: Augmentation, size: int, crop_scale: float):
+    def __init__(self, options: Augmentation, size: int, crop_scale: float, mean_shape: Sequence | None = None):
         self.options, self.size, self.crop_scale = options, size, crop_scale
+        self.mean_shape = None if mean_shape is None else torch.tensor(mean_shape)
         self.mirror = torch.tensor(scheme("ibug68").mirror)
 
     def __call__(
@@ -75,9 +77,12 @@ class Augmenter:
         def normal(*shape: int) -> Tensor:
             return torch.randn(count, *shape, generator=rng, device=device)
 
-        boxes = tight_boxes(xyz)
         angle = (normal() * o.turn).clamp(-3 * o.turn, 3 * o.turn) * math.pi / 180
-        crop = Crop.around_boxes(boxes, self.crop_scale, self.size, angle)
+        if self.mean_shape is None:
+            crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
+        else:
+            crop = Crop.around_shapes(xyz[..., :2], self.mean_shape.to(xyz), self.size)
+            angle = angle + crop.angle
         side = crop.side / self.crop_scale
         crop = Crop(
             crop.center + normal(2) * o.shift * side[:, None], crop.side * (normal() * o.zoom).exp(), angle, self.size
