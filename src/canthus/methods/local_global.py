@@ -1,8 +1,8 @@
 """local_global: heatmaps drawn by stacked hourglasses with attention, then one shape regressed from all of them.
 
 "Combining Local and Global Features for 3D Face Tracking", ICCV Workshops 2017 (Menpo 3D). The points are projections
-of 3D points into the image; the paper predicts no depth, so z is 0. Its tracking loop (section 3.4) is `canthus.track`, for every method.
-Where the paper is silent or unclear, docs/methods/local_global.md says what was chosen and why.
+of 3D points into the image; the paper predicts no depth, so z is 0. Its tracking loop (section 3.4) is `canthus.track`,
+for every method. Where the paper is silent or unclear, docs/methods/local_global.md says what was chosen and why.
 """
 
 from __future__ import annotations
