@@ -125,6 +125,7 @@ def wflw98(points: np.ndarray) -> np.ndarray:
     chosen += [60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75, *range(76, 96)]
     out[chosen] = points[:, :2]
     out[1:32:2] = (out[0:31:2] + out[2:33:2]) / 2
+    out[96], out[97] = points[36:42, :2].mean(0), points[42:48, :2].mean(0)
     for k in np.flatnonzero(np.isnan(out[:, 0])):
         out[k] = out[k - 1]
     return out

@@ -254,7 +254,7 @@ def test_an_empty_folder_is_named(tmp_path, read):
 @pytest.mark.parametrize(
     ("name", "scheme", "count"),
     [("300w/test_300w", "ibug68", 2), ("300wlp/test_300wlp", "ibug68", 2), ("aflw/test_aflw", "aflw19", 2),
-     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 2), ("300vw/anno_300vw", "ibug68", 4)],
+     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 4), ("300vw/anno_300vw", "ibug68", 3)],
 )  # fmt: skip
 def test_real_samples_in_coco_form(name, scheme, count):
     faces = list(formats.read_coco(FIXTURES / f"{name}.json", scheme))
@@ -267,7 +267,9 @@ def test_real_samples_in_coco_form(name, scheme, count):
         points = convert(sample.points, scheme, scheme)[0]
         from canthus.landmarks import scheme as find
 
-        right, left = find(scheme).eye_corners  # the subject's right eye is left in the picture of a face that looks here
+        right, left = find(
+            scheme
+        ).eye_corners  # the subject's right eye is left in the picture of a face that looks here
         assert points[right, 0] < points[left, 0]
 
 
@@ -284,3 +286,6 @@ def test_a_real_pair_of_300wlp():
 def test_real_frames_of_300vw():
     faces = list(formats.read_300vw(FIXTURES / "300vw"))
     assert [s.name for s in faces] == ["001/000006", "001/000009", "401/000731", "401/000732"]
+    # the JSON of these frames repeats the numbers of the PTS files, which count from 1
+    (first, *_) = formats.read_coco(FIXTURES / "300vw" / "anno_300vw.json", "ibug68")
+    near(first.points - 1, faces[0].points, 1e-3)
