@@ -17,7 +17,7 @@ YAWS = (5.0, -29.0, 31.0, -45.0, 75.0, -88.0)  # degrees, two a bin
 
 
 def turned(yaw: float, width: float = 120.0) -> np.ndarray:
-    """(68,3) in pixels, 0-based, mean z zero: `face` under pitch 3, `yaw`, roll -4 degrees in the middle of a picture."""
+    """`face` (68,3) under pitch 3, `yaw`, roll -4 degrees in the middle of a picture: 0-based pixels, mean z zero."""
     points = (face() * [1, -1, 1]) @ matrix_from_euler(np.deg2rad([3.0, yaw, -4.0]), "aflw").T * [1, -1, 1]
     points *= width / np.ptp(points[:, :2], axis=0).max()
     return points - [0, 0, points[:, 2].mean()] + [130, 120, 0]
@@ -164,7 +164,7 @@ def aflw21(folder: Path, fitted: bool = True) -> Path:
 
 
 def aflw_full(folder: Path) -> Path:
-    """AFLW-Full: 20,000 rows for training that repeat one face, then two for testing, the second with a hidden point."""
+    """AFLW-Full: 20,000 rows for training, all one face, then two for testing, the second with a hidden point."""
     from scipy.io import savemat
 
     points = [convert(p[:, :2], "ibug68", "aflw19")[0] + 1 for p in shapes()[:2]]

@@ -276,7 +276,18 @@ def test_boxes_move_by_what_is_said_and_the_same_each_time():
     many = box_rules.jittered(np.repeat(boxes[:1], 400, 0))
     size = (many[:, 2] - many[:, 0]) / 100
     assert size.min() >= 0.8 and size.max() <= 1.2 and size.std() == pytest.approx(0.4 / np.sqrt(12), rel=0.1)
-    assert box_rules.centre_distance(many, boxes[0]).max() <= 0.2
+    middle = (many[:, :2] + many[:, 2:]) / 2 - [60, 45]
+    assert 15 < np.linalg.norm(middle, axis=1).max() <= 20  # a fifth of the longer side
+
+
+def test_the_nearest_box_is_the_face_unless_it_is_far_away():
+    box = np.array([10.0, 20, 110, 70])
+    others = np.array([[300.0, 300, 340, 340], [40, 30, 60, 60], [100, 20, 200, 70]])
+    assert box_rules.nearest(others, box) == 1
+    assert box_rules.nearest(others[:1], box) is None and box_rules.nearest(others[:0], box) is None
+    assert (
+        box_rules.nearest(box[None] + 70, box) == 0 and box_rules.nearest(box[None] + 71, box) is None
+    )  # 99 and 100.4
 
 
 @pytest.mark.parametrize("name", ["cofw29", "aflw21", "aflw19"])

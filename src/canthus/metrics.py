@@ -94,7 +94,9 @@ def cvgtce(prediction: ArrayLike, truth: ArrayLike, corners: tuple[int, int] = O
     Jeni et al., "The first 3D face alignment in the wild (3DFAW) challenge", ECCV Workshops 2016.
     """
     prediction, truth = _paired(prediction, truth, dimensions=3)
-    aligned = apply(fit_similarity(prediction, truth), prediction)
+    known = np.isfinite(truth).all(axis=-1)
+    source, target = (np.where(known[..., None], points, 0.0) for points in (prediction, truth))
+    aligned = apply(fit_similarity(source, target, known.astype(float)), prediction)
     return _mean_distance(aligned, truth) / _corner_distance(truth, corners)
 
 
@@ -199,7 +201,9 @@ def _plane_distance(prediction: Floats, truth: Floats) -> Floats:
 
 
 def _at_mean_z(prediction: Floats, truth: Floats) -> Floats:
-    shift = truth[..., 2:].mean(axis=1, keepdims=True) - prediction[..., 2:].mean(axis=1, keepdims=True)
+    known = np.isfinite(truth).all(axis=-1, keepdims=True)
+    lift = np.where(known, truth[..., 2:] - prediction[..., 2:], 0.0)
+    shift = lift.sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
     return np.concatenate([prediction[..., :2], prediction[..., 2:] + shift], axis=-1)
 
 

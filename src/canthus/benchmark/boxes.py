@@ -48,7 +48,8 @@ def jittered(boxes: np.ndarray, seed: int = 0) -> np.ndarray:
     return moved(boxes, shift, rng.uniform(min(SCALES), max(SCALES), len(boxes)), seed)
 
 
-def centre_distance(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """How far the centres of `boxes` (N,4) are from that of `box` (4,), over the longer side of `box`."""
-    away = (boxes[:, :2] + boxes[:, 2:]) / 2 - (box[:2] + box[2:]) / 2
-    return np.linalg.norm(away, axis=1) / (box[2:] - box[:2]).max()
+def nearest(boxes: np.ndarray, box: np.ndarray) -> int | None:
+    """Which of `boxes` (N,4) has its centre nearest to that of `box` (4,); None if none is nearer than the longer side
+    of `box`: then the face was not found."""
+    away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - (box[:2] + box[2:]) / 2, axis=1)
+    return int(away.argmin()) if len(away) and away.min() <= (box[2:] - box[:2]).max() else None

@@ -60,7 +60,7 @@ def collect_from(
     found: list[Faces] = []
     for start in range(0, len(samples), CHUNK):
         part = range(start, min(start + CHUNK, len(samples)))
-        pictures = [_picture(samples[k]) for k in part]
+        pictures = [picture_of(samples[k]) for k in part]
         if change:
             pictures = [change(k, picture, boxes[k]) for k, picture in zip(part, pictures)]
         found += predictor.predict_many(pictures, [boxes[k] for k in part])
@@ -71,11 +71,11 @@ def collect_from(
 def _detected(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:
     names, found = [], []
     for k, sample in enumerate(samples):
-        faces = predictor.predict(_picture(sample))
-        away = box_rules.centre_distance(faces.boxes, true[k])
-        if len(away) and away.min() <= 1:
+        faces = predictor.predict(picture_of(sample))
+        which = box_rules.nearest(faces.boxes, true[k])
+        if which is not None:
             names.append(sample.name)
-            found.append(faces[int(away.argmin())])
+            found.append(faces[which])
         progress(k + 1, len(samples))
     boxes = np.array([f.boxes[0] for f in found]).reshape(-1, 4)
     return _joined(predictor, names, found, boxes)
@@ -91,5 +91,6 @@ def _joined(predictor: Predictor, names: Sequence[str], found: Sequence[Faces], 
     )  # fmt: skip
 
 
-def _picture(sample: FaceSample) -> np.ndarray:
+def picture_of(sample: FaceSample) -> np.ndarray:
+    """The photo of a face, (H,W,3) uint8 RGB. Raises `ImageError`."""
     return sample.image if isinstance(sample.image, np.ndarray) else read_image(sample.image)
