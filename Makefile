@@ -24,6 +24,7 @@ bench: $(VENV)/test.done
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+	$(BIN)/python benchmarks/report.py --data $(DATA)
 	$(BIN)/python benchmarks/track.py --assets $(ASSETS) --data $(DATA)
 	$(BIN)/python benchmarks/readme.py
 

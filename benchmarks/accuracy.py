@@ -1,4 +1,4 @@
-"""Accuracy of the shipped weights: AFLW2000-3D development images and, where there are any, held-out renders.
+"""Accuracy of the shipped weights on development images of AFLW2000-3D. `canthus evaluate --report` gives more.
 
     python benchmarks/accuracy.py --data FOLDER
 
@@ -13,47 +13,25 @@ import argparse
 from pathlib import Path
 
 import common
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import canthus
-from canthus.evaluate import Evaluation, evaluate_aflw2000
-from canthus.faces import SCORE_RADIUS
+from canthus.benchmark.scores import Scores
+from canthus.evaluate import evaluate, predict
 
 
-def calibration(result: Evaluation) -> list[dict[str, float]]:
-    """Tenths of the points by score: the mean score, and the share that really lies within the radius."""
-    order = np.argsort(result.scores.ravel())
-    hit = (result.distance.ravel() < SCORE_RADIUS)[order]
-    return [
-        {"score": round(float(s.mean()), 3), "measured": round(float(h.mean()), 3)}
-        for s, h in zip(np.array_split(result.scores.ravel()[order], 10), np.array_split(hit, 10))
-    ]
-
-
-def detector_row(name: str, folder: Path) -> dict[str, float]:
-    """The same faces found by our own detector: the face whose centre is nearest to the true one's."""
-    from canthus import metrics
-    from canthus.data.formats import read_300wlp
-    from canthus.geometry.rotation import euler_from_matrix
-
-    aligner = canthus.load(name)
-    errors, yaws, missed = [], [], 0
-    for sample in read_300wlp(folder):
-        faces = aligner.predict(sample.image)
-        truth = sample.xyz
-        middle = (truth[:, :2].max(0) + truth[:, :2].min(0)) / 2
-        side = (truth[:, :2].max(0) - truth[:, :2].min(0)).max()
-        away = np.linalg.norm((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - middle, axis=1)
-        if not len(away) or away.min() > side:
-            missed += 1
-            continue
-        errors.append(metrics.nme_box(faces.xyz[[away.argmin()]], truth[None])[0])
-        yaws.append(euler_from_matrix(sample.rotation, "aflw")[1])
-    row = metrics.table_row(np.array(errors), metrics.yaw_bins(np.array(yaws)))
-    near, half, far = (100 * float(b) for b in row.bins)
-    return {"0-30": near, "30-60": half, "60-90": far, "mean of bins": 100 * float(row.mean_of_bins), "missed": missed}
+def summary(scores: Scores) -> dict[str, float]:
+    """The row of the README's table: percent by bins of the fitted yaw, degrees for the pose."""
+    bins = scores.table("by yaw of the fitted pose")
+    row = {c: bins.cell("NME box", c) for c in ("0-30", "30-60", "60-90", "mean of bins", "mean of images")}
+    pose = scores.table("pose")
+    return row | {
+        "gte": bins.cell("GTE", "mean of images"),
+        "pose_degrees": pose.cell("all", "geodesic"),
+        "faces": len(scores.pairs.found),
+        "missed": int((~scores.pairs.found).sum()),
+    }
 
 
 def main() -> None:
@@ -62,13 +40,14 @@ def main() -> None:
     folder = parser.parse_args().data / "aflw2000-3d-dev"
     results = {}
     for name in ("swift", "swift-int8"):
-        result = evaluate_aflw2000(canthus.load(name), folder)
-        results[f"{name}, true boxes"] = {**result.row(), "calibration": calibration(result)}
-        results[f"{name}, own detector"] = detector_row(name, folder)
+        for boxes, title in (("true", "true boxes"), ("detected", "own detector")):
+            scores = evaluate("aflw2000", folder, predict("aflw2000", folder, canthus.load(name), boxes))
+            tenths = [{"score": round(a, 3), "measured": round(b, 3)} for a, b in scores.calibration]
+            results[f"{name}, {title}"] = summary(scores) | {"calibration": tenths}
     columns = ("0-30", "30-60", "60-90", "mean of bins", "gte", "pose_degrees", "missed")
     table = Table("NME %", *columns)
     for name, row in results.items():
-        table.add_row(name, *(f"{row[c]:.2f}" if c in row else "" for c in columns))
+        table.add_row(name, *(f"{row[c]:.2f}" for c in columns))
     Console().print(table)
     print(common.write("accuracy", results))
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import common
+from accuracy import summary
 from rich.console import Console
 from rich.table import Table
 
 from canthus.aligner import Aligner
-from canthus.evaluate import evaluate_aflw2000
+from canthus.evaluate import evaluate, predict
 from canthus.synth.recipe import SynthRecipe
 from canthus.synth.shards import SHARD_SIZE, render_shards, shard_path
 from canthus.train import Recipe, train
@@ -57,7 +58,8 @@ def row(
     if not (run / "weights" / "card.json").exists():
         recipe = Recipe(faces=(str(linked),), steps=steps, batch=64, seed=seed, augment=augment, picture_every=0)
         deque(train(recipe, run), maxlen=0)
-    result = evaluate_aflw2000(Aligner.load(run / "weights"), args.data / "aflw2000-3d-dev").row()
+    photos = args.data / "aflw2000-3d-dev"
+    result = summary(evaluate("aflw2000", photos, predict("aflw2000", photos, Aligner.load(run / "weights"))))
     print(f"{name}: {result['mean of bins']:.2f}", flush=True)
     return {"faces rendered": count, "steps of 64": steps, **{k: round(v, 3) for k, v in result.items()}}
 

@@ -158,9 +158,30 @@ def test_models_says_what_weights_may_be_used_for():
 
 def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
     pytest.importorskip("scipy")
-    pytest.importorskip("torch")
     for folder in (tmp_path, tmp_path / "nowhere"):
-        assert "canthus: no .mat" in run("evaluate", folder, code=2)
+        assert "canthus: no .mat" in run("evaluate", "aflw2000", folder, "--out", tmp_path / "out", code=2)
+    assert "canthus: no protocol 'aflw'" in run("evaluate", "aflw", tmp_path, code=2)
+    assert "none of true, detected, jittered" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
+
+
+def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_path, monkeypatch):
+    pytest.importorskip("scipy")
+    import layouts_maker
+
+    monkeypatch.setattr(canthus.cli.console, "width", 200)
+    data = layouts_maker.w300(tmp_path / "300w")
+    text = run("evaluate", "300w", data, "--boxes", "jittered", "--threads", 1, "--out", tmp_path / "out")
+    assert "inter-ocular" in text and "challenge" in text and f"results in {(tmp_path / 'out').resolve()}" in text
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert written["faces"] == 3 and written["system"] == canthus.load().card.title
+    answers = tmp_path / "out" / "predictions.npz"
+    run("evaluate", "300w", data, "--predictions", answers, "--report", "--out", tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "scores.json").read_text())
+    for one, other in zip(again["tables"], written["tables"], strict=True):
+        for name in other["rows"]:
+            assert one["rows"][name] == pytest.approx(other["rows"][name], abs=2e-3)
+    assert {"report.html", "report.json", "ced.png"} <= {p.name for p in (tmp_path / "again").iterdir()}
+    assert "canthus: '" in run("evaluate", "300w", data, "--predictions", tmp_path / "none.npz", code=2)
 
 
 def test_train_without_a_recipe_is_one_sentence_and_exit_2(tmp_path):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "canthus"
 PHOTO = str(PACKAGE.parents[1] / "examples" / "astronaut.jpg")
 # Parts that an extra is needed for; everything else is the base install.
 EXTRAS = (
-    "aligner", "codecs.pointset", "codecs.volumes", "data", "evaluate", "export", "losses", "methods", "nn", "recipe",
+    "aligner", "codecs.pointset", "codecs.volumes", "data", "export", "losses", "methods", "nn", "recipe",
     "schedule", "synth", "train",
 )  # fmt: skip
 

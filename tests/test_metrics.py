@@ -110,6 +110,56 @@ def test_3d_errors_refuse_points_of_the_plane():
         metrics.gte(np.zeros((1, 68, 2)), np.zeros((1, 68, 2)))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [metrics.nme_box, metrics.nme_box_3d, metrics.nme_diagonal, metrics.nme_interocular, metrics.gte, metrics.cvgtce],
+)
+def test_points_that_are_not_annotated_do_not_count(error):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(face()[None], 3, 0)
+    prediction = truth + rng.normal(size=truth.shape)
+    kept = np.ones(68, bool)
+    kept[[3, 20, 50]] = False  # neither the ends of the box nor eye corners
+    truth[:, ~kept] = np.nan
+    # the same faces without these points at all, their eye corners in other places
+    names = np.flatnonzero(kept).tolist()
+    by_eyes = error in (metrics.gte, metrics.cvgtce, metrics.nme_interocular)
+    eyes = {"corners": (names.index(36), names.index(45))} if by_eyes else {}
+    np.testing.assert_allclose(error(prediction, truth), error(prediction[:, kept], truth[:, kept], **eyes))
+
+
+def test_a_missing_prediction_is_not_an_annotation_that_is_missing():
+    prediction = face()[None].copy()
+    prediction[0, 30] = np.nan
+    assert np.isnan(metrics.nme_box(prediction, face()[None])).all()
+
+
+def slow_gte(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """GTE of one face, written out point by point."""
+    lift = sum(p[2] for p in truth) / len(truth) - sum(p[2] for p in prediction) / len(prediction)
+    total = 0.0
+    for p, t in zip(prediction, truth):
+        total += ((p[0] - t[0]) ** 2 + (p[1] - t[1]) ** 2 + (p[2] + lift - t[2]) ** 2) ** 0.5
+    eyes = sum((a - b) ** 2 for a, b in zip(truth[36], truth[45])) ** 0.5
+    return total / len(truth) / eyes
+
+
+def slow_box(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """NME of one face by its box, written out point by point."""
+    width = max(t[0] for t in truth) - min(t[0] for t in truth)
+    height = max(t[1] for t in truth) - min(t[1] for t in truth)
+    total = sum(((p[0] - t[0]) ** 2 + (p[1] - t[1]) ** 2) ** 0.5 for p, t in zip(prediction, truth))
+    return total / len(truth) / (width * height) ** 0.5
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(metrics.gte, slow_gte), (metrics.nme_box, slow_box)])
+def test_errors_are_those_of_their_slow_twins(fast, slow):
+    rng = np.random.default_rng(1)
+    truth = np.stack([turn(face(), yaw) for yaw in (-1.0, 0.2, 0.9)])
+    prediction = truth + rng.normal(scale=4, size=truth.shape)
+    np.testing.assert_allclose(fast(prediction, truth), [slow(p, t) for p, t in zip(prediction, truth)])
+
+
 # ---- tables
 
 

@@ -100,14 +100,14 @@ def test_the_layout_of_300wlp_reads_as_others_read_it(tmp_path, samples):
 
 def test_our_own_reader_reads_it_too(tmp_path, samples):
     pytest.importorskip("torch")
-    from canthus.data.formats import read_300wlp
+    from canthus.data.formats import read_aflw2000
 
     folder = shard_path(tmp_path, 0, "300wlp")
     write_shard(folder, samples, 0, "300wlp")
-    faces = list(read_300wlp(folder))
+    faces = list(read_aflw2000(folder))
     assert len(faces) == COUNT
     for k, face in enumerate(faces):
-        np.testing.assert_allclose(face.xyz, samples["xyz"][k], atol=1e-4)
+        np.testing.assert_allclose(face.points, samples["xyz"][k], atol=1e-4)
         np.testing.assert_allclose(face.rotation, samples["rotation"][k], atol=1e-5)
         assert face.image.name == f"face_{k:08d}.jpg"
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 import canthus
 from canthus.errors import CanthusError
@@ -166,20 +167,55 @@ def models() -> None:
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="AFLW2000-3D: NAME.jpg and NAME.mat pairs.")],
+    protocol: Annotated[str, typer.Argument(help="aflw2000, 300w, wflw, ... (docs/benchmark.md lists them).")],
+    data: Annotated[Path, typer.Argument(help="The data set's folder, as its authors lay it out.")],
     weights: Weights = "swift",
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Score this file (.npz, .jsonl), of any system, instead.")
+    ] = None,
+    boxes: Annotated[
+        str, typer.Option("--boxes", help="Where faces are said to be: true, detected, jittered.")
+    ] = "true",
+    out: Out = Path("out/evaluate"),
+    report: Annotated[bool, typer.Option("--report", help="Also write report.html with curves and sweeps.")] = False,
+    threads: Threads = None,
 ) -> None:
-    """NME by yaw on AFLW2000-3D: original labels, boxes from the true landmarks."""
+    """Measure by a protocol of the field; writes predictions.npz and scores.json."""
+    from canthus.benchmark.collect import BOXES
+
+    if boxes not in BOXES:
+        raise typer.BadParameter(f"'{boxes}' is none of {', '.join(BOXES)}", param_hint="--boxes")
     with _plain_errors():
-        from canthus.evaluate import evaluate_aflw2000
+        from canthus import evaluate as measure
+        from canthus.benchmark.predictions import Predictions
 
         with _bar("evaluate") as bar:
             task = bar.add_task("", total=None, note="")
-            result = evaluate_aflw2000(
-                canthus.load(weights), folder, lambda done, total: bar.update(task, completed=done, total=total)
-            )
-    for name, value in result.row().items():
-        console.print(f"{name:>16}  {value:.3f}")
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            predictor = None if predictions else canthus.load(weights, threads=threads)
+            if predictor is None:
+                answers = Predictions.read(str(predictions))
+            else:
+                answers = measure.predict(protocol, data, predictor, boxes, show)
+            scores = measure.evaluate(protocol, data, answers)
+            measure.write_scores(out, scores, answers)
+            if report:
+                measure.write_report(out, protocol, scores, predictor, show)
+    for table in scores.tables:
+        _print_table(table.title, table.columns, table.rows)
+    console.print(f"results in {out.resolve()}", soft_wrap=True)
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: dict[str, list[float]]) -> None:
+    shown = Table(title, *columns)
+    for name, values in rows.items():
+        shown.add_row(
+            name, *("" if v != v else f"{v:.0f}" if name in ("faces", "lost") else f"{v:.2f}" for v in values)
+        )
+    console.print(shown)
 
 
 @app.command()

@@ -1,68 +1,64 @@
-"""Measuring an aligner on annotated photos, by the protocol of the field."""
+"""Measuring a predictor, or any system's predictions, on annotated photos by a protocol of the field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from canthus import metrics
-from canthus.data.formats import FaceSample, read_300wlp
-from canthus.geometry.rotation import euler_from_matrix
+from canthus.benchmark.collect import Progress, collect, silent
+from canthus.benchmark.predictions import Predictions
+from canthus.benchmark.protocols import protocol
+from canthus.benchmark.report import Report, make_report, png
+from canthus.benchmark.scores import Scores, score
+from canthus.errors import OutputError
 from canthus.inference import Predictor
+from canthus.outputs import atomic_write
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Errors as fractions: NME in the image plane by sqrt(w h) of the true box, GTE by the 3D outer eye distance.
+def predict(
+    name: str, folder: str | Path, predictor: Predictor, boxes: str = "true", progress: Progress = silent
+) -> Predictions:
+    """What `predictor` answers on the faces of a protocol, see `benchmark.collect.collect`. Raises `CanthusError`."""
+    return collect(predictor, protocol(name).faces(folder), boxes, progress)
 
-    nme, gte, yaw: (N,) per face; yaw in degrees from the fitted pose. pose_error: (N,) geodesic degrees.
-    score_error: (N,68) distances / size beside scores (N,68), for calibration.
+
+def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
+    """The scores of predictions by a protocol on the data in `folder`. Raises `CanthusError`."""
+    rules = protocol(name)
+    return score(rules, rules.faces(folder), predictions)
+
+
+def write_scores(out: str | Path, scores: Scores, predictions: Predictions) -> None:
+    """Write `predictions.npz` and `scores.json` into the folder `out`. Raises `OutputError`."""
+    out = _folder(out)
+    predictions.write(out / "predictions.npz")
+    atomic_write(out / "scores.json", _json(scores.to_json()))
+
+
+def write_report(
+    out: str | Path, name: str, scores: Scores, predictor: Predictor | None, progress: Progress = silent
+) -> Report:
+    """Write `report.html`, `report.json` and the charts as PNG into the folder `out`.
+
+    With a predictor also sweeps over boxes and spoiled photos. Raises `CanthusError`.
     """
-
-    nme: np.ndarray
-    gte: np.ndarray
-    yaw: np.ndarray
-    pose_error: np.ndarray
-    distance: np.ndarray
-    scores: np.ndarray
-
-    def row(self) -> dict[str, float]:
-        """Percent by bin of |yaw| (0-30, 30-60, 60-90), the mean of the bins, the mean over images, GTE, pose."""
-        row = metrics.table_row(self.nme, metrics.yaw_bins(np.deg2rad(self.yaw)))
-        near, half, far = (100 * float(b) for b in row.bins)
-        return {
-            "0-30": near, "30-60": half, "60-90": far, "mean of bins": 100 * float(row.mean_of_bins),
-            "mean of images": 100 * float(row.mean_of_images), "gte": 100 * float(self.gte.mean()),
-            "pose_degrees": float(self.pose_error.mean()), "faces": len(self.nme),
-        }  # fmt: skip
+    out, rules = _folder(out), protocol(name)
+    report = make_report(rules, scores.pairs.samples, scores, predictor, progress)
+    atomic_write(out / "report.html", report.to_html().encode())
+    atomic_write(out / "report.json", _json(report.to_json()))
+    for title, chart in report.charts().items():
+        atomic_write(out / f"{title}.png", png(chart))
+    return report
 
 
-def evaluate_aflw2000(
-    predictor: Predictor, folder: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Evaluation:
-    """AFLW2000-3D, original labels, boxes from the true landmarks; bins by the yaw of the fitted pose."""
-    samples: list[FaceSample] = list(read_300wlp(folder))
-    found, scores, rotations = [], [], []
-    for k, sample in enumerate(samples):
-        truth = sample.xyz
-        box = np.concatenate([truth[:, :2].min(0), truth[:, :2].max(0)])
-        faces = predictor.predict(sample.image, boxes=box)
-        found.append(faces.xyz[0])
-        scores.append(faces.scores[0])
-        rotations.append(faces.pose.matrix[0])
-        progress(k + 1, len(samples))
-    truth, xyz = np.stack([s.xyz for s in samples]), np.stack(found).astype(np.float64)
-    rotation = np.stack([s.rotation for s in samples])
-    extent = truth[..., :2].max(1) - truth[..., :2].min(1)
-    distance = np.linalg.norm(xyz[..., :2] - truth[..., :2], axis=-1) / np.sqrt(extent.prod(-1))[:, None]
-    return Evaluation(
-        nme=metrics.nme_box(xyz, truth),
-        gte=metrics.gte(xyz, truth),
-        yaw=np.rad2deg(euler_from_matrix(rotation, "aflw")[:, 1]),
-        pose_error=np.rad2deg(metrics.geodesic(np.stack(rotations), rotation)),
-        distance=distance,
-        scores=np.stack(scores),
-    )
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _folder(out: str | Path) -> Path:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"could not make the folder '{out}': {error.strerror}") from error
+    return Path(out)

@@ -2,7 +2,7 @@
 
 An error is named after what it is divided by, because that is what published tables differ in. Errors are
 fractions (0.03, not 3 %), angles radians. Points are (N, L, 2 or 3); index defaults are those of the 68-point
-scheme of iBUG.
+scheme of iBUG. A true point of NaN is not annotated: means are over the others, of which each face needs one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def cvgtce(prediction: ArrayLike, truth: ArrayLike, corners: tuple[int, int] = O
     Jeni et al., "The first 3D face alignment in the wild (3DFAW) challenge", ECCV Workshops 2016.
     """
     prediction, truth = _paired(prediction, truth, dimensions=3)
-    aligned = apply(fit_similarity(prediction, truth), prediction)
+    known = np.asarray(np.isfinite(truth).all(axis=-1))
+    source, target = (np.where(known[..., None], points, 0.0) for points in (prediction, truth))
+    aligned = apply(fit_similarity(source, target, known.astype(float)), prediction)
     return _mean_distance(aligned, truth) / _corner_distance(truth, corners)
 
 
@@ -189,7 +191,9 @@ def _paired(prediction: ArrayLike, truth: ArrayLike, dimensions: int = 2) -> tup
 
 
 def _mean_distance(prediction: Floats, truth: Floats) -> Floats:
-    return np.linalg.norm(prediction - truth, axis=-1).mean(axis=-1)
+    known = np.isfinite(truth).all(axis=-1)
+    distance = np.where(known, np.linalg.norm(prediction - truth, axis=-1), 0.0)
+    return distance.sum(axis=-1) / known.sum(axis=-1)
 
 
 def _plane_distance(prediction: Floats, truth: Floats) -> Floats:
@@ -197,7 +201,9 @@ def _plane_distance(prediction: Floats, truth: Floats) -> Floats:
 
 
 def _at_mean_z(prediction: Floats, truth: Floats) -> Floats:
-    shift = truth[..., 2:].mean(axis=1, keepdims=True) - prediction[..., 2:].mean(axis=1, keepdims=True)
+    known = np.isfinite(truth).all(axis=-1, keepdims=True)
+    lift = np.where(known, truth[..., 2:] - prediction[..., 2:], 0.0)
+    shift = lift.sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
     return np.concatenate([prediction[..., :2], prediction[..., 2:] + shift], axis=-1)
 
 
@@ -212,6 +218,6 @@ def _box_side(truth: Floats, boxes: ArrayLike | None) -> Floats:
 def _box_size(truth: Floats, boxes: ArrayLike | None) -> Floats:
     """Width and height (N, 2)."""
     if boxes is None:
-        return np.ptp(truth[..., :2], axis=1)
+        return np.nanmax(truth[..., :2], axis=1) - np.nanmin(truth[..., :2], axis=1)
     boxes = np.asarray(boxes, float)
     return boxes[:, 2:] - boxes[:, :2]

@@ -84,11 +84,14 @@ class PhotoFaces:
 
     def __init__(self, samples: Iterable[FaceSample], size: int):
         self._samples = list(samples)
-        xyz = np.stack([s.xyz for s in self._samples])
+        flat = [s.name or str(s.image) for s in self._samples if s.points.shape != (68, 3) or s.rotation is None]
+        if flat:
+            raise RecipeError(f"'{flat[0]}' has no depth or no pose: 68 points (x, y, z) and a rotation are wanted")
+        xyz = np.stack([s.points for s in self._samples])
         boxes = np.concatenate([xyz[..., :2].min(1), xyz[..., :2].max(1)], axis=1)
         self._crops = Crop.around_boxes(boxes, 1 / FACE, size)
         self.xyz = self._crops.crop_from_image(xyz).astype(np.float32)
-        self.rotation = np.stack([s.rotation for s in self._samples]).astype(np.float32)
+        self.rotation = np.stack([np.asarray(s.rotation, np.float32) for s in self._samples])
         self.visible = self.rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
         self._readers = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "photos")
 
@@ -108,7 +111,8 @@ class PhotoFaces:
     def _picture(self, k: int) -> np.ndarray:
         c = self._crops
         one = Crop(c.center[k : k + 1], c.side[k : k + 1], c.angle[k : k + 1], c.size)
-        return crop_image(read_image(self._samples[k].image), one)[0]
+        image = self._samples[k].image
+        return crop_image(image if isinstance(image, np.ndarray) else read_image(image), one)[0]
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from canthus.data.augment import Augmenter
 from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
-from canthus.data.formats import read_300wlp
+from canthus.data.formats import read_aflw2000
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError
 from canthus.synth.live import LiveFaces
@@ -46,7 +46,7 @@ class FaceMix:
     """The sources of a recipe.
 
     faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
-    has its share of every batch). A folder holds shards, or pairs as `read_300wlp` reads them; `synth:ASSETS` renders.
+    has its share of every batch). A folder holds shards, or pairs for `read_aflw2000`; `synth:ASSETS` renders.
     size, crop_scale: of the crops that will be cut.
     """
 
@@ -151,7 +151,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def _open(folder: str, pixels: int) -> Source:
     if not any(Path(folder).glob("shard-*.npz")) and any(Path(folder).glob("*.mat")):
-        return PhotoFaces(read_300wlp(folder), pixels)
+        return PhotoFaces(read_aflw2000(folder), pixels)
     return StoredFaces([folder])
 
 

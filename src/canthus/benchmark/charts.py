@@ -1,0 +1,148 @@
+"""Charts drawn with Pillow: lines over axes, and numbers on a face. No other plotting code is in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from canthus.landmarks import scheme
+
+COLOURS = ((31, 96, 196), (214, 92, 42), (42, 142, 82), (142, 68, 173), (190, 60, 90), (110, 110, 110))
+INK, FAINT, PAPER = (40, 44, 52), (222, 225, 230), (255, 255, 255)
+FINE = 2  # drawn so many times as large and shrunk, for smooth lines
+MARGIN = (62, 50, 18, 46)  # left, top, right, bottom of the axes, px
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What lines are drawn over: titles, the ranges of both axes (None: of the data, y from 0), width and height."""
+
+    title: str
+    x: str
+    y: str
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    size: tuple[int, int] = (520, 330)
+
+
+def lines(
+    chart: Chart, series: Mapping[str, Points], dots: bool = True, ticks: Sequence[float] | None = None
+) -> Image.Image:
+    """Lines by name: x and y of their points, NaN where there is a gap. `ticks`: the marks of x."""
+    xs = np.concatenate([np.asarray(x, float) for x, _ in series.values()])
+    ys = np.concatenate([np.asarray(y, float) for _, y in series.values()])
+    known = np.isfinite(ys)
+    low, high = chart.x_range or (float(xs.min()), float(xs.max()))
+    bottom, top = chart.y_range or (0.0, 1.1 * float(ys[known].max()) if known.any() and ys[known].max() > 0 else 1.0)
+    pen = _Pen(chart, (low, high if high > low else low + 1), (bottom, top))
+    pen.axes(ticks if ticks is not None else _nice(low, high))
+    for k, (name, (x, y)) in enumerate(series.items()):
+        pen.line(x, y, COLOURS[k % len(COLOURS)], dots)
+        if len(series) > 1:
+            pen.legend(k, name, COLOURS[k % len(COLOURS)])
+    return pen.finished()
+
+
+def face_map(
+    title: str, xy: np.ndarray, values: np.ndarray, name: str, size: tuple[int, int] = (520, 520)
+) -> Image.Image:
+    """Values (L,) as discs on a face: points (L,2) of the scheme `name`, y down.
+
+    Areas grow with the value, colours go from blue over yellow to red; every third point's number is written beside it.
+    """
+    canvas = Image.new("RGB", (size[0] * FINE, size[1] * FINE), PAPER)
+    draw, font = ImageDraw.Draw(canvas), _font(13)
+    extent = np.ptp(xy, axis=0)
+    zoom = FINE * min((size[0] - 90) / extent[0], (size[1] - 120) / extent[1])
+    spots = (xy - (xy.max(0) + xy.min(0)) / 2) * zoom + [canvas.width / 2, canvas.height / 2 + 18 * FINE]
+    for a, b in scheme(name).edges:
+        draw.line([*spots[a], *spots[b]], fill=FAINT, width=2 * FINE)
+    known = np.isfinite(values)
+    most = float(values[known].max()) if known.any() else 1.0
+    for k in np.flatnonzero(known):
+        share = float(values[k]) / max(most, 1e-9)
+        radius = FINE * (2 + 10 * np.sqrt(share))
+        x, y = (float(v) for v in spots[k])
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=_heat(share))
+        if k % 3 == 0:
+            draw.text((x + radius + FINE, y), f"{values[k]:.1f}", INK, _font(10), anchor="lm")
+    draw.text((canvas.width / 2, 18 * FINE), title, INK, font, anchor="mm")
+    return canvas.reduce(FINE)
+
+
+class _Pen:
+    """Draws in the coordinates of the data."""
+
+    def __init__(self, chart: Chart, x_range: tuple[float, float], y_range: tuple[float, float]):
+        self.chart, self.x_range, self.y_range = chart, x_range, y_range
+        self.canvas = Image.new("RGB", (chart.size[0] * FINE, chart.size[1] * FINE), PAPER)
+        self.draw = ImageDraw.Draw(self.canvas)
+        left, top, right, bottom = (m * FINE for m in MARGIN)
+        self.frame = (left, top, self.canvas.width - right, self.canvas.height - bottom)
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        left, top, right, bottom = self.frame
+        across = (x - self.x_range[0]) / (self.x_range[1] - self.x_range[0])
+        up = (y - self.y_range[0]) / (self.y_range[1] - self.y_range[0])
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    def axes(self, ticks: Sequence[float]) -> None:
+        left, top, right, bottom = self.frame
+        for y in _nice(*self.y_range):
+            height = self.place(self.x_range[0], y)[1]
+            self.draw.line([left, height, right, height], fill=FAINT, width=FINE)
+            self.draw.text((left - 6 * FINE, height), f"{y:g}", INK, _font(11), anchor="rm")
+        for x in ticks:
+            across = self.place(x, self.y_range[0])[0]
+            self.draw.line([across, bottom, across, bottom + 4 * FINE], fill=INK, width=FINE)
+            self.draw.text((across, bottom + 6 * FINE), f"{x:g}", INK, _font(11), anchor="mt")
+        self.draw.line([left, top, left, bottom, right, bottom], fill=INK, width=FINE)
+        self.draw.text((self.canvas.width / 2, 16 * FINE), self.chart.title, INK, _font(14), anchor="mm")
+        self.draw.text(((left + right) / 2, self.canvas.height - 12 * FINE), self.chart.x, INK, _font(12), anchor="mm")
+        self.draw.text((8 * FINE, 34 * FINE), self.chart.y, INK, _font(12), anchor="lm")
+
+    def line(self, x: Sequence[float], y: Sequence[float], colour: tuple[int, int, int], dots: bool) -> None:
+        spots = [self.place(a, b) if np.isfinite(b) else None for a, b in zip(x, y)]
+        for one, other in zip(spots, spots[1:]):
+            if one and other:
+                self.draw.line([*one, *other], fill=colour, width=2 * FINE)
+        for spot in spots if dots else []:
+            if spot:
+                r = 3 * FINE
+                self.draw.ellipse([spot[0] - r, spot[1] - r, spot[0] + r, spot[1] + r], fill=colour)
+
+    def legend(self, number: int, name: str, colour: tuple[int, int, int]) -> None:
+        x, y = self.frame[0] + 14 * FINE, self.frame[1] + (10 + 16 * number) * FINE
+        self.draw.line([x, y, x + 18 * FINE, y], fill=colour, width=3 * FINE)
+        self.draw.text((x + 24 * FINE, y), name, INK, _font(12), anchor="lm")
+
+    def finished(self) -> Image.Image:
+        return self.canvas.reduce(FINE)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size * FINE)
+
+
+def _nice(low: float, high: float) -> list[float]:
+    """Four to nine round numbers in the range."""
+    step = 10 ** np.floor(np.log10(max(high - low, 1e-9)))
+    for share in (1, 0.5, 0.2):
+        if (high - low) / (step * share) >= 4:
+            break
+    step *= share
+    return [
+        float(round(k * step, 10))
+        for k in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)
+    ]
+
+
+def _heat(share: float) -> tuple[int, int, int]:
+    stops = np.array([(49, 96, 190), (120, 180, 200), (246, 206, 92), (206, 48, 44)], float)
+    r, g, b = (int(np.interp(share, np.linspace(0, 1, 4), channel)) for channel in stops.T)
+    return r, g, b

@@ -1,0 +1,107 @@
+"""One annotated face, whatever set it is from, and the checks that every reader makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from canthus.errors import LandmarkError
+from canthus.landmarks import scheme
+
+PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG")
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSample:
+    """One annotated face.
+
+    image: path of the picture, or (H,W,3) uint8 where the set keeps pictures inside another file.
+    points: (L,3) or (L,2) pixels in `scheme`, NaN where a point is not annotated; z nearer = larger with mean zero.
+    rotation: (3,3) camera-from-head, or None. scheme: name of the landmark scheme.
+    name: tells the face from the others of its set: its path below the set's folder without the ending, with "#k"
+    where a picture has several.
+    box: (4,) the box that the set comes with, or None.
+    visible: (L,) bool, or None where the set does not say.
+    angles: (3,) pitch, yaw, roll in radians by the "aflw" convention exactly as the set stores them (not wrapped), or
+    None. yaw: radians, a second label of the yaw, or None. groups: names of the subsets that the face is in.
+    relabelled: (L,2) a later annotation of the same points, or None.
+    """
+
+    image: Path | np.ndarray
+    points: np.ndarray
+    rotation: np.ndarray | None = None
+    scheme: str = "ibug68"
+    name: str = ""
+    box: np.ndarray | None = None
+    visible: np.ndarray | None = None
+    angles: np.ndarray | None = None
+    yaw: float | None = None
+    groups: frozenset[str] = frozenset()
+    relabelled: np.ndarray | None = None
+
+
+def checked(sample: FaceSample, where: str | Path) -> FaceSample:
+    """The sample itself. Raises `LandmarkError` that names `where` for a picture that is missing, a wrong number of
+    points, no annotated point, infinities, or a point farther outside than the picture is large."""
+    count = scheme(sample.scheme).count
+    points = sample.points
+    if points.shape not in ((count, 2), (count, 3)):
+        raise LandmarkError(f"'{where}' has landmarks of shape {points.shape}; ({count}, 2 or 3) is wanted")
+    if np.isinf(points).any():
+        raise LandmarkError(f"'{where}' has infinite landmarks; finite pixels are wanted")
+    known = np.isfinite(points).all(axis=1)
+    if not known.any():
+        raise LandmarkError(f"'{where}' has no annotated point (all are NaN or hidden)")
+    size = np.array(picture_size(sample.image, where))
+    inside = (points[known, :2] > -size) & (points[known, :2] < 2 * size)
+    if not inside.all():
+        far = points[known, :2][~inside.all(axis=1)][0]
+        raise LandmarkError(
+            f"'{where}' has a point at ({far[0]:.0f}, {far[1]:.0f}), far outside its picture of {size[0]}x{size[1]} px"
+        )
+    return sample
+
+
+def complete(points: np.ndarray, where: str | Path) -> np.ndarray:
+    """The points themselves. Raises `LandmarkError` if one is NaN."""
+    if not np.isfinite(points).all():
+        raise LandmarkError(f"'{where}' has NaN or infinite landmarks; finite pixels are wanted")
+    return points
+
+
+def picture_size(image: Path | np.ndarray, where: str | Path) -> tuple[int, int]:
+    """Width and height; only the header of a file is read."""
+    if isinstance(image, np.ndarray):
+        return image.shape[1], image.shape[0]
+    if not image.is_file():
+        raise LandmarkError(f"'{where}' has no picture '{image.name}' beside it")
+    try:
+        with Image.open(image) as opened:
+            return opened.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise LandmarkError(f"'{where}' belongs to the picture '{image}', which cannot be read: {error}") from error
+
+
+def picture_of(annotation: Path) -> Path:
+    """The picture beside an annotation file: the same name with the ending of a picture. Raises `LandmarkError`."""
+    for ending in PICTURES:
+        if annotation.with_suffix(ending).is_file():
+            return annotation.with_suffix(ending)
+    raise LandmarkError(f"'{annotation}' has no picture '{annotation.stem}.jpg' or .png beside it")
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """The name of a face: its path below `folder` without the ending, with forward slashes."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def some(paths: Iterable[Path], wanted: str, folder: Path) -> list[Path]:
+    """The paths in order. Raises `LandmarkError` if there is none."""
+    found = sorted(paths)
+    if not found:
+        raise LandmarkError(f"no {wanted} in '{folder}'")
+    return found

@@ -1,0 +1,195 @@
+"""Sets whose points were marked by hand in the picture: 300-W, 300-VW, COFW, WFLW, AFLW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from canthus.data.formats.face import FaceSample, checked, complete, name_of, picture_of, some
+from canthus.data.formats.files import load_mat, load_npy, read_pts
+from canthus.data.formats.fitted import KIT
+from canthus.errors import LandmarkError
+
+WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
+
+
+def read_300w(folder: str | Path) -> Iterator[FaceSample]:
+    """300-W: NAME.pts beside NAME.jpg or .png below afw, helen, lfpw, ibug, 01_Indoor and 02_Outdoor; 68 points.
+
+    Groups: "common" (helen/testset, lfpw/testset), "challenge" (ibug), "full" (both), "private" (the challenge's own
+    600), "train" (the rest). Raises `LandmarkError`.
+    """
+    folder = Path(folder)
+    for path in some(folder.rglob("*.pts"), ".pts files", folder):
+        parts = {p.lower() for p in path.relative_to(folder).parts[:-1]}
+        if "ibug" in parts:
+            groups = {"challenge", "full"}
+        elif parts & {"helen", "lfpw"} and "testset" in parts:
+            groups = {"common", "full"}
+        else:
+            groups = {"private"} if parts & {"01_indoor", "02_outdoor"} else {"train"}
+        sample = FaceSample(
+            picture_of(path), complete(read_pts(path, 68), path), name=name_of(path, folder), groups=frozenset(groups)
+        )
+        yield checked(sample, path)
+
+
+def read_300vw(folder: str | Path) -> Iterator[FaceSample]:
+    """300-VW: VIDEO/annot/NNNNNN.pts, 68 points, one a frame; frames as VIDEO/imgs/NNNNNN.jpg or .png.
+
+    The frames of `vid.avi` have to be written out first. Faces come in the order of frames, `name` is VIDEO/NNNNNN and
+    the only group is VIDEO. Raises `LandmarkError`.
+    """
+    folder = Path(folder)
+    for path in some(folder.glob("*/annot/*.pts"), "VIDEO/annot/NNNNNN.pts files", folder):
+        video = path.parent.parent
+        image = picture_of(video / "imgs" / path.name)
+        name, group = f"{video.name}/{path.stem}", frozenset({video.name})
+        yield checked(FaceSample(image, complete(read_pts(path, 68), path), name=name, groups=group), path)
+
+
+def read_cofw29(folder: str | Path) -> Iterator[FaceSample]:
+    """COFW's 507 test faces with 29 points, from `COFW_test_color.mat` (MATLAB 7.3, pictures inside).
+
+    `phisT` (N,87): x, y and whether hidden; `bboxesT` (N,4): x, y, width, height; pixels count from 1. Raises
+    `LandmarkError`.
+    """
+    path = Path(folder) / "COFW_test_color.mat"
+    for k, (image, row, box) in enumerate(_cofw(path)):
+        points = np.stack([row[:29], row[29:58]], axis=1) - 1
+        corners = np.array([*(box[:2] - 1), *(box[:2] - 1 + box[2:])])
+        sample = FaceSample(
+            image, points, scheme="cofw29", name=f"COFW_test_color/{k + 1}", box=corners, visible=row[58:] < 0.5
+        )
+        yield checked(sample, f"{path}, face {k + 1}")
+
+
+def read_cofw68(folder: str | Path) -> Iterator[FaceSample]:
+    """The 68 points of COFW-68 for COFW's test faces: `test_annotations/K_points.mat` (`Points` (68,2), `Occ`) below
+    the folder, and the pictures of `COFW_test_color.mat` in it, K from 1. Raises `LandmarkError`."""
+    folder = Path(folder)
+    places = sorted(folder.rglob("test_annotations"))
+    if not places:
+        raise LandmarkError(f"no folder test_annotations of COFW-68 below '{folder}'")
+    for k, (image, _, _) in enumerate(_cofw(folder / "COFW_test_color.mat")):
+        path = places[0] / f"{k + 1}_points.mat"
+        mat = load_mat(path, ("Points", "Occ"))
+        points = complete(np.asarray(mat["Points"], np.float64), path) - 1
+        visible = np.asarray(mat["Occ"]).ravel() == 0
+        if visible.shape != (68,):
+            raise LandmarkError(f"'{path}' has Occ of shape {np.shape(mat['Occ'])}; 68 numbers are wanted")
+        yield checked(FaceSample(image, points, name=f"COFW_test_color/{k + 1}", visible=visible), path)
+
+
+def read_wflw(folder: str | Path) -> Iterator[FaceSample]:
+    """WFLW's test faces: `list_98pt_rect_attr_test.txt` below the folder, pictures in `WFLW_images`.
+
+    A line has 196 coordinates, the face's rectangle, six attributes (0 or 1) and the picture. Groups: "full" and the
+    attributes that are 1. Raises `LandmarkError`.
+    """
+    folder = Path(folder)
+    (path, *_) = some(folder.rglob("list_98pt_rect_attr_test.txt"), "list_98pt_rect_attr_test.txt", folder)
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        where, words = f"{path}, line {number}", line.split()
+        if not words:
+            continue
+        if len(words) < 207:
+            raise LandmarkError(f"'{where}' has {len(words)} words; 196 + 4 + 6 numbers and a picture are wanted")
+        try:
+            values = np.array([float(w) for w in words[:206]])
+        except ValueError as error:
+            raise LandmarkError(f"'{where}' has words where numbers are wanted: {error}") from error
+        file = " ".join(words[206:])
+        groups = {"full"} | {a for a, v in zip(WFLW_ATTRIBUTES, values[200:206]) if v}
+        sample = FaceSample(
+            folder / "WFLW_images" / file,
+            complete(values[:196].reshape(98, 2), where),
+            scheme="wflw98",
+            name=f"{Path(file).with_suffix('').as_posix()}#{number}",
+            box=values[196:200],
+            groups=frozenset(groups),
+        )
+        yield checked(sample, where)
+
+
+def read_aflw21(folder: str | Path) -> Iterator[FaceSample]:
+    """AFLW by the protocol of 3DDFA: crops in `AFLW_GT_crop`, named by `AFLW_GT_crop.list`, and its arrays.
+
+    `AFLW_GT_pts21.npy` (N,2,21) in pixels of the photos, -1 where hidden; `AFLW_GT_crop_roi_box.npy` (N,4), the square
+    of each 120 px crop; `AFLW_GT_crop_yaws.npy` (N,) degrees; `AFLW_GT_pts68.npy` (N,2 or 3,68) where it is there gives
+    `box`, by which the protocol divides. Points and box are given in pixels of the crops. Raises `LandmarkError`.
+    """
+    folder = Path(folder)
+    (names, *_) = some(folder.rglob("AFLW_GT_crop.list"), "AFLW_GT_crop.list", folder)
+    files = names.read_text().split()
+    count = len(files)
+    points = load_npy(_kit_file(folder, "AFLW_GT_pts21.npy"), (count, 2, 21)).transpose(0, 2, 1)
+    roi = load_npy(_kit_file(folder, "AFLW_GT_crop_roi_box.npy"), (count, 4))
+    yaws = load_npy(_kit_file(folder, "AFLW_GT_crop_yaws.npy"), (count,))
+    all68 = sorted(folder.rglob("AFLW_GT_pts68.npy"))
+    fitted = load_npy(all68[0], (count, None, 68))[:, :2].transpose(0, 2, 1) if all68 else None
+    for k, file in enumerate(files):
+        zoom = 120 / (roi[k, 2:] - roi[k, :2])
+        marked = np.where((points[k] == -1).any(1, keepdims=True), np.nan, (points[k] - roi[k, :2]) * zoom)
+        box = None
+        if fitted is not None:
+            shape = (fitted[k] - roi[k, :2]) * zoom
+            box = np.concatenate([shape.min(0), shape.max(0)])
+        image = folder / "AFLW_GT_crop" / Path(file).name
+        sample = FaceSample(
+            image, marked, scheme="aflw21", name=image.stem, box=box,
+            visible=np.isfinite(marked[:, 0]), yaw=float(np.deg2rad(yaws[k])),
+        )  # fmt: skip
+        yield checked(sample, f"{names}, {file}")
+
+
+def read_aflw_full(folder: str | Path) -> Iterator[FaceSample]:
+    """AFLW-Full's 4,386 test faces with 19 points, hidden ones too: `AFLWinfo_release.mat` and AFLW's photos.
+
+    `data` (N,38): x, then y; `bbox` (N,4): left, right, top, bottom, the square by which the protocol divides;
+    `mask_new` (N,19): 1 where visible; `nameList`; `ra`: an order, 1-based, whose first 20,000 are for training. Photos
+    lie in data/flickr, flickr or the folder itself. Groups: "full", and "frontal" if all points are visible. Raises
+    `LandmarkError`.
+    """
+    folder = Path(folder)
+    (path, *_) = some(folder.rglob("AFLWinfo_release.mat"), "AFLWinfo_release.mat", folder)
+    mat = load_mat(path, ("data", "bbox", "mask_new", "nameList", "ra"))
+    photos = next((p for p in (folder / "data" / "flickr", folder / "flickr") if p.is_dir()), folder)
+    for k in mat["ra"].ravel().astype(int)[20000:] - 1:
+        row = np.asarray(mat["data"][k], np.float64)
+        if row.shape != (38,):
+            raise LandmarkError(f"'{path}' has rows of {row.shape} in `data`; 38 numbers are wanted")
+        file = str(np.ravel(mat["nameList"][k, 0])[0])
+        left, right, top, bottom = np.asarray(mat["bbox"][k], np.float64)
+        visible = np.asarray(mat["mask_new"][k]).ravel() > 0
+        sample = FaceSample(
+            photos / file, complete(row.reshape(2, 19).T, f"{path}, {file}") - 1, scheme="aflw19",
+            name=f"{Path(file).with_suffix('').as_posix()}#{k}", box=np.array([left, top, right, bottom]) - 1,
+            visible=visible, groups=frozenset({"full", "frontal"} if visible.all() else {"full"}),
+        )  # fmt: skip
+        yield checked(sample, f"{path}, {file}")
+
+
+def _kit_file(folder: Path, name: str) -> Path:
+    return next((p for p in (folder / name, folder / KIT / name) if p.is_file()), folder / name)
+
+
+def _cofw(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pictures (H,W,3), rows (87,) and boxes (4,) of the test faces. HDF5 holds MATLAB's arrays transposed."""
+    import h5py  # optional dependency of the formats extra
+
+    try:
+        with h5py.File(path, "r") as file:
+            rows, boxes = np.asarray(file["phisT"], float).T, np.asarray(file["bboxesT"], float).T
+            references = np.asarray(file["IsT"]).ravel()
+            if rows.shape != (len(references), 87) or boxes.shape != (len(references), 4):
+                shapes = f"phisT {rows.shape} and bboxesT {boxes.shape}"
+                raise LandmarkError(f"'{path}' has {shapes}; (N, 87) and (N, 4) are wanted")
+            for reference, row, box in zip(references, rows, boxes):
+                picture = np.asarray(file[reference], np.uint8).T
+                grey = picture.ndim == 2
+                yield (np.repeat(picture[:, :, None], 3, axis=2) if grey else np.ascontiguousarray(picture)), row, box
+    except (OSError, KeyError, ValueError) as error:
+        raise LandmarkError(f"'{path}' cannot be read: {error}") from error
