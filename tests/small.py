@@ -37,7 +37,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What a method's training by heart needs otherwise than the others. pose_aware: two networks one after the other, the
 # second on frames that are shaken.
 TRAININGS: dict[str, dict[str, Any]] = {
-    "cprfa": {"steps": 600, "rate": 6e-3},
+    "cprfa": {"steps": 900, "rate": 6e-3},
     "part_heatmap": {"steps": 350},
     "pose_aware": {"steps": 600, "batch": 16, "clip": 1e6},
 }

@@ -94,9 +94,9 @@ def cvgtce(prediction: ArrayLike, truth: ArrayLike, corners: tuple[int, int] = O
     Jeni et al., "The first 3D face alignment in the wild (3DFAW) challenge", ECCV Workshops 2016.
     """
     prediction, truth = _paired(prediction, truth, dimensions=3)
-    known = np.asarray(np.isfinite(truth).all(axis=-1))
-    source, target = (np.where(known[..., None], points, 0.0) for points in (prediction, truth))
-    aligned = apply(fit_similarity(source, target, known.astype(float)), prediction)
+    known = np.isfinite(truth).all(axis=-1, keepdims=True)
+    source, target = (np.where(known, points, 0.0) for points in (prediction, truth))
+    aligned = apply(fit_similarity(source, target, known.astype(float)[..., 0]), prediction)
     return _mean_distance(aligned, truth) / _corner_distance(truth, corners)
 
 

@@ -31,16 +31,19 @@ class Chart:
 
 
 def lines(
-    chart: Chart, series: Mapping[str, Points], dots: bool = True, ticks: Sequence[float] | None = None
+    chart: Chart, series: Mapping[str, Points], dots: bool = True, ticks: Mapping[float, str] | None = None
 ) -> Image.Image:
-    """Lines by name: x and y of their points, NaN where there is a gap. `ticks`: the marks of x."""
+    """Lines by name: x and y of their points, NaN where there is a gap. `ticks`: marks of x and what stands there."""
     xs = np.concatenate([np.asarray(x, float) for x, _ in series.values()])
     ys = np.concatenate([np.asarray(y, float) for _, y in series.values()])
     known = np.isfinite(ys)
     low, high = chart.x_range or (float(xs.min()), float(xs.max()))
-    bottom, top = chart.y_range or (0.0, 1.1 * float(ys[known].max()) if known.any() and ys[known].max() > 0 else 1.0)
+    bottom, top = chart.y_range or (
+        0.0,
+        (1.1 if len(series) == 1 else 1.3) * float(ys[known].max()) if known.any() and ys[known].max() > 0 else 1.0,
+    )
     pen = _Pen(chart, (low, high if high > low else low + 1), (bottom, top))
-    pen.axes(ticks if ticks is not None else _nice(low, high))
+    pen.axes(ticks if ticks is not None else {x: f"{x:g}" for x in _nice(low, high)})
     for k, (name, (x, y)) in enumerate(series.items()):
         pen.line(x, y, COLOURS[k % len(COLOURS)], dots)
         if len(series) > 1:
@@ -91,16 +94,16 @@ class _Pen:
         up = (y - self.y_range[0]) / (self.y_range[1] - self.y_range[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
-    def axes(self, ticks: Sequence[float]) -> None:
+    def axes(self, ticks: Mapping[float, str]) -> None:
         left, top, right, bottom = self.frame
         for y in _nice(*self.y_range):
             height = self.place(self.x_range[0], y)[1]
             self.draw.line([left, height, right, height], fill=FAINT, width=FINE)
             self.draw.text((left - 6 * FINE, height), f"{y:g}", INK, _font(11), anchor="rm")
-        for x in ticks:
+        for x, word in ticks.items():
             across = self.place(x, self.y_range[0])[0]
             self.draw.line([across, bottom, across, bottom + 4 * FINE], fill=INK, width=FINE)
-            self.draw.text((across, bottom + 6 * FINE), f"{x:g}", INK, _font(11), anchor="mt")
+            self.draw.text((across, bottom + 6 * FINE), word, INK, _font(11), anchor="mt")
         self.draw.line([left, top, left, bottom, right, bottom], fill=INK, width=FINE)
         self.draw.text((self.canvas.width / 2, 16 * FINE), self.chart.title, INK, _font(14), anchor="mm")
         self.draw.text(((left + right) / 2, self.canvas.height - 12 * FINE), self.chart.x, INK, _font(12), anchor="mm")

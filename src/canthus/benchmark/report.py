@@ -15,7 +15,7 @@ from PIL import Image
 
 from canthus import metrics
 from canthus.benchmark import boxes as box_rules
-from canthus.benchmark.charts import Chart, face_map, lines
+from canthus.benchmark.charts import Chart, Points, face_map, lines
 from canthus.benchmark.collect import Progress, collect_from, silent
 from canthus.benchmark.pairs import pair
 from canthus.benchmark.predictions import Predictions
@@ -65,10 +65,11 @@ class Report:
         if self.scores.calibration:
             found["calibration"] = _calibration(self.scores)
         for name, (what, x, y) in self.sweeps.items():
+            places = [float(k) for k in range(len(x))]  # strengths grow by factors: evenly spaced reads better
+            ticks = {place: f"{strength:g}" for place, strength in zip(places, x)}
             chart = Chart(name, what, f"{self.scores.main}, %", size=(380, 280))
-            found[f"sweep-{name.replace(' ', '-')}"] = lines(
-                chart, {name: (x, y), "unchanged": ([min(x), max(x)], [self.plain] * 2)}, ticks=x
-            )
+            series: dict[str, Points] = {name: (places, y), "unchanged": (places, [self.plain] * len(x))}
+            found[f"sweep-{name.replace(' ', '-')}"] = lines(chart, series, ticks=ticks)
         return found
 
     def to_html(self) -> str:
