@@ -1,4 +1,4 @@
-"""What the two renderers share: the camera, what throws a shadow, and the choice between them."""
+"""What the renderers share: the camera, what throws a shadow, and the choice between them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ class Renderer(Protocol):
         The camera's pixels are those of a picture of `size` px.
         """
         ...
+
+
+def renderer_of(quality: str, size: int) -> Renderer:
+    """The renderer of a quality, raster or path. Raises `CanthusError` where what it needs is not installed."""
+    if quality == "path":
+        from canthus.synth.path import PathRenderer
+
+        return PathRenderer(size)
+    return best_renderer(size)
 
 
 def best_renderer(size: int) -> Renderer:
