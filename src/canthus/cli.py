@@ -144,7 +144,7 @@ def synth(
     seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives other people.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
     layout: Annotated[str, typer.Option("--format", help="npz, tar (WebDataset) or 300wlp (jpg, mat, npz).")] = "npz",
-    quality: Annotated[str, typer.Option("--quality", help="raster, or path: traced light, slower (Mitsuba).")] = "raster",
+    quality: Annotated[str, typer.Option("--quality", help="raster; path: traced light (Mitsuba), slow.")] = "raster",
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of the first shard.")] = False,
     sequence: Annotated[
         int, typer.Option("--sequence", min=0, help="Render clips of so many frames; --count is that of the clips.")

@@ -80,7 +80,7 @@ class PathRenderer:
         integrator = self.mitsuba.load_dict({"type": "volpath", "max_depth": BOUNCES, "hide_emitters": True})
         traced = np.asarray(self.mitsuba.render(self.mitsuba.load_dict(scene), integrator=integrator, seed=0))
         traced = np.nan_to_num(traced, posinf=0, neginf=0)
-        colour = self.denoise(_opaque(traced), np.float32(LINEAR)[flat[..., :3]])
+        colour = self.denoise(_opaque(traced), LINEAR[flat[..., :3]])
         picture = flat.copy()
         picture[..., :3] = np.rint(255 * np.clip(colour, 0, 1) ** (1 / GAMMA))
         return picture, depth
@@ -152,7 +152,8 @@ class PathRenderer:
         """Of gloss 0 a surface is matt; that of skin is at 0.1 to 0.9, of eyes at 1.5, of lenses at 2."""
         if piece.alpha < 0.6:  # a clear lens
             return {"type": "thindielectric"}
-        colour, opacity = {"type": "mesh_attribute", "name": "vertex_color"}, None
+        colour: dict[str, Any] = {"type": "mesh_attribute", "name": "vertex_color"}
+        opacity: dict[str, Any] | float | None = None
         if piece.texture is not None:
             texels = self.textures[piece.texture]
             colour = self._bitmap(np.clip(LINEAR[texels[..., :3]] * _painted(piece, texels.shape[:2]), 0, LIKELY))
@@ -218,11 +219,13 @@ def _painted(piece: Piece, shape: tuple[int, ...]) -> np.ndarray:
     colour = _bare(piece)
     if np.ptp(colour, 0).max() < 1e-6:
         return colour[0]
-    steps = (np.arange(8) + 0.5) / 8  # points of each triangle, folded from those of its parallelogram
+    count = max(8, round(2 * PAINT / len(piece.triangles) ** 0.5))
+    steps = (np.arange(count) + 0.5) / count  # points of each triangle, folded from those of its parallelogram
     a, b = (x.ravel() for x in np.meshgrid(steps, steps))
-    a, b = np.where(a + b > 1, 1 - a, a), np.where(a + b > 1, 1 - b, b)
+    outside = a + b > 1
+    a, b = np.where(outside, 1 - a, a), np.where(outside, 1 - b, b)
     weights = np.stack([1 - a - b, a, b], 1).astype(np.float32)
-    uv = weights @ piece.uv[piece.triangles]  # (T,64,2)
+    uv = weights @ piece.uv[piece.triangles]  # (T,P,2)
     paint = (weights @ colour[piece.triangles].astype(np.float32)).reshape(-1, 3)
     column, row = (np.floor(uv.reshape(-1, 2) * PAINT).astype(int) % PAINT).T
     texel = (PAINT - 1 - row) * PAINT + column

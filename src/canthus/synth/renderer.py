@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from canthus.errors import CanthusError
 from canthus.synth.heads import Piece
 from canthus.synth.lighting import Light
 
+QUALITIES = ("raster", "path")
 BEHIND = 60.0  # cm: what lies this far behind the camera's target is not drawn; the depth where there is nothing
 
 
@@ -45,7 +47,9 @@ class Renderer(Protocol):
 
 
 def renderer_of(quality: str, size: int) -> Renderer:
-    """The renderer of a quality, raster or path. Raises `CanthusError` where what it needs is not installed."""
+    """The renderer of one of QUALITIES. Raises `CanthusError` where what it needs is not installed."""
+    if quality not in QUALITIES:
+        raise CanthusError(f"the quality '{quality}' is none of {', '.join(QUALITIES)}")
     if quality == "path":
         from canthus.synth.path import PathRenderer
 

@@ -63,9 +63,9 @@ def render_shards(
 ) -> Iterator[Path]:
     """Render at least `count` samples into `out`; yields each shard as it is finished. Finished shards are skipped.
 
-    layout: npz, tar or 300wlp (`layouts`). quality: raster or path. A worker that dies (software OpenGL drivers do) costs the shards it was at:
-    they are rendered again. Raises `CanthusError` when they die three times and finish nothing, and `RecipeError` where
-    `out` holds shards of another recipe, layout or quality.
+    layout: npz, tar or 300wlp (`layouts`). quality: raster or path. A worker that dies (software OpenGL
+    drivers do) costs the shards it was at: they are rendered again. Raises `CanthusError` when they die three times and
+    finish nothing, and `RecipeError` where `out` holds shards of another recipe, layout or quality.
     """
     _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
     paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
