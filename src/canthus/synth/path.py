@@ -163,7 +163,7 @@ class PathRenderer:
         elif piece.alpha < 1:
             opacity = piece.alpha
         look = {
-            "type": "principled", "base_color": colour, "specular": min(piece.gloss, 0.5),
+            "type": "principled", "base_color": colour, "specular": min(0.45 * piece.gloss, 0.5),
             "roughness": max(0.65 - 0.35 * piece.gloss, 0.1),
         }  # fmt: skip
         surface = {"type": "twosided", "bsdf": look}

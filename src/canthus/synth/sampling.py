@@ -274,7 +274,8 @@ def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tup
     for part, colour in zip(MOUTH_PARTS, ((0.45, 0.14, 0.12), (0.80, 0.74, 0.64))):
         # deep in the mouth is dark: brightness falls with the depth behind the lips
         depth = np.clip(1 + (vertices[:, 2:] - points[62, 2]) * 0.35, 0.15, 1)
-        add(part, part, normals, white * colour * depth, gloss=0.6)
+        dark = depth[assets.surfaces[part].vertex]
+        add(part, part, normals, white * colour * depth, gloss=0.6, shade=dark)
     for part in EYE_PARTS:
         add(part, part, normals, white * 0.85, texture="eye", gloss=1.5)
     add("lash", "M_EyeLashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)
