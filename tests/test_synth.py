@@ -292,7 +292,7 @@ def draw_group(number: int) -> dict[str, np.ndarray]:
 
 def test_a_group_is_the_same_whichever_worker_draws_it(generator, groups):
     recipe = {"size": RECIPE.size, "seed": RECIPE.seed}
-    with ProcessPoolExecutor(1, get_context("spawn"), shards._start_worker, (str(ASSETS), recipe)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), shards._start_worker, (str(ASSETS), recipe, "raster")) as pool:
         alone = pool.submit(draw_group, 5).result()  # the first it draws, where `groups` drew others before
     for name, values in groups[2].items():
         np.testing.assert_array_equal(alone[name], values, err_msg=name)
@@ -302,7 +302,7 @@ def test_a_group_is_the_same_whichever_worker_draws_it(generator, groups):
 # ---- shards
 
 
-def start_nothing(assets: str, recipe: dict) -> None:
+def start_nothing(assets: str, recipe: dict, quality: str) -> None:
     """In place of a renderer."""
 
 

@@ -114,7 +114,7 @@ def test_our_own_reader_reads_it_too(tmp_path, samples):
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
     for recipe, layout in ((SynthRecipe(size=64, hair=0.5), "npz"), (SynthRecipe(size=64), "tar")):
-        shards._claim(tmp_path / layout, {"recipe": {"size": 64, "hair": 0.5}, "layout": layout})
+        shards._claim(tmp_path / layout, {"recipe": {"size": 64, "hair": 0.5}, "layout": layout, "quality": "raster"})
         with pytest.raises(RecipeError, match="another recipe"):
             list(shards.render_shards(tmp_path / layout, "assets", recipe, 1, 1, "300wlp"))
 

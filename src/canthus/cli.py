@@ -232,6 +232,7 @@ def synth(
     seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives other people.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
     layout: Annotated[str, typer.Option("--format", help="npz, tar (WebDataset) or 300wlp (jpg, mat, npz).")] = "npz",
+    quality: Annotated[str, typer.Option("--quality", help="raster; path: traced light (Mitsuba), slow.")] = "raster",
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of the first shard.")] = False,
     sequence: Annotated[
         int, typer.Option("--sequence", min=0, help="Render clips of so many frames; --count is that of the clips.")
@@ -240,6 +241,8 @@ def synth(
     """Render faces with exact 3D truth as shards for training, or clips for tracking; run it again to go on."""
     if layout not in ("npz", "tar", "300wlp"):
         raise typer.BadParameter(f"'{layout}' is none of npz, tar, 300wlp", param_hint="--format")
+    if quality not in ("raster", "path"):
+        raise typer.BadParameter(f"'{quality}' is none of raster, path", param_hint="--quality")
     with _plain_errors():
         from canthus.synth.recipe import SynthRecipe
         from canthus.synth.shards import SHARD_SIZE, clip_path, contact_sheet, render_clips, render_shards, shard_path
@@ -247,10 +250,10 @@ def synth(
         changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
         plan = SynthRecipe.read(recipe, **changes)
         if sequence:
-            jobs = render_clips(out, assets, plan, count, workers, sequence)
+            jobs = render_clips(out, assets, plan, count, workers, sequence, quality)
             paths, each = [clip_path(out, n) for n in range(count)], sequence
         else:
-            jobs = render_shards(out, assets, plan, count, workers, layout)
+            jobs = render_shards(out, assets, plan, count, workers, layout, quality)
             paths, each = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))], SHARD_SIZE
         with _bar("synth") as bar:
             done = sum(path.exists() for path in paths)

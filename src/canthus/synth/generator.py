@@ -13,7 +13,7 @@ from canthus.synth.heads import Head, HeadAssets
 from canthus.synth.lighting import Environment, invented_environments
 from canthus.synth.picture import backdrop, develop, reduce_picture, view_light
 from canthus.synth.recipe import Dice, SynthRecipe
-from canthus.synth.renderer import PerspectiveCamera, best_renderer
+from canthus.synth.renderer import PerspectiveCamera, renderer_of
 from canthus.synth.sampling import Person, lash_texture, pose_head, sample_expression, sample_person
 from canthus.synth.shipped import ShippedHead
 from canthus.synth.truth import maps, occlusion, weak_camera
@@ -25,7 +25,8 @@ VIEWS_PER_HEAD = 4  # a head is costly to build and cheap to look at again under
 class SynthGenerator:
     """Draws groups of `VIEWS_PER_HEAD` samples of one head; group g is reproducible from (recipe, g).
 
-    assets: a folder of head assets, or None for plainer heads that need none.
+    assets: a folder of head assets, or None for plainer heads that need none. quality: raster, or path for traced light
+    (`synth.path`); the truth is the same.
 
     What a sample holds, arrays of one sample (a group has another axis before them). Points are in pixels of the
     stored picture, z nearer = larger with mean zero over the landmarks (docs/conventions.md):
@@ -38,12 +39,12 @@ class SynthGenerator:
     `MorphableModel.default()`. With `maps`, region and depth (S,S) as of `truth.maps`.
     """
 
-    def __init__(self, assets: str | Path | None, recipe: SynthRecipe):
+    def __init__(self, assets: str | Path | None, recipe: SynthRecipe, quality: str = "raster"):
         self.recipe = recipe
         self.assets = ShippedHead() if assets is None else HeadAssets(assets)
         surroundings = [] if assets is None else sorted(Path(assets, "hdri").glob("*.exr"))
         self.environments = [Environment.load(p) for p in surroundings] or invented_environments()
-        self.renderer = best_renderer(round(recipe.size * OVERSAMPLING))
+        self.renderer = renderer_of(quality, round(recipe.size * OVERSAMPLING))
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
         self.renderer.texture("lash", lash_texture())

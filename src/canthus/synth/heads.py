@@ -38,6 +38,7 @@ class Piece:
     gloss: float = 0.3
     alpha: float = 1.0
     cutout: float = 0.0  # texels with less alpha than this are not drawn; 0: opaque
+    shade: np.ndarray | None = None  # (V,1) or (V,3): the factor of the colour that stands for light that is blocked
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,15 @@ class Light:
     sun: np.ndarray
     exposure: float
     turn: float
+    surroundings: np.ndarray | None = None  # (H,2H,3) radiance of the map that it is from, neither turned nor exposed
+
+
+def environment_directions(rows: int) -> np.ndarray:
+    """Unit directions (2 rows^2,3) of the pixels of an equirectangular map."""
+    theta = (np.arange(rows) + 0.5) / rows * np.pi
+    phi = (np.arange(2 * rows) + 0.5) / rows * np.pi - np.pi
+    t, p = np.meshgrid(theta, phi, indexing="ij")
+    return np.stack([np.sin(t) * np.sin(p), np.cos(t), -np.sin(t) * np.cos(p)], -1).reshape(-1, 3)
 
 
 class Environment:
@@ -47,11 +56,9 @@ class Environment:
         self.radiance = np.minimum(np.nan_to_num(radiance.astype(np.float32)), BRIGHTEST)
         h, w = self.radiance.shape[:2]
         self.small = self.radiance[: h // 32 * 32, : w // 64 * 64].reshape(32, h // 32, 64, w // 64, 3).mean((1, 3))
-        theta = (np.arange(32) + 0.5) / 32 * np.pi
-        phi = (np.arange(64) + 0.5) / 64 * 2 * np.pi - np.pi
-        t, p = np.meshgrid(theta, phi, indexing="ij")
-        self.directions = np.stack([np.sin(t) * np.sin(p), np.cos(t), -np.sin(t) * np.cos(p)], -1).reshape(-1, 3)
-        self.weighted = (self.small * (np.sin(t) * (np.pi / 32) * (2 * np.pi / 64))[..., None]).reshape(-1, 3)
+        self.directions = environment_directions(32)
+        area = np.sin((np.arange(32) + 0.5) / 32 * np.pi) * (np.pi / 32) * (2 * np.pi / 64)
+        self.weighted = (self.small * area[:, None, None]).reshape(-1, 3)
 
     @classmethod
     def load(cls, path: str | Path) -> Environment:
@@ -74,7 +81,7 @@ class Environment:
         ambient = (sh_basis(d).T @ rest) * BAND_SCALE[:, None] / np.pi
         mean = ambient[0].mean() * 0.282095 + 0.3 * sun.mean()
         exposure = brightness / max(mean, 1e-5)
-        return Light(ambient * exposure, d[brightest], sun * exposure, exposure, turn)
+        return Light(ambient * exposure, d[brightest], sun * exposure, exposure, turn, self.radiance)
 
     def background(
         self, turn: float, size: int, field_of_view: float, exposure: float, tilt: float = 0.0

@@ -1,4 +1,4 @@
-"""What the two renderers share: the camera, what throws a shadow, and the choice between them."""
+"""What the renderers share: the camera, what throws a shadow, and the choice between them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from canthus.errors import CanthusError
 from canthus.synth.heads import Piece
 from canthus.synth.lighting import Light
 
+QUALITIES = ("raster", "path")
 BEHIND = 60.0  # cm: what lies this far behind the camera's target is not drawn; the depth where there is nothing
 
 
@@ -42,6 +44,17 @@ class Renderer(Protocol):
         The camera's pixels are those of a picture of `size` px.
         """
         ...
+
+
+def renderer_of(quality: str, size: int) -> Renderer:
+    """The renderer of one of QUALITIES. Raises `CanthusError` where what it needs is not installed."""
+    if quality not in QUALITIES:
+        raise CanthusError(f"the quality '{quality}' is none of {', '.join(QUALITIES)}")
+    if quality == "path":
+        from canthus.synth.path import PathRenderer
+
+        return PathRenderer(size)
+    return best_renderer(size)
 
 
 def best_renderer(size: int) -> Renderer:

@@ -143,11 +143,16 @@ def lash_texture(size: int = 256) -> np.ndarray:
     return out
 
 
+def _shade(assets: HeadAssets) -> np.ndarray:
+    """Share (V,3) of the light from all around that reaches the skin; what is lost is least red."""
+    return (assets.occlusion[:, None] ** np.array([0.75, 1.1, 1.2])).astype(np.float32)
+
+
 def _skin_colour(
     dice: Dice, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
     """Per-vertex paint (V,3): occlusion, beard, lips, cheeks. Drawn on the neutral head so that it moves with it."""
-    paint = np.repeat(assets.occlusion[:, None] ** np.array([0.75, 1.1, 1.2]), 1, 0).astype(np.float32)
+    paint = _shade(assets)
 
     def near(ids: list[int], reach: float) -> np.ndarray:
         d = np.linalg.norm(vertices[:, None] - points[ids], axis=2).min(1)
@@ -261,14 +266,16 @@ def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tup
         s = assets.surfaces[surface]
         pieces.append(Piece(name, vertices[s.vertex], normal[s.vertex], s.uv, colour[s.vertex], s.triangles, **look))
 
+    shade = _shade(assets)
     for part in SKIN_PARTS:
-        paint = person.paint * person.tint
-        add(part, part, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss)
+        paint, blocked = person.paint * person.tint, shade[assets.surfaces[part].vertex]
+        add(part, part, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss, shade=blocked)
     white = np.ones_like(vertices)
     for part, colour in zip(MOUTH_PARTS, ((0.45, 0.14, 0.12), (0.80, 0.74, 0.64))):
         # deep in the mouth is dark: brightness falls with the depth behind the lips
         depth = np.clip(1 + (vertices[:, 2:] - points[62, 2]) * 0.35, 0.15, 1)
-        add(part, part, normals, white * colour * depth, gloss=0.6)
+        dark = depth[assets.surfaces[part].vertex]
+        add(part, part, normals, white * colour * depth, gloss=0.6, shade=dark)
     for part in EYE_PARTS:
         add(part, part, normals, white * 0.85, texture="eye", gloss=1.5)
     add("lash", "M_EyeLashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)

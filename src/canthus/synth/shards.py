@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from canthus.errors import CanthusError, RecipeError
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.layouts import Samples, read_shard, shard_path, write_shard
+from canthus.synth.path import check_installed
 from canthus.synth.recipe import SynthRecipe
 from canthus.synth.sequences import frames, write_clip
 
@@ -30,10 +31,10 @@ DOTS = ((40, 220, 60), (230, 50, 40), (70, 110, 255))  # seen, behind the head, 
 _generator: SynthGenerator | None = None  # one renderer per worker process
 
 
-def _start_worker(assets: str | None, recipe: dict) -> None:
+def _start_worker(assets: str | None, recipe: dict, quality: str) -> None:
     global _generator
     os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe would take every core for one picture
-    _generator = SynthGenerator(assets, SynthRecipe(**recipe))
+    _generator = SynthGenerator(assets, SynthRecipe(**recipe), quality)
 
 
 def _render_shard(number: int, path: str, layout: str) -> str:
@@ -52,26 +53,38 @@ def _render_clip(number: int, path: str, layout: str) -> str:
 
 
 def render_shards(
-    out: str | Path, assets: str | Path | None, recipe: SynthRecipe, count: int, workers: int, layout: str = "npz"
+    out: str | Path,
+    assets: str | Path | None,
+    recipe: SynthRecipe,
+    count: int,
+    workers: int,
+    layout: str = "npz",
+    quality: str = "raster",
 ) -> Iterator[Path]:
     """Render at least `count` samples into `out`; yields each shard as it is finished. Finished shards are skipped.
 
-    layout: npz, tar or 300wlp (`layouts`). A worker that dies (software OpenGL drivers do) costs the shards it was at:
-    they are rendered again. Raises `CanthusError` when they die three times and finish nothing, and `RecipeError` where
-    `out` holds shards of another recipe or layout.
+    layout: npz, tar or 300wlp (`layouts`). quality: raster or path. A worker that dies (software OpenGL
+    drivers do) costs the shards it was at: they are rendered again. Raises `CanthusError` when they die three times and
+    finish nothing, and `RecipeError` where `out` holds shards of another recipe, layout or quality.
     """
-    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout})
+    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
     paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
-    yield from _render_all(_render_shard, paths, assets, recipe, workers, layout)
+    yield from _render_all(_render_shard, paths, assets, recipe, workers, layout, quality)
 
 
 def render_clips(
-    out: str | Path, assets: str | Path | None, recipe: SynthRecipe, count: int, workers: int, length: int
+    out: str | Path,
+    assets: str | Path | None,
+    recipe: SynthRecipe,
+    count: int,
+    workers: int,
+    length: int,
+    quality: str = "raster",
 ) -> Iterator[Path]:
     """Render `count` clips of `length` frames into folders `out/clip-NNNNN`; otherwise as `render_shards`."""
-    _claim(Path(out), {"recipe": asdict(recipe), "frames": length})
+    _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
     paths = [clip_path(out, n) for n in range(count)]
-    yield from _render_all(_render_clip, paths, assets, recipe, workers, str(length))
+    yield from _render_all(_render_clip, paths, assets, recipe, workers, str(length), quality)
 
 
 def clip_path(out: str | Path, number: int) -> Path:
@@ -81,12 +94,14 @@ def clip_path(out: str | Path, number: int) -> Path:
 
 def _claim(out: Path, job: dict) -> None:
     """Write down what `out` holds, or see that it is the same."""
+    if job["quality"] == "path":
+        check_installed()
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(job, indent=2)
     if not (out / JOB).exists():
         (out / JOB).write_text(text)
         return
-    was = json.loads((out / JOB).read_text())
+    was = {"quality": "raster", **json.loads((out / JOB).read_text())}
     if was != json.loads(text):
         old, new = ({**j.get("recipe", {}), **{k: v for k, v in j.items() if k != "recipe"}} for j in (was, job))
         keys = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
@@ -94,7 +109,7 @@ def _claim(out: Path, job: dict) -> None:
 
 
 def _render_all(
-    render, paths: list[Path], assets: str | Path | None, recipe: SynthRecipe, workers: int, layout: str
+    render, paths: list[Path], assets: str | Path | None, recipe: SynthRecipe, workers: int, layout: str, quality: str
 ) -> Iterator[Path]:
     out = paths[0].parent
     spawn = get_context("spawn")  # an OpenGL context does not survive a fork
@@ -102,7 +117,7 @@ def _render_all(
     while wanted := [n for n, path in enumerate(paths) if not path.exists()]:
         told: set[Path] = set()
         try:
-            start = partial(_start_worker, None if assets is None else str(assets), asdict(recipe))
+            start = partial(_start_worker, None if assets is None else str(assets), asdict(recipe), quality)
             with ProcessPoolExecutor(workers, spawn, start) as pool:
                 jobs = [pool.submit(render, n, str(paths[n]), layout) for n in wanted]
                 try:
