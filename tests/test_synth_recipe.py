@@ -11,7 +11,8 @@ from rendering import make_generator, with_recipe
 from canthus.errors import RecipeError
 from canthus.synth.recipe import NO_SHARES, Dice, SynthRecipe
 
-HEAD_SHARES = {"hair", "beard", "make_up", "glasses", "headwear", "hands", "objects", "masks", "scarves"}
+HEAD_SHARES = {"hair", "beard", "make_up", "freckles", "moles", "glasses", "headwear", "hands", "objects", "masks",
+               "scarves"}  # fmt: skip
 FACE_SHARES = {"expressions", "closed_eyes", "half_closed", "winks", "squints"}
 VIEW_SHARES = {"hdri", "environment_backdrop", "clutter_backdrop", "tone", "cast", "low_resolution", "blur", "motion",
                "noise", "jpeg"}  # fmt: skip

@@ -41,6 +41,8 @@ class SynthRecipe:
     hair: float = 0.82
     beard: float = 0.35
     make_up: float = 0.4
+    freckles: float = 0.12
+    moles: float = 0.3
     glasses: float = 0.22
     headwear: float = 0.12
     hands: float = 0.1

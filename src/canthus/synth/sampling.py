@@ -151,7 +151,7 @@ def _shade(assets: HeadAssets) -> np.ndarray:
 def _skin_colour(
     dice: Dice, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """Per-vertex paint (V,3): occlusion, beard, lips, cheeks. Drawn on the neutral head so that it moves with it."""
+    """Paint a vertex (V,3): occlusion, beard, lips, cheeks, spots. Drawn on the neutral head, so it moves with it."""
     paint = _shade(assets)
 
     def near(ids: list[int], reach: float) -> np.ndarray:
@@ -175,6 +175,15 @@ def _skin_colour(
             paint *= 1 - lids * (1 - rng.uniform(0.1, 0.9, 3))
         if rng.random() < 0.5:
             paint *= 1 - near([1, 2, 14, 15], 2.2) * rng.uniform(0.0, 0.25) * np.array([0.0, 0.6, 0.5])
+    if (rng := dice.drawn("freckles", recipe.freckles)) is not None:  # on cheeks and nose, a vertex each
+        where = near([1, 2, 14, 15, 29, 30, 31, 35], 2.2) * rng.uniform(0.1, 0.5)
+        spots = (rng.random((len(vertices), 1)) < where) * rng.uniform(0.3, 1.0, (len(vertices), 1))
+        paint *= 1 - spots * np.array([0.16, 0.32, 0.4]) * rng.uniform(0.4, 1.2)
+    if (rng := dice.drawn("moles", recipe.moles)) is not None:
+        skin = np.unique(assets.surfaces[SKIN_PARTS[0]].vertex)
+        front = skin[(near(list(range(68)), 3.0)[skin, 0] > 0) & (vertices[skin, 2] > points[[0, 16], 2].mean())]
+        some = rng.choice(front, rng.integers(2, 9), replace=False)
+        paint[some] *= 1 - rng.uniform(0.4, 0.85, (len(some), 1)) * np.array([0.85, 0.95, 1.0])
     return paint
 
 
