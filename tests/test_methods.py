@@ -80,7 +80,9 @@ def test_what_a_network_says_has_the_shapes_and_ranges_of_an_alignment(aligner, 
 def test_faces_of_a_batch_do_not_touch_each_other(aligner, batch):
     aligner.eval()
     together, alone = aligner(batch.crops).xyz, torch.cat([aligner(c[None]).xyz for c in batch.crops])
-    torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
+    # Rounding differs with the size of a batch, and a summit read off an untrained, nearly flat map magnifies it; faces
+    # that touched each other would move by pixels.
+    torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
