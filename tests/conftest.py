@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from faces_maker import write_shards
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks as small as those of the tests run slower on two threads
 
 
 @pytest.fixture(params=["numpy", "torch"])
