@@ -22,7 +22,7 @@ lint: $(VENV)/test.done
 
 bench: $(VENV)/test.done
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/render.py
+	$(BIN)/python benchmarks/render.py $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
 	$(BIN)/python benchmarks/report.py --data $(DATA)
 	$(BIN)/python benchmarks/track.py --assets $(ASSETS) --data $(DATA)

@@ -1,11 +1,20 @@
-"""Views per second of both renderers at 256 px: a dressed head that needs no assets, drawn alone and in batches."""
+"""Views per second of both renderers at 256 px, and pictures per second of the whole `canthus synth`.
+
+    python benchmarks/render.py [--assets HEAD_ASSETS]
+
+The renderers draw a dressed head that needs no assets, alone and in batches. The whole job runs as users run it, with a
+worker a core and its files written; with assets, the second time, when their pack is in the cache.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import common
@@ -21,6 +30,7 @@ from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera
 from canthus.synth.sampling import lash_texture, pose_head, sample_expression, sample_person
 from canthus.synth.shading import TorchRenderer
+from canthus.synth.shards import SHARD_SIZE, render_shards
 from canthus.synth.shipped import ShippedHead
 
 SIZE, VIEWS = 256, 8
@@ -60,7 +70,22 @@ def sample_head(number: int, source: ShippedHead) -> tuple[Head, dict[str, np.nd
     return head, {"lash": lash_texture(), **person.textures}
 
 
+def whole(assets: Path | None, shards: int) -> dict[str, float]:
+    """Pictures a second of a `canthus synth` of so many shards, the start of its workers included."""
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for _ in render_shards(folder, assets, SynthRecipe(size=SIZE), shards * SHARD_SIZE, workers):
+            pass
+        took = time.perf_counter() - start
+    return {"workers": workers, "pictures": shards * SHARD_SIZE, "seconds": round(took, 1),
+            "pictures_per_second": round(shards * SHARD_SIZE / took, 2)}  # fmt: skip
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=Path)
+    assets = parser.parse_args().assets
     source = ShippedHead()
     head, textures = next(
         (h, t)
@@ -87,12 +112,23 @@ def main() -> None:
     name = type(generator.renderer).__name__
     results[f"whole samples at 176 px, {name}"] = pace(lambda: generator.group(0), VIEWS_PER_HEAD, 4)
 
+    jobs = {"shipped head": whole(None, 2 * (os.cpu_count() or 1))}
+    if assets:
+        whole(assets, 1)  # fills the cache
+        jobs["head assets"] = whole(assets, 2 * (os.cpu_count() or 1))
+
     table = Table(f"at {SIZE} px", "views a second", "CPU ms a view")
     for name, row in results.items():
         table.add_row(name, *map(str, row.values()))
     Console().print(table)
+    for name, job in jobs.items():
+        Console().print(f"canthus synth, {name}: {job['pictures_per_second']} pictures a second")
     triangles = sum(len(p.triangles) for p in head.pieces)
-    print(common.write("render", {"size": SIZE, "triangles": triangles, "load": os.getloadavg()[0], "pace": results}))
+    print(
+        common.write(
+            "render", {"size": SIZE, "triangles": triangles, "load": os.getloadavg()[0], "pace": results, "synth": jobs}
+        )
+    )
 
 
 if __name__ == "__main__":
