@@ -11,6 +11,7 @@ from faces_maker import make_faces  # noqa: E402
 
 from canthus.data.datasets import StoredFaces  # noqa: E402
 from canthus.errors import RecipeError  # noqa: E402
+from canthus.synth.layouts import shard_path, write_shard  # noqa: E402
 
 
 def write(folder, name, faces, index):
@@ -29,6 +30,36 @@ def test_faces_come_in_the_order_of_folders_and_shards(tmp_path):
     for name in ("xyz", "visible", "rotation"):
         np.testing.assert_array_equal(getattr(stored, name), faces[name])
     np.testing.assert_array_equal(stored.take(np.arange(7))[0].permute(0, 2, 3, 1), faces["image"])
+
+
+@pytest.mark.parametrize("layout", ["tar", "300wlp"])
+def test_every_layout_of_a_shard_can_be_trained_on(tmp_path, layout):
+    faces = make_faces(5, size=48, seed=2)
+    faces["image"][:] = faces["image"].mean(axis=(1, 2), keepdims=True)  # one colour: JPEG costs it a grey level or two
+    faces["vertices"] = np.random.default_rng(0).normal(size=(5, 9, 3)).astype(np.float16)
+    camera = {"contour": faces["xyz"][:, :17], "weak_shift": np.zeros((5, 2)), "weak_scale": np.ones(5)}
+    for k, part in enumerate((slice(0, 3), slice(3, 5))):
+        rows = {name: values[part] for name, values in (faces | camera).items()}
+        write_shard(shard_path(tmp_path, k, layout), rows, 3 * k, layout)
+    stored = StoredFaces([tmp_path])
+    assert len(stored) == 5
+    index = np.array([4, 0, 2])
+    image, xyz, visible, rotation = stored.take(index)
+    assert np.abs(image.permute(0, 2, 3, 1).numpy().astype(int) - faces["image"][index]).max() <= 2
+    for got, name in ((xyz, "xyz"), (visible, "visible"), (rotation, "rotation")):
+        np.testing.assert_array_equal(got, faces[name][index])
+    np.testing.assert_array_equal(stored.take_vertices(index), faces["vertices"][index].astype(np.float32))
+
+
+def test_a_damaged_tar_is_named(tmp_path):
+    faces = make_faces(3, size=48)
+    path = tmp_path / "shard-00000.tar"
+    write_shard(path, faces, 0, "tar")
+    whole = path.read_bytes()
+    for broken in (b"", whole[:1000], b"no tar at all" * 100):
+        path.write_bytes(broken)
+        with pytest.raises(RecipeError, match=r"shard-00000\.tar"):
+            StoredFaces([tmp_path])
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import struct
+import tarfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,35 +18,35 @@ from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
 from canthus.images import crop_image, read_image
 from canthus.morphable import MorphableModel
+from canthus.synth.layouts import Rows, open_shard, shards_in
 
 FIELDS = ("xyz", "visible", "rotation")
 FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: room to turn, shift and zoom
 
 
 class StoredFaces:
-    """Rendered shards (`canthus synth`). Pictures and vertices stay on disk and are memory-mapped.
+    """Rendered shards of any layout (`canthus synth`). Pictures and vertices stay on disk.
 
     xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3); pictures (H,W,3) uint8 and, if every shard has them,
     vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array (n,...) a shard.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
-        paths = [p for folder in folders for p in sorted(Path(folder).glob("shard-*.npz"))]
+        paths = [p for folder in folders for p in shards_in(folder)]
         if not paths:
-            raise RecipeError(f"no shard-*.npz in {[str(f) for f in folders]}: render some with `canthus synth`")
+            raise RecipeError(f"no shard-* in {[str(f) for f in folders]}: render some with `canthus synth`")
         parts: dict[str, list[np.ndarray]] = {f: [] for f in FIELDS}
-        self.pictures: list[np.ndarray] = []
-        vertices: list[np.ndarray] = []
+        self.pictures: list[np.ndarray | Rows] = []
+        vertices: list[np.ndarray | Rows] = []
         for path in paths:
             try:
-                with np.load(path, allow_pickle=False) as shard:
-                    for f in FIELDS:
-                        parts[f].append(shard[f])
-                    has_vertices = "vertices" in shard.files
-                self.pictures.append(_mapped(path, "image"))
-                if has_vertices:
-                    vertices.append(_mapped(path, "vertices"))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                shard = open_shard(path)
+                for f, values in shard.read(FIELDS).items():
+                    parts[f].append(values)
+                self.pictures.append(shard.rows("image"))
+                if "vertices" in shard.files:
+                    vertices.append(shard.rows("vertices"))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
                 raise RecipeError(f"the shard '{path}' cannot be read: {error}") from error
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
@@ -67,7 +67,7 @@ class StoredFaces:
         """Vertices (B,V,3) of the faces `index` (B,), or None if they are not stored."""
         return None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
 
-    def _rows(self, arrays: list[np.ndarray], index: np.ndarray) -> np.ndarray:
+    def _rows(self, arrays: list[np.ndarray | Rows], index: np.ndarray) -> np.ndarray:
         shards = np.searchsorted(self._starts, index, side="right") - 1
         out = np.empty((len(index), *arrays[0].shape[1:]), arrays[0].dtype)
         for k, (shard, row) in enumerate(zip(shards, index - self._starts[shards])):
@@ -113,27 +113,6 @@ class PhotoFaces:
         one = Crop(c.center[k : k + 1], c.side[k : k + 1], c.angle[k : k + 1], c.size)
         image = self._samples[k].image
         return crop_image(image if isinstance(image, np.ndarray) else read_image(image), one)[0]
-
-
-def _mapped(path: Path, name: str) -> np.ndarray:
-    """An array of an npz: memory-mapped where it is stored as it is (`np.savez`), read where it is compressed."""
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
-        info = archive.getinfo(f"{name}.npy")
-        with archive.open(info) as member:
-            if info.compress_type != zipfile.ZIP_STORED:
-                return np.lib.format.read_array(member, allow_pickle=False)
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(member)
-            start = member.tell()
-        if dtype.hasobject:
-            raise ValueError(f"'{name}' is pickled (allow_pickle is off)")
-        # the file's own header in the archive: 30 bytes, then name and extra field, whose lengths are at byte 26
-        raw.seek(info.header_offset + 26)
-        start += info.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
-        if raw.seek(0, os.SEEK_END) < start + dtype.itemsize * int(np.prod(shape)):
-            raise ValueError("it is cut off")
-    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 def _landmark_normals(model: MorphableModel) -> np.ndarray:

@@ -20,6 +20,7 @@ from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
 from canthus.data.formats import read_aflw2000
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError
+from canthus.synth.layouts import shards_in
 from canthus.synth.live import LiveFaces
 
 LIVE = "synth:"
@@ -150,7 +151,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _open(folder: str, pixels: int) -> Source:
-    if not any(Path(folder).glob("shard-*.npz")) and any(Path(folder).glob("*.mat")):
+    if not shards_in(folder) and any(Path(folder).glob("*.mat")):
         return PhotoFaces(read_aflw2000(folder), pixels)
     return StoredFaces([folder])
 
