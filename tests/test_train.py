@@ -252,6 +252,24 @@ def test_a_stage_that_the_method_does_not_have_is_named(plan, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_starts_from_the_weights_of_another(plan, tmp_path):
+    list(train(replace(plan, steps=2), tmp_path / "first"))
+    first = load_file(tmp_path / "first" / "weights" / "model.safetensors")
+    # with a rate of zero what it starts from is what it ends with, but for statistics of batches
+    list(train(replace(plan, steps=2, rate=0.0, weights=str(tmp_path / "first" / "weights")), tmp_path / "second"))
+    second = load_file(tmp_path / "second" / "weights" / "model.safetensors")
+    learnt = [name for name, _ in build(plan.method, plan.config).named_parameters()]
+    assert learnt and all(torch.equal(first[name], second[name]) for name in learnt)
+
+
+def test_weights_of_another_config_are_refused(plan, tmp_path):
+    list(train(replace(plan, steps=2), tmp_path / "first"))
+    wider = plan.config | {"features": 2 * plan.config["features"]}
+    other = replace(plan, config=wider, weights=str(tmp_path / "first" / "weights"))
+    with pytest.raises(RecipeError, match=r"first.*do not fit"):
+        next(train(other, tmp_path / "second"))
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(plan, tmp_path):
     resource = pytest.importorskip("resource")
     plan = replace(plan, save_every=2, picture_every=0)

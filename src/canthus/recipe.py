@@ -54,6 +54,7 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)  # of the method
     augment: dict[str, Any] = field(default_factory=dict)  # of data.augment.Augmentation
     faces: tuple[str, ...] | dict[str, float] = ()
+    weights: str = ""  # a folder of trained weights of the same method and config to go on from; none: from scratch
     steps: int = 10000
     batch: int = 128  # of all processes together
     optimizer: str = "adamw"  # or adam, rmsprop, sgd (momentum 0.9)

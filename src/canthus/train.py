@@ -66,6 +66,8 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
         augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape)
         first = faces.fetch(0, 256 if faces.live else 2048, step=-1)
         aligner.prepare(batch_of(first, augmenter, _generator(recipe, -1, 0, torch.device("cpu"))).xyz)
+        if recipe.weights:
+            _copy_weights(recipe.weights, aligner)
         run = _Run(aligner, recipe, stretches, accelerator)
         if going_on:
             run.restore(_read(out / CHECKPOINT))
@@ -125,6 +127,14 @@ def _generator(recipe: Recipe, step: int, rank: int, device: torch.device) -> to
     """The chance of one step: a function of (seed, step, process)."""
     seed = np.random.SeedSequence([recipe.seed, step + 1, rank]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
+
+
+def _copy_weights(folder: str, aligner: Aligner) -> None:
+    """What another run has learned, as the start of this one."""
+    try:
+        aligner.load_state_dict(Aligner.load(folder).state_dict())
+    except RuntimeError as error:
+        raise RecipeError(f"the weights in '{folder}' do not fit method and config of the recipe: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
