@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from canthus.camera import WeakPerspective
-from canthus.crop import Crop
+from canthus.crop import Crop, box_sizes, tight_boxes
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.geometry.projection import fit_weak_perspective
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, quaternion_from_matrix
@@ -186,12 +186,12 @@ class Faces:
     @property
     def boxes(self) -> np.ndarray:
         """The tight boxes (N,4) = (x0, y0, x1, y1) around the landmarks, pixels."""
-        return np.concatenate([self.xy.min(1), self.xy.max(1)], axis=-1)
+        return tight_boxes(self.xyz)
 
     @property
     def sizes(self) -> np.ndarray:
         """The face sizes (N,) = sqrt(width * height) of the boxes, pixels."""
-        return np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=-1))
+        return box_sizes(self.boxes)
 
     @property
     def scores(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canthus.crop import Crop
+from canthus.crop import Crop, tight_boxes
 from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
 from canthus.images import crop_image, read_image
@@ -88,8 +88,7 @@ class PhotoFaces:
         if flat:
             raise RecipeError(f"'{flat[0]}' has no depth or no pose: 68 points (x, y, z) and a rotation are wanted")
         xyz = np.stack([s.points for s in self._samples])
-        boxes = np.concatenate([xyz[..., :2].min(1), xyz[..., :2].max(1)], axis=1)
-        self._crops = Crop.around_boxes(boxes, 1 / FACE, size)
+        self._crops = Crop.around_boxes(tight_boxes(xyz), 1 / FACE, size)
         self.xyz = self._crops.crop_from_image(xyz).astype(np.float32)
         self.rotation = np.stack([np.asarray(s.rotation, np.float32) for s in self._samples])
         self.visible = self.rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
