@@ -195,14 +195,8 @@ class Faces:
 
     @property
     def scores(self) -> np.ndarray:
-        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is.
-
-        1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial
-        Laplace density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR
-        2020), which fits the long tails of landmark errors better than a Gaussian.
-        """
-        a = np.sqrt(3) * SCORE_RADIUS * self.sizes[:, None] / np.maximum(self.sigma, 1e-6)
-        return 1 - (1 + a) * np.exp(-a)
+        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
+        return scores_of(self.sigma, self.sizes)
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
         """The landmarks in another scheme, (N,L,3) image pixels; NaN for points that 68 cannot give.
@@ -259,6 +253,17 @@ class FaceMeshes:
 
     def __len__(self) -> int:
         return len(self.vertices)
+
+
+def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Probabilities (N,L) that points with `sigma` (N,L) lie within 5 % of the face sizes (N,) of the truth, pixels.
+
+    1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial Laplace
+    density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR 2020), which fits
+    the long tails of landmark errors better than a Gaussian.
+    """
+    a = np.sqrt(3) * SCORE_RADIUS * sizes[:, None] / np.maximum(sigma, 1e-6)
+    return 1 - (1 + a) * np.exp(-a)
 
 
 def _head_rotation(xyz: np.ndarray) -> np.ndarray:
