@@ -69,6 +69,13 @@ def test_matrices_say_the_same_as_the_methods(xp):
         np.testing.assert_allclose(method(points), by_matrix, atol=1e-8)
 
 
+def test_part_of_a_batch_moves_points_as_before(xp):
+    crop, points = random_crop(xp), xp(np.random.default_rng(2).uniform(0, 500, (5, 7, 3)))
+    whole = crop.crop_from_image(points)
+    for part in (slice(2, 4), [3, 0], slice(5, 5)):
+        np.testing.assert_array_equal(crop[part].crop_from_image(points[part]), whole[part])
+
+
 def test_flip_and_stride_are_unbiased(xp):
     # A mirrored image has x' = W - 1 - x; the crop of the mirrored box is the mirrored crop, u' = R - 1 - u.
     box, width, point = np.array([[30.0, 60, 70, 140]]), 500, np.array([[[41.0, 77.0]]])

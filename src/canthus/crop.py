@@ -62,6 +62,10 @@ class Crop:
         scale, rotation, shift = fit_similarity(mean_shape[None] + xp.zeros_like(points), points)
         return cls(shift, scale, xp.atan2(rotation[:, 1, 0], rotation[:, 0, 0]), size)
 
+    def __getitem__(self, index: slice | Array) -> Crop:
+        """The crops at `index` (slice, mask or numbers), again a batch."""
+        return Crop(self.center[index], self.side[index], self.angle[index], self.size)
+
     @property
     def zoom(self) -> Array:
         """Crop pixels per image pixel, (B,)."""

@@ -102,11 +102,7 @@ def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
     with np.load(shard, allow_pickle=False) as d:
         images, xyz = d["image"][:count], d["xyz"][:count].astype(np.float64)
     crops = Crop.around_boxes(tight_boxes(xyz), card.crop_scale, card.crop_size)
-    one = [
-        Crop(crops.center[k : k + 1], crops.side[k : k + 1], crops.angle[k : k + 1], crops.size)
-        for k in range(len(xyz))
-    ]
-    return np.concatenate([crop_image(image, crop) for image, crop in zip(images, one)])
+    return np.concatenate([crop_image(image, crops[k : k + 1]) for k, image in enumerate(images)])
 
 
 def _write_card(folder: Path, card: Card) -> None:

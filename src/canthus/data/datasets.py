@@ -108,10 +108,8 @@ class PhotoFaces:
         return None
 
     def _picture(self, k: int) -> np.ndarray:
-        c = self._crops
-        one = Crop(c.center[k : k + 1], c.side[k : k + 1], c.angle[k : k + 1], c.size)
         image = self._samples[k].image
-        return crop_image(image if isinstance(image, np.ndarray) else read_image(image), one)[0]
+        return crop_image(image if isinstance(image, np.ndarray) else read_image(image), self._crops[k : k + 1])[0]
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:
