@@ -18,6 +18,7 @@ from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
 from canthus.images import crop_image, read_image
 from canthus.morphable import MorphableModel
+from canthus.synth.heads import NormalOperator
 
 FIELDS = ("xyz", "visible", "rotation")
 FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: room to turn, shift and zoom
@@ -135,9 +136,5 @@ def _mapped(path: Path, name: str) -> np.ndarray:
 
 def _landmark_normals(model: MorphableModel) -> np.ndarray:
     """Outward normals (68,3) of the mean head at its landmarks, not of unit length."""
-    corners = model.mean[model.triangles]
-    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(model.mean)
-    np.add.at(normals, model.triangles, area[:, None])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    normals = NormalOperator(model.triangles, len(model.mean))(model.mean)
     return (normals[model.landmark_ids] * model.landmark_weights[..., None]).sum(1)
