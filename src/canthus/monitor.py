@@ -8,6 +8,8 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,10 +54,8 @@ class Log:
         values = [row.get(name, "") for name in self.columns]
         text = io.StringIO(newline="")
         csv.writer(text).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-        try:
+        with self._writing():
             self._file.write(text.getvalue())
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             for name, value in zip(self.columns, values):
                 if isinstance(value, float):
@@ -63,21 +63,24 @@ class Log:
 
     def flush(self) -> None:
         """Have what was written on the disk."""
-        try:
+        with self._writing():
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             self._events.flush()
 
     def close(self) -> None:
         """Write what is left and let go of the files."""
-        try:
+        with self._writing():
             self._file.close()
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             self._events.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
 
 
 def commit() -> str:
