@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from canthus.card import CARD_FILE, Card, sha256
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError, WeightsError
-from canthus.faces import ALIGNMENT_FIELDS, Alignment
+from canthus.faces import Alignment
 from canthus.inference import Predictor
 from canthus.morphable import MorphableModel
 from canthus.outputs import atomic_write
@@ -108,9 +108,7 @@ class Aligner(nn.Module, Predictor):
         device = next(self.parameters()).device
         with torch.inference_mode():
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
-        given = {f: getattr(out, f) for f in ALIGNMENT_FIELDS}
-        values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
-        return self.finish(Alignment(**values))
+        return self.finish(out.each(lambda values: values.float().cpu().numpy()))
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,12 @@ class Alignment:
     score: Any = None
     steps: tuple[Any, ...] = ()
     maps: tuple[Any, ...] = ()
+
+    def each(self, change: Callable[[Any], Any]) -> Alignment:
+        """Every field of ALIGNMENT_FIELDS that is there, changed; earlier steps and maps are left out."""
+        given = {name: getattr(self, name) for name in ALIGNMENT_FIELDS}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in given.items()}
+        return Alignment(**changed)
 
     def to_image(
         self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""

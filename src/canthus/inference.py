@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from operator import itemgetter
 from os import PathLike
 from typing import Any
 
@@ -78,13 +79,13 @@ class Predictor(ABC):
             cut.append(crop_image(picture, crop))
             scores.append(score)
         aligned = self.run_batches(np.concatenate(cut))
-        ends = np.cumsum([len(c) for c in cut])
-        return [
-            _part(aligned, end - len(score), end).to_image(
-                crop, (picture.shape[1], picture.shape[0]), detection_scores=score, weights=self.card.title
-            )
-            for crop, end, score, picture in zip(crops, ends, scores, pictures)
-        ]
+        faces, end = [], 0
+        for crop, score, picture in zip(crops, scores, pictures):
+            start, end = end, end + len(score)
+            one = aligned.each(itemgetter(slice(start, end)))
+            size = picture.shape[1], picture.shape[0]
+            faces.append(one.to_image(crop, size, detection_scores=score, weights=self.card.title))
+        return faces
 
     def run_batches(self, crops: np.ndarray) -> Alignment:
         """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
@@ -94,9 +95,3 @@ class Predictor(ABC):
         columns = {f: [getattr(p, f) for p in parts] for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
         return Alignment(**values)
-
-
-def _part(alignment: Alignment, start: int, end: int) -> Alignment:
-    whole = {f: getattr(alignment, f) for f in ALIGNMENT_FIELDS}
-    values: dict[str, Any] = {f: None if v is None else v[start:end] for f, v in whole.items()}
-    return Alignment(**values)
