@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 from canthus.draw import overlay
 from canthus.errors import CanthusError, ImageError
 from canthus.faces import Faces
-from canthus.images import read_image
+from canthus.images import as_png, read_image
 from canthus.inference import Predictor
 from canthus.inputs import file_of, find, make_folder_of
 from canthus.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
@@ -110,9 +109,7 @@ def _write(photo: Path, target: Path, picture: np.ndarray, faces: Faces, outputs
     make_folder_of(target)
     mesh = faces.mesh()
     if outputs.overlay:
-        buffer = BytesIO()
-        Image.fromarray(overlay(picture, faces)).save(buffer, "PNG", compress_level=1)
-        atomic_write(file_of(target, OVERLAY), buffer.getvalue())
+        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture, faces))))
     for k in range(len(faces)):
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:

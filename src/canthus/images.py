@@ -1,7 +1,8 @@
-"""Images at the door: read a file, check an array, cut crops. Inside, an image is uint8 (H, W, 3) RGB."""
+"""Images at the door: read a file, check an array, cut crops, write PNG. Inside, an image is uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 
+import io
 import math
 from os import PathLike
 from pathlib import Path
@@ -65,6 +66,13 @@ def as_rgb(image: Any) -> np.ndarray:
         opacity = wide[:, :, 3:]
         return ((wide[:, :, :3] * opacity + 127 * (255 - opacity) + 127) // 255).astype(np.uint8)
     return pixels
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A Pillow image as the bytes of a PNG file, packed quickly rather than tightly."""
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=1)
+    return data.getvalue()
 
 
 def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:

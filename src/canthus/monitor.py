@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from canthus.errors import OutputError
+from canthus.images import as_png
 from canthus.outputs import atomic_write
 
 LOG = "log.csv"
@@ -133,7 +134,7 @@ def picture(crops: np.ndarray, true: np.ndarray, predicted: np.ndarray, maps: np
             low, high = float(maps[k].min()), float(maps[k].max())
             grey = ((maps[k] - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
             sheet.paste(Image.fromarray(grey).convert("RGB").resize((TILE, TILE)), (k * TILE, TILE))
-    return _png(sheet)
+    return as_png(sheet)
 
 
 def learning_curve(folder: Path, width: int = 900, height: int = 500) -> bytes:
@@ -178,15 +179,9 @@ def learning_curve(folder: Path, width: int = 900, height: int = 500) -> bytes:
         colour = COLOURS[k % len(COLOURS)]
         pen.line(place(at, values), fill=colour, width=3 if name == "loss" else 1)
         pen.text((width - right + 10, top + 16 * k), name, fill=colour)
-    return _png(sheet)
+    return as_png(sheet)
 
 
 def _mean(values: np.ndarray) -> float:
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else math.nan
-
-
-def _png(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG", compress_level=1)
-    return data.getvalue()
