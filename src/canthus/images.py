@@ -41,6 +41,11 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
         raise ImageError(f"got the file {path}, which cannot be read ({error}), want it intact") from error
 
 
+def as_image(image: str | PathLike[str] | np.ndarray) -> np.ndarray:
+    """An image that comes as a path, by `read_image`, or as an array, by `as_rgb`."""
+    return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+
+
 def as_rgb(image: Any) -> np.ndarray:
     """`image` as uint8 (H, W, 3) RGB; an array that is this already is returned as it is.
 

@@ -21,7 +21,7 @@ from canthus.crop import Crop, as_boxes
 from canthus.detect import FaceDetector
 from canthus.errors import BoxError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment, Faces
-from canthus.images import as_rgb, crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.morphable import MorphableModel
 
 Image = str | PathLike | np.ndarray
@@ -61,7 +61,7 @@ class Predictor(ABC):
 
     def predict_many(self, images: Sequence[Image], boxes: Sequence[Any] | None = None) -> list[Faces]:
         """`predict` for several images; the crops of all of them go through the network in batches."""
-        pictures = [as_rgb(i) if isinstance(i, np.ndarray) else read_image(i) for i in images]
+        pictures = [as_image(image) for image in images]
         if boxes is not None and len(boxes) != len(pictures):
             raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
         if not pictures:

@@ -15,7 +15,7 @@ import numpy as np
 
 from canthus.crop import Crop, box_centres
 from canthus.faces import Alignment, Faces, Pose
-from canthus.images import as_rgb, crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.inference import Image, Predictor
 
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
@@ -95,7 +95,7 @@ class Tracker:
         `detection_scores` are unknown but for faces that the detector saw in this frame. A frame of another size than
         the last one ends every track. Raises `ImageError`.
         """
-        picture = as_rgb(frame) if isinstance(frame, np.ndarray) else read_image(frame)
+        picture = as_image(frame)
         size = picture.shape[1], picture.shape[0]
         if size != self._size:
             self._size, self._all = size, []

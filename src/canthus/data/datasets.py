@@ -16,7 +16,7 @@ from torch import Tensor
 from canthus.crop import Crop, tight_boxes
 from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
-from canthus.images import crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.morphable import MorphableModel
 from canthus.synth.heads import NormalOperator
 
@@ -109,8 +109,7 @@ class PhotoFaces:
         return None
 
     def _picture(self, k: int) -> np.ndarray:
-        image = self._samples[k].image
-        return crop_image(image if isinstance(image, np.ndarray) else read_image(image), self._crops[k : k + 1])[0]
+        return crop_image(as_image(self._samples[k].image), self._crops[k : k + 1])[0]
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:
