@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from canthus.card import CARD_FILE, Card, sha256
@@ -117,9 +117,8 @@ class Aligner(nn.Module, Predictor):
         method = type(self).__module__.rsplit(".", 1)[-1]
         text = json.dumps({"method": method, "config": asdict(self.config)}, indent=2)
         atomic_write(folder / CONFIG_FILE, text.encode())
-        temporary = folder / (WEIGHTS_FILE + ".part")
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, temporary)
-        temporary.replace(folder / WEIGHTS_FILE)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        atomic_write(folder / WEIGHTS_FILE, save(tensors))
         self.card.files[WEIGHTS_FILE] = sha256(folder / WEIGHTS_FILE)
         atomic_write(folder / CARD_FILE, self.card.to_json().encode())
         return folder
