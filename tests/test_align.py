@@ -15,7 +15,8 @@ from PIL import Image
 import canthus.align
 from canthus.align import CHUNK, Outputs, Summary, align, find_images
 from canthus.errors import ImageError
-from canthus.outputs import apart, read_json
+from canthus.inputs import apart
+from canthus.outputs import read_json
 
 JSON_ONLY = Outputs(overlay=False)
 

@@ -11,8 +11,8 @@ from made_up_face import face  # noqa: E402
 from small import STILL  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from canthus.crop import Crop  # noqa: E402
-from canthus.data.augment import Augmentation, Augmenter, tight_boxes, warp_batch  # noqa: E402
+from canthus.crop import Crop, tight_boxes  # noqa: E402
+from canthus.data.augment import Augmentation, Augmenter, warp_batch  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.geometry.rotation import matrix_from_vector  # noqa: E402
 from canthus.geometry.sampling import warp  # noqa: E402

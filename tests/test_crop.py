@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from canthus.crop import Crop, as_boxes
+from canthus.crop import Crop, as_boxes, box_centres, box_sizes, tight_boxes
 from canthus.errors import BoxError, CanthusError
 
 
@@ -69,6 +69,13 @@ def test_matrices_say_the_same_as_the_methods(xp):
         np.testing.assert_allclose(method(points), by_matrix, atol=1e-8)
 
 
+def test_part_of_a_batch_moves_points_as_before(xp):
+    crop, points = random_crop(xp), xp(np.random.default_rng(2).uniform(0, 500, (5, 7, 3)))
+    whole = crop.crop_from_image(points)
+    for part in (slice(2, 4), [3, 0], slice(5, 5)):
+        np.testing.assert_array_equal(crop[part].crop_from_image(points[part]), whole[part])
+
+
 def test_flip_and_stride_are_unbiased(xp):
     # A mirrored image has x' = W - 1 - x; the crop of the mirrored box is the mirrored crop, u' = R - 1 - u.
     box, width, point = np.array([[30.0, 60, 70, 140]]), 500, np.array([[[41.0, 77.0]]])
@@ -88,6 +95,13 @@ def test_gradients():
     points = torch.as_tensor(np.random.default_rng(4).uniform(0, 500, (2, 4, 3))).requires_grad_()
     assert torch.autograd.gradcheck(lambda p, *f: Crop(*f, 64).crop_from_image(p), (points, *fields))
     assert torch.autograd.gradcheck(lambda p, *f: Crop(*f, 64).image_from_crop(p), (points, *fields))
+
+
+def test_the_box_of_points_its_centre_and_size(xp):
+    boxes = tight_boxes(xp([[[1, 7, 9], [3, 2, -9], [9, 20, 0]]]))
+    np.testing.assert_array_equal(boxes, [[1, 2, 9, 20]])
+    np.testing.assert_array_equal(box_centres(boxes), [[5, 11]])
+    np.testing.assert_array_equal(box_sizes(boxes), [12])  # sqrt(8 * 18)
 
 
 def test_boxes_come_as_one_or_many():

@@ -150,6 +150,14 @@ def test_rotation_of_the_network_turns_with_the_crop(angle: float) -> None:
     np.testing.assert_allclose(found.pose.matrix, faces.pose.matrix, atol=1e-6)
 
 
+def test_what_is_there_of_an_alignment_is_changed_and_the_rest_left_out() -> None:
+    xyz = np.arange(12.0).reshape(2, 2, 3)
+    part = Alignment(xyz, score=xyz[..., 0], steps=(xyz,), maps=(xyz,)).each(lambda values: values[1:])
+    np.testing.assert_array_equal(part.xyz, xyz[1:])
+    np.testing.assert_array_equal(part.score, [[6.0, 9.0]])
+    assert part.sigma is None and part.steps == part.maps == ()
+
+
 def test_alignment_without_extras_is_unknown_there() -> None:
     faces = made_up_faces(ANGLES)
     crop = crop_of(faces, 0.0)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from glob import glob, has_magic
-from io import BytesIO
-from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
+from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +18,10 @@ from PIL import Image
 from canthus.draw import overlay
 from canthus.errors import CanthusError, ImageError
 from canthus.faces import Faces
-from canthus.images import read_image
+from canthus.images import as_png, read_image
 from canthus.inference import Predictor
-from canthus.outputs import apart, atomic_write, write_csv, write_json, write_mesh, write_pts
+from canthus.inputs import file_of, find, make_folder_of
+from canthus.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 OVERLAY = ".overlay.png"
@@ -56,27 +55,19 @@ class Summary:
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """(photo, its name below the output folder) of files, folders (searched in depth) and glob patterns.
+    """(photo, its target below the output folder) of files, folders (searched in depth) and glob patterns.
 
     A photo named twice is taken once; overlays of an earlier run are no photos.
     Raises `ImageError` for an input that gives none.
     """
-    found: dict[Path, Path] = {}
-    for given in map(str, inputs):
-        path = Path(given)
-        if isdir(path):
-            photos = sorted(p for p in path.rglob("*") if _is_photo(p) and p.is_file())
-            names = [p.relative_to(path) for p in photos]
-        elif not exists(path) and has_magic(given):
-            photos = sorted(p for p in map(Path, glob(given, recursive=True)) if _is_photo(p))
-            names = [Path(p.name) for p in photos]
-        else:
-            photos, names = [path], [Path(path.name)]
-        if not photos:
-            raise ImageError(f"no photo in '{given}': files ending in {', '.join(sorted(SUFFIXES))} are wanted")
-        for photo, name in zip(photos, names):
-            found.setdefault(photo.resolve(), name)
-    return apart(found)
+
+    def below(folder: Path) -> list[Path]:
+        return sorted(p for p in folder.rglob("*") if _is_photo(p) and p.is_file())
+
+    def missing(given: str) -> ImageError:
+        return ImageError(f"no photo in '{given}': files ending in {', '.join(sorted(SUFFIXES))} are wanted")
+
+    return find(inputs, _is_photo, below, missing)
 
 
 def _is_photo(path: Path) -> bool:
@@ -93,7 +84,7 @@ def align(
 ) -> Summary:
     """Align `photos` (as `find_images` gives them) and write the results below `out`; `progress` after each chunk."""
     summary, start = Summary(), time.perf_counter()
-    waiting = [(p, out / name) for p, name in photos if not (resume and exists(_json_path(out / name)))]
+    waiting = [(p, out / name) for p, name in photos if not (resume and exists(file_of(out / name, ".json")))]
     summary.skipped = len(photos) - len(waiting)
     for i in range(0, len(waiting), CHUNK):
         read: list[tuple[Path, Path, np.ndarray]] = []
@@ -114,29 +105,17 @@ def align(
     return summary
 
 
-def _json_path(target: Path) -> Path:
-    return target.with_name(target.name + ".json")
-
-
 def _write(photo: Path, target: Path, picture: np.ndarray, faces: Faces, outputs: Outputs) -> None:
-    def path(ending: str) -> Path:
-        return target.with_name(target.name + ending)
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass  # the first write says what is wrong, in the same words as any other
+    make_folder_of(target)
     mesh = faces.mesh()
     if outputs.overlay:
-        buffer = BytesIO()
-        Image.fromarray(overlay(picture, faces)).save(buffer, "PNG", compress_level=1)
-        atomic_write(path(OVERLAY), buffer.getvalue())
+        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture, faces))))
     for k in range(len(faces)):
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:
-            write_pts(path(f"{number}.pts"), faces, k)
+            write_pts(file_of(target, f"{number}.pts"), faces, k)
         if outputs.mesh:
-            write_mesh(path(f"{number}.{outputs.mesh}"), mesh, k)
+            write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:
-        write_csv(path(".csv"), [faces])
-    write_json(_json_path(target), faces, mesh=mesh, image=photo.name)
+        write_csv(file_of(target, ".csv"), [faces])
+    write_json(file_of(target, ".json"), faces, mesh=mesh, image=photo.name)

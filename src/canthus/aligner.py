@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from canthus.card import CARD_FILE, Card, sha256
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError, WeightsError
-from canthus.faces import ALIGNMENT_FIELDS, Alignment
+from canthus.faces import Alignment
 from canthus.inference import Predictor
 from canthus.morphable import MorphableModel
 from canthus.outputs import atomic_write
@@ -108,9 +108,7 @@ class Aligner(nn.Module, Predictor):
         device = next(self.parameters()).device
         with torch.inference_mode():
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
-        given = {f: getattr(out, f) for f in ALIGNMENT_FIELDS}
-        values: dict[str, Any] = {f: None if v is None else v.float().cpu().numpy() for f, v in given.items()}
-        return self.finish(Alignment(**values))
+        return self.finish(out.each(lambda values: values.float().cpu().numpy()))
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""
@@ -119,9 +117,8 @@ class Aligner(nn.Module, Predictor):
         method = type(self).__module__.rsplit(".", 1)[-1]
         text = json.dumps({"method": method, "config": asdict(self.config)}, indent=2)
         atomic_write(folder / CONFIG_FILE, text.encode())
-        temporary = folder / (WEIGHTS_FILE + ".part")
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, temporary)
-        temporary.replace(folder / WEIGHTS_FILE)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        atomic_write(folder / WEIGHTS_FILE, save(tensors))
         self.card.files[WEIGHTS_FILE] = sha256(folder / WEIGHTS_FILE)
         atomic_write(folder / CARD_FILE, self.card.to_json().encode())
         return folder

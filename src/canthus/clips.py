@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from glob import glob, has_magic
-from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
+from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 
 from canthus.draw import overlay
 from canthus.errors import CanthusError, VideoError
-from canthus.outputs import TrackedFaces, apart, atomic_open, atomic_write, csv_header, csv_rows, json_line
+from canthus.inputs import file_of, find, make_folder_of
+from canthus.outputs import TrackedFaces, atomic_open, atomic_write, csv_header, csv_rows, json_line
 from canthus.smooth import Smoother
 from canthus.track import Tracker
 from canthus.video import FILES, RATE, Frame, Video, frames_of, writable_suffix, write_video
@@ -78,27 +78,16 @@ class Summary:
 
 
 def find_videos(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """(video or folder of frames, its name below the output folder) of files, folders and glob patterns.
+    """(video or folder of frames, its target below the output folder) of files, folders and glob patterns.
 
     A folder with pictures right inside it is one video; other folders are searched in depth. A video named twice is
     taken once; overlays of an earlier run are no videos. Raises `VideoError` for an input that gives none.
     """
-    found: dict[Path, Path] = {}
-    for given in map(str, inputs):
-        path = Path(given)
-        if isdir(path):
-            videos = list(_below(path))
-            names = [p.relative_to(path) if p != path else Path(path.resolve().name) for p in videos]
-        elif not exists(path) and has_magic(given):
-            videos = sorted(p for p in map(Path, glob(given, recursive=True)) if _is_video(p))
-            names = [Path(p.name) for p in videos]
-        else:
-            videos, names = [path], [Path(path.name)]
-        if not videos:
-            raise VideoError(f"got '{given}' without a video, want frames or files in {', '.join(sorted(FILES))}")
-        for video, name in zip(videos, names):
-            found.setdefault(video.resolve(), name)
-    return apart(found)
+
+    def missing(given: str) -> VideoError:
+        return VideoError(f"got '{given}' without a video, want frames or files in {', '.join(sorted(FILES))}")
+
+    return find(inputs, _is_video, _below, missing)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -131,7 +120,7 @@ def track(
     summary = Summary()
     for path, name in videos:
         target = out / name
-        if resume and exists(_named(target, ".summary.json")):
+        if resume and exists(file_of(target, ".summary.json")):
             summary.skipped += 1
             continue
         try:
@@ -151,16 +140,13 @@ def _track(
     progress: Callable[[Path, int, int | None], None],
 ) -> ClipSummary:
     clip, start, known = ClipSummary(), time.perf_counter(), set[int]()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass  # the first write says what is wrong, in the same words as any other
+    make_folder_of(target)
     with ExitStack() as files:
-        lines = files.enter_context(atomic_open(_named(target, ".jsonl")))
-        table = files.enter_context(atomic_open(_named(target, ".csv"))) if outputs.csv else None
+        lines = files.enter_context(atomic_open(file_of(target, ".jsonl")))
+        table = files.enter_context(atomic_open(file_of(target, ".csv"))) if outputs.csv else None
         put = None
         if outputs.overlay:
-            put = files.enter_context(write_video(_named(target, OVERLAY + writable_suffix())))
+            put = files.enter_context(write_video(file_of(target, OVERLAY + writable_suffix())))
         if table:
             table.write(csv_header())
         for frame, tracked in _frames(video, tracker, outputs.smooth):
@@ -180,7 +166,7 @@ def _track(
     clip.reinitialisations = tracker.reinitialisations
     clip.seconds = time.perf_counter() - start
     text = {**asdict(clip), "faces_per_frame": round(clip.faces_per_frame, 3), "fps": round(clip.fps, 1)}
-    atomic_write(_named(target, ".summary.json"), json.dumps(text, indent=2).encode() + b"\n")
+    atomic_write(file_of(target, ".summary.json"), json.dumps(text, indent=2).encode() + b"\n")
     return clip
 
 
@@ -193,7 +179,3 @@ def _frames(video: Video, tracker: Tracker, smooth: bool) -> Iterator[tuple[Fram
         if smooth:
             faces = smoother(faces, ids, followed, frame.time)
         yield frame, TrackedFaces(frame.number, frame.time, ids, followed, faces)
-
-
-def _named(target: Path, ending: str) -> Path:
-    return target.with_name(target.name + ending)

@@ -1,4 +1,4 @@
-"""Square crops: the one place where coordinates change between the image and a crop.
+"""Boxes, and square crops: the one place where coordinates change between the image and a crop.
 
 Pixels are counted from 0 and an integer is a pixel's centre, in the image and in the crop alike.
 """
@@ -40,7 +40,7 @@ class Crop:
         """
         xp: Any = array_namespace(boxes)
         side = scale * xp.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-        return cls((boxes[:, :2] + boxes[:, 2:]) / 2, side, xp.zeros_like(side) + angle, size)
+        return cls(box_centres(boxes), side, xp.zeros_like(side) + angle, size)
 
     @classmethod
     def around_points(cls, points: Array, scale: float, size: int, angle: Array) -> Crop:
@@ -48,9 +48,7 @@ class Crop:
         axes, with side = scale * its longer side. At angle 0 that is `around_boxes` of the points' boxes."""
         xp: Any = array_namespace(points)
         turn = cls(points[:, 0], angle, angle, size)._turn()
-        level = points @ turn
-        box = xp.concat([xp.min(level, axis=1), xp.max(level, axis=1)], axis=-1)
-        flat = cls.around_boxes(box, scale, size, angle)
+        flat = cls.around_boxes(tight_boxes(points @ turn), scale, size, angle)
         centre = (flat.center[:, None, :] @ xp.matrix_transpose(turn))[:, 0, :]
         return cls(centre, flat.side, angle, size)
 
@@ -63,6 +61,10 @@ class Crop:
         xp: Any = array_namespace(points)
         scale, rotation, shift = fit_similarity(mean_shape[None] + xp.zeros_like(points), points)
         return cls(shift, scale, xp.atan2(rotation[:, 1, 0], rotation[:, 0, 0]), size)
+
+    def __getitem__(self, index: slice | Array) -> Crop:
+        """The crops at `index` (slice, mask or numbers), again a batch."""
+        return Crop(self.center[index], self.side[index], self.angle[index], self.size)
 
     @property
     def zoom(self) -> Array:
@@ -102,6 +104,23 @@ class Crop:
         xp: Any = array_namespace(self.angle)
         c, s = xp.cos(self.angle), xp.sin(self.angle)
         return xp.stack([xp.stack([c, -s], axis=-1), xp.stack([s, c], axis=-1)], axis=-2)
+
+
+def tight_boxes(points: Array) -> Array:
+    """The boxes (B, 4) = (x0, y0, x1, y1) around `points` (B, L, 2 or 3)."""
+    xp: Any = array_namespace(points)
+    return xp.concat([xp.min(points[..., :2], axis=1), xp.max(points[..., :2], axis=1)], axis=-1)
+
+
+def box_centres(boxes: Array) -> Array:
+    """The centres (B, 2) of `boxes` (B, 4)."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def box_sizes(boxes: Array) -> Array:
+    """What errors and scores are measured in: sqrt(width * height) (B,) of `boxes` (B, 4)."""
+    xp: Any = array_namespace(boxes)
+    return xp.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
 
 
 def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from canthus.aligner import Aligner
 from canthus.card import CARD_FILE, Card, sha256
-from canthus.crop import Crop
+from canthus.crop import Crop, tight_boxes
 from canthus.errors import WeightsError
 from canthus.faces import ALIGNMENT_FIELDS
 from canthus.images import crop_image
@@ -100,13 +100,9 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
 def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
     """The first `count` faces of a shard, cropped as the network of `card` wants them: (N,S,S,3) uint8."""
     with np.load(shard, allow_pickle=False) as d:
-        images, xyz = d["image"][:count], d["xyz"][:count, :, :2].astype(np.float64)
-    crops = Crop.around_boxes(np.concatenate([xyz.min(1), xyz.max(1)], 1), card.crop_scale, card.crop_size)
-    one = [
-        Crop(crops.center[k : k + 1], crops.side[k : k + 1], crops.angle[k : k + 1], crops.size)
-        for k in range(len(xyz))
-    ]
-    return np.concatenate([crop_image(image, crop) for image, crop in zip(images, one)])
+        images, xyz = d["image"][:count], d["xyz"][:count].astype(np.float64)
+    crops = Crop.around_boxes(tight_boxes(xyz), card.crop_scale, card.crop_size)
+    return np.concatenate([crop_image(image, crops[k : k + 1]) for k, image in enumerate(images)])
 
 
 def _write_card(folder: Path, card: Card) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from canthus.camera import WeakPerspective
-from canthus.crop import Crop
+from canthus.crop import Crop, box_sizes, tight_boxes
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.geometry.projection import fit_weak_perspective
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, quaternion_from_matrix
@@ -46,6 +46,12 @@ class Alignment:
     score: Any = None
     steps: tuple[Any, ...] = ()
     maps: tuple[Any, ...] = ()
+
+    def each(self, change: Callable[[Any], Any]) -> Alignment:
+        """Every field of ALIGNMENT_FIELDS that is there, changed; earlier steps and maps are left out."""
+        given = {name: getattr(self, name) for name in ALIGNMENT_FIELDS}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in given.items()}
+        return Alignment(**changed)
 
     def to_image(
         self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""
@@ -186,23 +192,17 @@ class Faces:
     @property
     def boxes(self) -> np.ndarray:
         """The tight boxes (N,4) = (x0, y0, x1, y1) around the landmarks, pixels."""
-        return np.concatenate([self.xy.min(1), self.xy.max(1)], axis=-1)
+        return tight_boxes(self.xyz)
 
     @property
     def sizes(self) -> np.ndarray:
         """The face sizes (N,) = sqrt(width * height) of the boxes, pixels."""
-        return np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=-1))
+        return box_sizes(self.boxes)
 
     @property
     def scores(self) -> np.ndarray:
-        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is.
-
-        1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial
-        Laplace density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR
-        2020), which fits the long tails of landmark errors better than a Gaussian.
-        """
-        a = np.sqrt(3) * SCORE_RADIUS * self.sizes[:, None] / np.maximum(self.sigma, 1e-6)
-        return 1 - (1 + a) * np.exp(-a)
+        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
+        return scores_of(self.sigma, self.sizes)
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
         """The landmarks in another scheme, (N,L,3) image pixels; NaN for points that 68 cannot give.
@@ -259,6 +259,17 @@ class FaceMeshes:
 
     def __len__(self) -> int:
         return len(self.vertices)
+
+
+def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Probabilities (N,L) that points with `sigma` (N,L) lie within 5 % of the face sizes (N,) of the truth, pixels.
+
+    1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial Laplace
+    density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR 2020), which fits
+    the long tails of landmark errors better than a Gaussian.
+    """
+    a = np.sqrt(3) * SCORE_RADIUS * sizes[:, None] / np.maximum(sigma, 1e-6)
+    return 1 - (1 + a) * np.exp(-a)
 
 
 def _head_rotation(xyz: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Images at the door: read a file, check an array, cut crops. Inside, an image is uint8 (H, W, 3) RGB."""
+"""Images at the door: read a file, check an array, cut crops, write PNG. Inside, an image is uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 
+import io
 import math
 from os import PathLike
 from pathlib import Path
@@ -40,6 +41,11 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
         raise ImageError(f"got the file {path}, which cannot be read ({error}), want it intact") from error
 
 
+def as_image(image: str | PathLike[str] | np.ndarray) -> np.ndarray:
+    """An image that comes as a path, by `read_image`, or as an array, by `as_rgb`."""
+    return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+
+
 def as_rgb(image: Any) -> np.ndarray:
     """`image` as uint8 (H, W, 3) RGB; an array that is this already is returned as it is.
 
@@ -65,6 +71,13 @@ def as_rgb(image: Any) -> np.ndarray:
         opacity = wide[:, :, 3:]
         return ((wide[:, :, :3] * opacity + 127 * (255 - opacity) + 127) // 255).astype(np.uint8)
     return pixels
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A Pillow image as the bytes of a PNG file, packed quickly rather than tightly."""
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=1)
+    return data.getvalue()
 
 
 def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:

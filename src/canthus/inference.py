@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from operator import itemgetter
 from os import PathLike
 from typing import Any
 
@@ -20,7 +21,7 @@ from canthus.crop import Crop, as_boxes
 from canthus.detect import FaceDetector
 from canthus.errors import BoxError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment, Faces
-from canthus.images import as_rgb, crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.morphable import MorphableModel
 
 Image = str | PathLike | np.ndarray
@@ -60,7 +61,7 @@ class Predictor(ABC):
 
     def predict_many(self, images: Sequence[Image], boxes: Sequence[Any] | None = None) -> list[Faces]:
         """`predict` for several images; the crops of all of them go through the network in batches."""
-        pictures = [as_rgb(i) if isinstance(i, np.ndarray) else read_image(i) for i in images]
+        pictures = [as_image(image) for image in images]
         if boxes is not None and len(boxes) != len(pictures):
             raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
         if not pictures:
@@ -78,13 +79,13 @@ class Predictor(ABC):
             cut.append(crop_image(picture, crop))
             scores.append(score)
         aligned = self.run_batches(np.concatenate(cut))
-        ends = np.cumsum([len(c) for c in cut])
-        return [
-            _part(aligned, end - len(score), end).to_image(
-                crop, (picture.shape[1], picture.shape[0]), detection_scores=score, weights=self.card.title
-            )
-            for crop, end, score, picture in zip(crops, ends, scores, pictures)
-        ]
+        faces, end = [], 0
+        for crop, score, picture in zip(crops, scores, pictures):
+            start, end = end, end + len(score)
+            one = aligned.each(itemgetter(slice(start, end)))
+            size = picture.shape[1], picture.shape[0]
+            faces.append(one.to_image(crop, size, detection_scores=score, weights=self.card.title))
+        return faces
 
     def run_batches(self, crops: np.ndarray) -> Alignment:
         """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
@@ -94,9 +95,3 @@ class Predictor(ABC):
         columns = {f: [getattr(p, f) for p in parts] for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
         return Alignment(**values)
-
-
-def _part(alignment: Alignment, start: int, end: int) -> Alignment:
-    whole = {f: getattr(alignment, f) for f in ALIGNMENT_FIELDS}
-    values: dict[str, Any] = {f: None if v is None else v[start:end] for f, v in whole.items()}
-    return Alignment(**values)

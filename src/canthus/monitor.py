@@ -8,6 +8,8 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from canthus.errors import OutputError
+from canthus.images import as_png
 from canthus.outputs import atomic_write
 
 LOG = "log.csv"
@@ -52,10 +55,8 @@ class Log:
         values = [row.get(name, "") for name in self.columns]
         text = io.StringIO(newline="")
         csv.writer(text).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-        try:
+        with self._writing():
             self._file.write(text.getvalue())
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             for name, value in zip(self.columns, values):
                 if isinstance(value, float):
@@ -63,21 +64,24 @@ class Log:
 
     def flush(self) -> None:
         """Have what was written on the disk."""
-        try:
+        with self._writing():
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             self._events.flush()
 
     def close(self) -> None:
         """Write what is left and let go of the files."""
-        try:
+        with self._writing():
             self._file.close()
-        except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
         if self._events is not None:
             self._events.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
 
 
 def commit() -> str:
@@ -130,7 +134,7 @@ def picture(crops: np.ndarray, true: np.ndarray, predicted: np.ndarray, maps: np
             low, high = float(maps[k].min()), float(maps[k].max())
             grey = ((maps[k] - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
             sheet.paste(Image.fromarray(grey).convert("RGB").resize((TILE, TILE)), (k * TILE, TILE))
-    return _png(sheet)
+    return as_png(sheet)
 
 
 def learning_curve(folder: Path, width: int = 900, height: int = 500) -> bytes:
@@ -175,15 +179,9 @@ def learning_curve(folder: Path, width: int = 900, height: int = 500) -> bytes:
         colour = COLOURS[k % len(COLOURS)]
         pen.line(place(at, values), fill=colour, width=3 if name == "loss" else 1)
         pen.text((width - right + 10, top + 16 * k), name, fill=colour)
-    return _png(sheet)
+    return as_png(sheet)
 
 
 def _mean(values: np.ndarray) -> float:
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else math.nan
-
-
-def _png(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG", compress_level=1)
-    return data.getvalue()

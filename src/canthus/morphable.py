@@ -20,9 +20,8 @@ import array_api_compat as api
 import numpy as np
 
 from canthus.errors import LandmarkError, ModelError
+from canthus.geometry import Array
 from canthus.morphable_fit import MorphableFit, fit_landmarks
-
-Array = Any  # any array of the Python array API: NumPy at inference, torch in training
 
 SCHEMA = "canthus.morphable/1"
 LANDMARKS = 68
@@ -210,14 +209,13 @@ class MorphableModel:
         """The 68 landmarks (B, 68, 3) in the head frame; arguments and errors as for `vertices`."""
         return _evaluate(self._landmark_basis, identity, expression)
 
+    def at_landmarks(self, values: np.ndarray) -> np.ndarray:
+        """What vertices (..., V, C) are or move by, at the 68 landmarks: (..., 68, C)."""
+        return np.einsum("...lkc,lk->...lc", values[..., self.landmark_ids, :], self.landmark_weights)
+
     @functools.cached_property
     def _landmark_basis(self) -> _Basis:
-        weights = self.landmark_weights
-
-        def at_landmarks(points: np.ndarray) -> np.ndarray:
-            return np.einsum("...lkc,lk->...lc", points[..., self.landmark_ids, :], weights)
-
-        return _Basis(at_landmarks(self.mean), at_landmarks(self.identity), at_landmarks(self.expression))
+        return _Basis(*(self.at_landmarks(points) for points in (self.mean, self.identity, self.expression)))
 
     @functools.cached_property
     def mirror(self) -> np.ndarray:

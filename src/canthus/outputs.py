@@ -95,24 +95,6 @@ def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> Out
     return OutputError(f"could not write {os.fspath(path)!r}: {reason}")
 
 
-def apart(found: dict[Path, Path]) -> list[tuple[Path, Path]]:
-    """Name below an output folder -> the target of its files, without a suffix.
-
-    Inputs that would share a target keep their suffix in it, and a number if that is not enough.
-    """
-    taken: set[Path] = set()
-    stems = [name.with_suffix("") for name in found.values()]
-    out = []
-    for (photo, name), stem in zip(found.items(), stems):
-        target = stem if stems.count(stem) == 1 else name.with_name(name.name.replace(".", "_"))
-        number = 1
-        while target in taken:
-            target, number = target.with_name(f"{stem.name}-{number}"), number + 1
-        taken.add(target)
-        out.append((photo, target))
-    return out
-
-
 def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None) -> dict[str, Any]:
     """`faces` as plain data that `json` can write, described by `faces.schema.json` of this package.
 

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from canthus.aligner import method_class
 from canthus.data.augment import Augmentation
 from canthus.errors import RecipeError
+from canthus.keys import read_keys, refuse_unknown
 
 OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "geometric", "steps")
@@ -78,8 +78,8 @@ class Recipe:
         object.__setattr__(self, "faces", dict(faces) if isinstance(faces, Mapping) else tuple(faces or ()))
         object.__setattr__(self, "drops", _as_tuple(self.drops))
         _check(asdict(self), Recipe, "")
-        _refuse_unknown("`augment`", self.augment, Augmentation)
-        _refuse_unknown("`config`", self.config, method_class(self.method).Config)
+        _check_keys("`augment`", self.augment, Augmentation)
+        _check_keys("`config`", self.config, method_class(self.method).Config)
         if not self.faces:
             raise RecipeError("a recipe needs `faces`: a list of one or more folders of faces, or folder: weight")
         if isinstance(self.faces, dict):
@@ -91,7 +91,7 @@ class Recipe:
         for name, values in self.stages.items():
             if not isinstance(values, dict):
                 raise RecipeError(f"`stages.{name}` is {values!r}; keys and values are wanted")
-            _refuse_unknown(f"`stages.{name}`", values, StageRecipe)
+            _check_keys(f"`stages.{name}`", values, StageRecipe)
             _check(values, Recipe, f"stages.{name}.")
 
     @classmethod
@@ -100,16 +100,10 @@ class Recipe:
 
         changes: texts like `rate=0.001` or `augment.zoom=0.2` that replace what the file says.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RecipeError(f"the recipe '{path}' cannot be read: {error}") from error
-        if not isinstance(values, dict):
-            raise RecipeError(f"the recipe '{path}' is not a mapping of keys to values")
-        values |= overrides
+        values = read_keys(path) | overrides
         for change in changes:
             _change(values, change)
-        _refuse_unknown(f"the recipe '{path}'", values, cls)
+        _check_keys(f"the recipe '{path}'", values, cls)
         return cls(**values)
 
     def stage(self, name: str) -> StageRecipe:
@@ -151,19 +145,11 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]
         yield key, old, new
 
 
-def _refuse_unknown(where: str, values: dict[str, Any], options: type) -> None:
+def _check_keys(where: str, values: dict[str, Any], options: type) -> None:
     """Raise `RecipeError` for a key that is no field of the dataclass `options`, with the nearest that is."""
     if not isinstance(values, dict):
         raise RecipeError(f"{where} is {values!r}; keys and values are wanted")
-    refuse_unknown_names(where, values, [f.name for f in fields(options)])
-
-
-def refuse_unknown_names(where: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise `RecipeError` for a given key that is none of `names`, with the nearest that is."""
-    for key in given:
-        if key not in names:
-            near = get_close_matches(str(key), names, 1)
-            raise RecipeError(f"{where} has the unknown key '{key}'" + (f"; '{near[0]}'?" if near else ""))
+    refuse_unknown(where, values, [f.name for f in fields(options)])
 
 
 # lowest, highest

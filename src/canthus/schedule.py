@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 
 from canthus.aligner import Stage
 from canthus.errors import RecipeError
-from canthus.recipe import Recipe, StageRecipe, refuse_unknown_names
+from canthus.keys import refuse_unknown
+from canthus.recipe import Recipe, StageRecipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class Stretch:
 
 def plan(recipe: Recipe, stages: tuple[Stage, ...]) -> tuple[Stretch, ...]:
     """The stages of a method laid out over a recipe's steps. Raises `RecipeError` for stages that are not there."""
-    refuse_unknown_names("`stages`", recipe.stages, [stage.name for stage in stages])
+    refuse_unknown("`stages`", recipe.stages, [stage.name for stage in stages])
     own = [recipe.stage(stage.name) for stage in stages]
     shares = [stage.share if other.share is None else other.share for stage, other in zip(stages, own)]
     if not sum(shares) > 0:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from canthus.crop import Crop
+from canthus.crop import Crop, box_centres
 from canthus.faces import Alignment, Faces, Pose
-from canthus.images import as_rgb, crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.inference import Image, Predictor
 
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
@@ -36,7 +36,7 @@ class _Followed:
 
     def expected(self, frames: int) -> np.ndarray:
         """Where its centre (2,) should be so many frames after it was last seen."""
-        return _centres(self.face.boxes)[0] + frames * self.velocity
+        return box_centres(self.face.boxes)[0] + frames * self.velocity
 
 
 class Tracker:
@@ -95,7 +95,7 @@ class Tracker:
         `detection_scores` are unknown but for faces that the detector saw in this frame. A frame of another size than
         the last one ends every track. Raises `ImageError`.
         """
-        picture = as_rgb(frame) if isinstance(frame, np.ndarray) else read_image(frame)
+        picture = as_image(frame)
         size = picture.shape[1], picture.shape[0]
         if size != self._size:
             self._size, self._all = size, []
@@ -119,7 +119,7 @@ class Tracker:
             return
         last = _together([f.face for f in there], self._size)
         faces, scores = _align(self.tracking, picture, self._crops(last))
-        centres = _centres(faces.boxes)
+        centres = box_centres(faces.boxes)
         growth = np.abs(np.log(np.maximum(faces.sizes, 1e-6) / last.sizes))
         inside = ((centres >= -0.5) & (centres < np.array(self._size) - 0.5)).all(1)
         healthy = (scores >= self.min_score) & (growth <= MAX_GROWTH) & inside
@@ -129,7 +129,7 @@ class Tracker:
                 healthy[a if surprise[a] > surprise[b] else b] = False
         for one, face, well, centre in zip(there, faces, healthy, centres):
             if well:
-                one.velocity = (one.velocity + centre - _centres(one.face.boxes)[0]) / 2
+                one.velocity = (one.velocity + centre - box_centres(one.face.boxes)[0]) / 2
                 one.face, one.followed = face, True
             else:
                 one.missing = 1
@@ -174,7 +174,7 @@ class Tracker:
         for one, row, others in zip(there, shared, (np.delete(shared, k, 0) for k in range(len(there)))):
             best = row.argmax()
             x0, y0, x1, y1 = one.face.boxes[0]
-            x, y = _centres(boxes[[best]])[0]
+            x, y = box_centres(boxes[[best]])[0]
             if row[best] >= MIN_OVERLAP:
                 one.face = replace(one.face, detection_scores=scores[[best]])
             elif x0 < x < x1 and y0 < y < y1 and others[:, best].max(initial=0) < MIN_OVERLAP:
@@ -182,7 +182,7 @@ class Tracker:
 
     def _recognised(self, boxes: np.ndarray) -> dict[int, _Followed]:
         """Number of a detection -> the missing face that it is taken for, nearest pairs first."""
-        missing, centres = [f for f in self._all if f.missing], _centres(boxes)
+        missing, centres = [f for f in self._all if f.missing], box_centres(boxes)
         pairs = sorted(
             (np.linalg.norm(centre - f.expected(f.missing)) / f.face.sizes[0], k, j)
             for j, f in enumerate(missing) for k, centre in enumerate(centres)
@@ -200,10 +200,6 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     shared = np.prod(np.clip(high - low, 0, None), 2)
     area, other = np.prod(a[:, 2:] - a[:, :2], 1), np.prod(b[:, 2:] - b[:, :2], 1)
     return shared / np.maximum(area[:, None] + other[None] - shared, 1e-12)
-
-
-def _centres(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, :2] + boxes[:, 2:]).astype(np.float64) / 2
 
 
 def _boxes(faces: Iterable[_Followed]) -> np.ndarray:

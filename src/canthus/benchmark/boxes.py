@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from canthus.crop import box_centres, tight_boxes
 from canthus.geometry.projection import fit_weak_perspective, project
 from canthus.landmarks import convert, scheme
 from canthus.morphable import MorphableModel
@@ -26,7 +27,7 @@ def tight_box(points: np.ndarray, name: str) -> np.ndarray:
         fits = quality[known] != "missing"
         rotation, scale, shift = fit_weak_perspective(model[known][fits], xy[fits])
         xy = np.concatenate([project(head, rotation, scale, shift)[:, :2], xy])
-    return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+    return tight_boxes(xy[None])[0]
 
 
 def moved(boxes: np.ndarray, shift: np.ndarray | float, scale: np.ndarray | float, seed: int) -> np.ndarray:
@@ -37,7 +38,7 @@ def moved(boxes: np.ndarray, shift: np.ndarray | float, scale: np.ndarray | floa
     angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(boxes))
     size = boxes[:, 2:] - boxes[:, :2]
     way = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (np.broadcast_to(shift, len(boxes)) * size.max(1))[:, None]
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2 + way, size / 2 * np.broadcast_to(scale, len(boxes))[:, None]
+    centre, half = box_centres(boxes) + way, size / 2 * np.broadcast_to(scale, len(boxes))[:, None]
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
@@ -51,5 +52,5 @@ def jittered(boxes: np.ndarray, seed: int = 0) -> np.ndarray:
 def nearest(boxes: np.ndarray, box: np.ndarray) -> int | None:
     """Which of `boxes` (N,4) has its centre nearest to that of `box` (4,); None if none is nearer than the longer side
     of `box`: then the face was not found."""
-    away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - (box[:2] + box[2:]) / 2, axis=1)
+    away = np.linalg.norm(box_centres(boxes) - box_centres(box[None]), axis=1)
     return int(away.argmin()) if len(away) and away.min() <= (box[2:] - box[:2]).max() else None

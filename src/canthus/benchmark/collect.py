@@ -11,7 +11,7 @@ from canthus.benchmark.predictions import Predictions
 from canthus.data.formats import FaceSample
 from canthus.errors import CanthusError
 from canthus.faces import Faces
-from canthus.images import read_image
+from canthus.images import as_image
 from canthus.inference import Predictor
 
 BOXES = ("true", "detected", "jittered")
@@ -93,4 +93,4 @@ def _joined(predictor: Predictor, names: Sequence[str], found: Sequence[Faces], 
 
 def picture_of(sample: FaceSample) -> np.ndarray:
     """The photo of a face, (H,W,3) uint8 RGB. Raises `ImageError`."""
-    return sample.image if isinstance(sample.image, np.ndarray) else read_image(sample.image)
+    return as_image(sample.image)

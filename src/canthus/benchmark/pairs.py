@@ -10,6 +10,7 @@ import numpy as np
 from canthus import metrics
 from canthus.benchmark.collect import true_boxes
 from canthus.benchmark.predictions import Predictions
+from canthus.crop import box_sizes
 from canthus.data.formats import FaceSample
 from canthus.errors import LandmarkError
 from canthus.landmarks import convert, scheme
@@ -45,8 +46,8 @@ class Pairs:
     @property
     def distance(self) -> np.ndarray:
         """Distances in the plane (N,L) over the root of the true box's area; NaN where not compared."""
-        sides = np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
-        return np.linalg.norm(self.prediction[..., :2] - self.truth[..., :2], axis=-1) / sides[:, None]
+        distance = np.linalg.norm(self.prediction[..., :2] - self.truth[..., :2], axis=-1)
+        return distance / box_sizes(self.boxes)[:, None]
 
 
 def pair(samples: Sequence[FaceSample], predictions: Predictions) -> Pairs:

@@ -13,8 +13,9 @@ from canthus.benchmark.pairs import Pairs, pair
 from canthus.benchmark.predictions import Predictions
 from canthus.benchmark.protocols import DEPTH, SECOND, Protocol
 from canthus.benchmark.tracks import track_table
+from canthus.crop import box_sizes, tight_boxes
 from canthus.data.formats import FaceSample
-from canthus.faces import SCORE_RADIUS
+from canthus.faces import SCORE_RADIUS, scores_of
 from canthus.geometry.rotation import euler_from_matrix, geodesic
 from canthus.landmarks import scheme
 
@@ -121,9 +122,7 @@ def calibration(pairs: Pairs) -> list[tuple[float, float]]:
     sigma, distance = pairs.predictions.sigma, pairs.distance
     if sigma.shape != distance.shape or not np.isfinite(sigma).any():
         return []
-    extent = pairs.prediction[..., :2].max(1) - pairs.prediction[..., :2].min(1)
-    a = np.sqrt(3) * SCORE_RADIUS * np.sqrt(extent.prod(1))[:, None] / np.maximum(sigma, 1e-6)
-    scores = 1 - (1 + a) * np.exp(-a)
+    scores = scores_of(sigma, box_sizes(tight_boxes(pairs.prediction)))
     known = np.isfinite(scores) & np.isfinite(distance)
     order = np.argsort(scores[known], kind="stable")
     hit = (distance[known] < SCORE_RADIUS)[order]

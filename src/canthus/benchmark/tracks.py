@@ -8,6 +8,7 @@ import numpy as np
 
 from canthus import metrics
 from canthus.benchmark.pairs import Pairs
+from canthus.crop import box_sizes
 
 COLUMNS = ("NME", "jitter", "jitter of labels", "frames", "lost", "restarts")
 
@@ -33,7 +34,7 @@ def track_table(pairs: Pairs, errors: np.ndarray) -> tuple[str, tuple[str, ...],
 
 def _row(pairs: Pairs, errors: np.ndarray, frames: np.ndarray, here: np.ndarray) -> list[float]:
     seen = here & pairs.found
-    size = np.sqrt(np.prod(pairs.boxes[here, 2:] - pairs.boxes[here, :2], axis=1)).mean()
+    size = box_sizes(pairs.boxes[here]).mean()
     noise = []
     for points in (pairs.prediction, pairs.truth):
         runs = np.split(points[seen][..., :2], np.flatnonzero(np.diff(frames[seen]) != 1) + 1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from canthus.crop import Crop
+from canthus.crop import Crop, tight_boxes
 from canthus.data.sample import FaceBatch
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.landmarks import scheme
@@ -34,11 +34,6 @@ class Augmentation:
     blur: float = 0.5  # probability of a lower resolution
     noise: float = 0.3  # probability
     cover: float = 0.45  # probability of something in the way
-
-
-def tight_boxes(xyz: Tensor) -> Tensor:
-    """Boxes (B,4) = (x0,y0,x1,y1) around points (B,L,2 or 3)."""
-    return torch.cat([xyz[..., :2].amin(1), xyz[..., :2].amax(1)], dim=1)
 
 
 def warp_batch(images: Tensor, crop: Crop) -> Tensor:

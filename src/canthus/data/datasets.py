@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canthus.crop import Crop
+from canthus.crop import Crop, tight_boxes
 from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
-from canthus.images import crop_image, read_image
+from canthus.images import as_image, crop_image
 from canthus.morphable import MorphableModel
+from canthus.synth.heads import NormalOperator
 from canthus.synth.layouts import Rows, open_shard, shards_in
 
 FIELDS = ("xyz", "visible", "rotation")
@@ -88,8 +89,7 @@ class PhotoFaces:
         if flat:
             raise RecipeError(f"'{flat[0]}' has no depth or no pose: 68 points (x, y, z) and a rotation are wanted")
         xyz = np.stack([s.points for s in self._samples])
-        boxes = np.concatenate([xyz[..., :2].min(1), xyz[..., :2].max(1)], axis=1)
-        self._crops = Crop.around_boxes(boxes, 1 / FACE, size)
+        self._crops = Crop.around_boxes(tight_boxes(xyz), 1 / FACE, size)
         self.xyz = self._crops.crop_from_image(xyz).astype(np.float32)
         self.rotation = np.stack([np.asarray(s.rotation, np.float32) for s in self._samples])
         self.visible = self.rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
@@ -109,17 +109,10 @@ class PhotoFaces:
         return None
 
     def _picture(self, k: int) -> np.ndarray:
-        c = self._crops
-        one = Crop(c.center[k : k + 1], c.side[k : k + 1], c.angle[k : k + 1], c.size)
-        image = self._samples[k].image
-        return crop_image(image if isinstance(image, np.ndarray) else read_image(image), one)[0]
+        return crop_image(as_image(self._samples[k].image), self._crops[k : k + 1])[0]
 
 
 def _landmark_normals(model: MorphableModel) -> np.ndarray:
     """Outward normals (68,3) of the mean head at its landmarks, not of unit length."""
-    corners = model.mean[model.triangles]
-    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(model.mean)
-    np.add.at(normals, model.triangles, area[:, None])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    normals = NormalOperator(model.triangles, len(model.mean))(model.mean)
     return (normals[model.landmark_ids] * model.landmark_weights[..., None]).sum(1)

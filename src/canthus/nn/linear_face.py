@@ -47,12 +47,7 @@ class LinearFace(nn.Module):
         spread = np.concatenate([np.ones(self.identities), weights])
         modes = np.concatenate([model.identity, model.expression]) * (spread / self.unit)[:, None, None]
         mean = (model.mean - (low + high) / 2) / self.unit
-        mean, modes = (
-            np.concatenate(
-                [a, np.einsum("...lkc,lk->...lc", a[..., model.landmark_ids, :], model.landmark_weights)], axis=-2
-            )
-            for a in (mean, modes)
-        )
+        mean, modes = (np.concatenate([a, model.at_landmarks(a)], axis=-2) for a in (mean, modes))
         self.coefficients = len(modes)
         first, last = model.card.get("triangle_ranges", {}).get("skin", (0, len(model.triangles)))
         grown = GROWN * (high - low)

@@ -14,14 +14,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from canthus.geometry.rotation import euler_from_matrix
 
-Layout = Literal["npz", "tar", "300wlp"]
 Samples = dict[str, np.ndarray]
 QUALITY = 95  # of the JPEG files
 
@@ -46,9 +45,7 @@ def write_shard(path: Path, samples: Samples, first: int, layout: str) -> None:
     elif layout == "tar":
         _write_tar(part, samples, first)
     else:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _write_300wlp(part, samples, first)
+        _write_300wlp(new_part(path), samples, first)
     os.replace(part, path)
 
 
@@ -149,6 +146,21 @@ def _part_of(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
+def jpeg(image: np.ndarray) -> bytes:
+    """A picture (H,W,3) uint8 as JPEG, every pixel with its own colour."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def new_part(path: Path) -> Path:
+    """An empty folder beside `path`, to be filled and to take its place then."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
 def _named(samples: Samples) -> dict[str, Any]:
     return dict(samples)
 
@@ -157,10 +169,9 @@ def _each(samples: Samples, first: int):
     """(name, picture as JPEG, truth as npz, truth) of every sample."""
     for k, image in enumerate(samples["image"]):
         truth = {key: values[k] for key, values in samples.items() if key != "image"}
-        picture, arrays = io.BytesIO(), io.BytesIO()
-        Image.fromarray(image).save(picture, "JPEG", quality=QUALITY, subsampling=0)
+        arrays = io.BytesIO()
         np.savez(arrays, **_named(truth))
-        yield f"{first + k:08d}", picture.getvalue(), arrays.getvalue(), truth
+        yield f"{first + k:08d}", jpeg(image), arrays.getvalue(), truth
 
 
 def _write_tar(path: Path, samples: Samples, first: int) -> None:

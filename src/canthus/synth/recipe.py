@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,6 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from canthus.errors import RecipeError
+from canthus.keys import read_keys, refuse_unknown
 
 NO_SHARES = ("size", "face", "seed", "yaw", "pitch", "roll", "gaze", "dense", "maps")
 
@@ -85,22 +85,8 @@ class SynthRecipe:
 
         Raises `RecipeError` for a file that is no mapping, an unknown key or a value out of range.
         """
-        values: Any = {}
-        if path is not None:
-            import yaml  # optional dependency of the synth extra
-
-            try:
-                values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-            except (OSError, yaml.YAMLError) as error:
-                raise RecipeError(f"the recipe '{path}' cannot be read: {error}") from error
-            if not isinstance(values, dict):
-                raise RecipeError(f"the recipe '{path}' is not a mapping of keys to values")
-        values |= overrides
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                near = get_close_matches(str(key), names, 1)
-                raise RecipeError(f"a recipe of pictures has no key '{key}'" + (f"; '{near[0]}'?" if near else ""))
+        values = ({} if path is None else read_keys(path)) | overrides
+        refuse_unknown("a recipe of pictures", values, [f.name for f in fields(cls)])
         return cls(**values)
 
     @classmethod

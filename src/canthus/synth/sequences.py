@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from canthus.synth.generator import SynthGenerator, head_rotation, sample_camera, stack
+from canthus.synth.layouts import jpeg, new_part
 from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera
 from canthus.synth.sampling import MOST_GAZE, look, sample_expression, sample_person
@@ -92,14 +90,9 @@ def expression_at(dice: Dice, names: list[str], recipe: SynthRecipe, time: float
 
 def write_clip(path: Path, clip: Iterable[dict[str, np.ndarray]]) -> None:
     """Write frames as a folder: frame-NNNNN.jpg, and truth.npz with every array of all frames. Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    truths = []
+    part, truths = new_part(path), []
     for k, frame in enumerate(clip):
-        picture = io.BytesIO()
-        Image.fromarray(frame["image"]).save(picture, "JPEG", quality=95, subsampling=0)
-        (part / f"frame-{k:05d}.jpg").write_bytes(picture.getvalue())
+        (part / f"frame-{k:05d}.jpg").write_bytes(jpeg(frame["image"]))
         truths.append({key: value for key, value in frame.items() if key != "image"})
     np.savez(part / "truth.npz", **dict(stack(truths)))  # type: ignore[arg-type]
     os.replace(part, path)

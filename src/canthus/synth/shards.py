@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from canthus.errors import CanthusError, RecipeError
+from canthus.outputs import atomic_write
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.layouts import Samples, read_shard, shard_path, write_shard
 from canthus.synth.path import check_installed
@@ -99,7 +100,7 @@ def _claim(out: Path, job: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(job, indent=2)
     if not (out / JOB).exists():
-        (out / JOB).write_text(text)
+        atomic_write(out / JOB, text.encode())
         return
     was = {"quality": "raster", **json.loads((out / JOB).read_text())}
     if was != json.loads(text):
