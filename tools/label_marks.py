@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import canthus
+from canthus.crop import box_sizes, tight_boxes
 from canthus.data.datasets import StoredFaces
 from canthus.data.formats import FaceSample, read_aflw21
 from canthus.images import read_image
@@ -48,7 +49,7 @@ def places(predictor: Predictor, pictures: list[np.ndarray], boxes: list[np.ndar
 
 def sizes(xyz: np.ndarray) -> np.ndarray:
     """Root of the area of the tight boxes of (N,68,3), as (N,1,1)."""
-    return np.sqrt(np.prod(np.ptp(xyz[..., :2], axis=1), axis=1))[:, None, None]
+    return box_sizes(tight_boxes(xyz))[:, None, None]
 
 
 def covariance(predictor: Predictor, folder: Path) -> np.ndarray:
@@ -57,9 +58,8 @@ def covariance(predictor: Predictor, folder: Path) -> np.ndarray:
     errors = []
     for index in parts(len(stored)):
         pictures = list(stored.take(index)[0].permute(0, 2, 3, 1).numpy())
-        xy = stored.xyz[index][..., :2]
-        boxes = np.concatenate([xy.min(1), xy.max(1)], 1)[:, None]
-        found = np.concatenate([f.xyz for f in places(predictor, pictures, list(boxes))])
+        boxes = list(tight_boxes(stored.xyz[index])[:, None])
+        found = np.concatenate([f.xyz for f in places(predictor, pictures, boxes)])
         errors.append((stored.xyz[index] - found) / sizes(found))
     e = np.concatenate(errors)
     e = np.concatenate([e, e[:, scheme("ibug68").mirror] * [-1, 1, 1]]).reshape(-1, 204)
