@@ -4,7 +4,7 @@
 
 FOLDER holds `aflw2000-3d-dev/`, pairs of NAME.jpg and NAME.mat: 300 of the 2,000 images, 120 / 90 / 90 by |yaw|.
 Protocol: original labels, crops from the box of the true landmarks, NME = mean 2D distance of the 68 points divided
-by sqrt(w h) of that box, bins by the yaw of the fitted pose.
+by sqrt(w h) of that box, bins by the yaw of the pose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from canthus.evaluate import evaluate, predict
 
 def summary(scores: Scores) -> dict[str, float]:
     """The row of the README's table: percent by bins of the fitted yaw, degrees for the pose."""
-    bins = scores.table("by yaw of the fitted pose")
+    bins = scores.table("by yaw of the pose")
     row = {c: bins.cell("NME box", c) for c in ("0-30", "30-60", "60-90", "mean of bins", "mean of images")}
     pose = scores.table("pose")
     return row | {
