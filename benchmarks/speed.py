@@ -1,21 +1,14 @@
-"""Time of each step on the bundled photo, throughput, cold start, memory and size, with peers in the same run.
+"""Time of each step on the bundled photo, one thread and default threads, throughput, and cold start.
 
-    python benchmarks/speed.py [--peer PYTHON:ADAPTER[:MODEL] ...]
-
-A peer is an adapter of `benchmarks/peers` and the interpreter of the environment that it is installed in, e.g.
-`peers/bin/python:mediapipe_mesh`. canthus and each peer do the same photo, with their own detectors, each in a process of
-its own, one after the other; the ratios are theirs to ours, so more than 1 is more than ours.
+`benchmarks/beside.py` gives memory and size, and what other systems need.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import common
 import numpy as np
@@ -30,8 +23,6 @@ from canthus.images import crop_image, read_image
 from canthus.runtime import OnnxAligner
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
-COST = Path(__file__).parent / "peers" / "cost.py"
-MEASURED = ("ms", "CPU ms", "cold start s", "peak MB", "installed MB")
 
 
 def steps(weights: Path, threads: int | None) -> dict[str, dict[str, float]]:
@@ -76,43 +67,7 @@ def cold_start() -> float:
     return round(float(np.median(times)), 2)
 
 
-def cost(python: str, adapter: str, model: str, one: bool) -> dict[str, Any]:
-    """What `peers/cost.py` measures of an adapter, and its cold start: from the process to its first answer, the
-    median of three."""
-    command = [python, str(COST), adapter, str(PHOTO), *(["--model", model] if model else []), *(["--one"] * one)]
-    cold, text = [], ""
-    for _ in range(3):
-        begin = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout is not None
-            ready = any(line == "ready\n" for line in process.stdout)
-            cold.append(time.perf_counter() - begin)
-            text = process.stdout.read() if ready and len(cold) == 3 else ""
-            if len(cold) < 3:
-                process.kill()
-        if not ready:
-            raise SystemExit(f"{' '.join(command)} gave no answer")
-    return json.loads(text.splitlines()[-1]) | {"cold start s": round(float(np.median(cold)), 2)}
-
-
-def beside(peers: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Ours and the peers, on one core and by default: what was measured, and its ratio to ours."""
-    found = {}
-    for title, one in (("one core", True), ("default", False)):
-        rows = [cost(sys.executable, "ours", "", one)]
-        for peer in peers:
-            python, adapter, model = (peer.split(":") + [""])[:3]
-            rows.append(cost(python, adapter, model, one))
-        for row in rows:
-            row["ratio to ours"] = {k: round(row[k] / rows[0][k], 2) for k in MEASURED}
-        found[title] = rows
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", action="append", default=[], metavar="PYTHON:ADAPTER[:MODEL]")
-    peers = parser.parse_args().peer
     static = {name: folder for name, folder in common.weights().items() if common.tracks_for(folder) is None}
     results = {
         f"{name}, {'default' if threads is None else threads} threads": steps(folder, threads)
@@ -127,13 +82,7 @@ def main() -> None:
     Console(width=160).print(table)
     seconds = cold_start()
     print(f"cold start of `canthus align` on one photo: {seconds} s; canthus {canthus.__version__}")
-    systems = beside(peers)
-    for title, rows in systems.items():
-        table = Table(title, *MEASURED)
-        for row in rows:
-            table.add_row(row["system"], *(f"{row[k]:g} ({row['ratio to ours'][k]:.2f})" for k in MEASURED))
-        Console(width=160).print(table)
-    print(common.write("speed", {"steps_ms": results, "cold_start_s": seconds, "systems": systems}))
+    print(common.write("speed", {"steps_ms": results, "cold_start_s": seconds}))
 
 
 if __name__ == "__main__":

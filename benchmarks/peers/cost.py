@@ -18,7 +18,7 @@ import os
 import re
 import resource
 import time
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,10 @@ REPEATS, SECONDS = 40, 20.0  # as many as fit
 def megabytes(module: str) -> float:
     """The size on disk of the package that holds a module and of all that it requires, without extras."""
     files: set[Path] = set()
-    seen, wanted = set(), packages_distributions().get(module, [module])[:1]
+    first = next(
+        (d.name for d in distributions() if any(str(f) == f"{module}/__init__.py" for f in d.files or ())), module
+    )
+    seen, wanted = set(), [first]
     while wanted:
         name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
         if name in seen:
