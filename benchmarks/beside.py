@@ -3,9 +3,9 @@
     python benchmarks/beside.py [--data FOLDER] [--peer PYTHON:ADAPTER[:MODEL] ...]
 
 A peer is an adapter of `benchmarks/peers` and the interpreter of the environment that it is installed in, e.g.
-`peers/bin/python:mediapipe_mesh`; canthus[formats] must be there, too. Each system does the bundled photo in a process of
-its own, one after the other; ratios are theirs to ours: more than 1 is more than ours. FOLDER holds `aflw2000-3d-dev/`;
-the peers' answers on it go to `--out`, and are not asked for again while they lie there.
+`peers/bin/python:mediapipe_mesh`; canthus[formats] must be there, too. Each system does the bundled photo in a process
+of its own, one after the other; ratios are theirs to ours: more than 1 is more than ours. FOLDER holds
+`aflw2000-3d-dev/`; the peers' answers on it go to `--out`, and are not asked for again while they lie there.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def write(what: str, results: Any) -> Path:
 def milliseconds(
     call: Callable[[], Any], repeats: int = 60, warm_up: int = 3, seconds: float = 5.0
 ) -> dict[str, float]:
-    """Median and quartiles of the time of a call, after a warm-up: as many repeats as fit into `seconds`, at least 3."""
+    """Median and quartiles of the time of a call, after a warm-up: so many repeats as fit into `seconds`, or 3."""
     for _ in range(warm_up):
         call()
     times: list[float] = []

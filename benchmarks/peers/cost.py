@@ -2,10 +2,10 @@
 
     python benchmarks/peers/cost.py ADAPTER PHOTO [--model FILE] [--one]
 
-Prints a line when the first answer is there (whoever started the process times it: the cold start), then a line of JSON:
-milliseconds a photo with its own detector, processor time
-of all threads together (which a busy machine changes little), peak memory, and the size of the package with all that it needs. `--one`:
-on one core and, where the system can be told, one thread. Run by `benchmarks/speed.py`.
+Prints a line when the first answer is there (whoever started the process times it: the cold start), then a line of
+JSON: milliseconds a photo with its own detector, processor time of all threads together (which a busy machine changes
+little), peak memory, and the size of the package with all that it needs. `--one`: on one core and, where the system can
+be told, one thread. Run by `benchmarks/beside.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-REPEATS, SECONDS = 40, 20.0  # as many as fit
+REPEATS, SECONDS = 40, 10.0  # as many as fit
 
 
 def megabytes(module: str) -> float:
