@@ -297,7 +297,8 @@ def test_an_empty_folder_is_named(tmp_path, read):
 @pytest.mark.parametrize(
     ("name", "scheme", "count"),
     [("300w/test_300w", "ibug68", 2), ("300wlp/test_300wlp", "ibug68", 2), ("aflw/test_aflw", "aflw19", 2),
-     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 4), ("300vw/anno_300vw", "ibug68", 3)],
+     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 4), ("lapa/test_lapa", "lapa106", 2),
+     ("300vw/anno_300vw", "ibug68", 3)],
 )  # fmt: skip
 def test_real_samples_in_coco_form(name, scheme, count):
     faces = list(formats.read_coco(FIXTURES / f"{name}.json", scheme))
