@@ -7,7 +7,7 @@ ASSETS ?= ../shared/assets/head
 DATA ?= ../shared/data
 OUT ?= out
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench report clean
 
 demo: $(VENV)/base.done
 	$(BIN)/canthus align examples/astronaut.jpg --mesh obj --out $(OUT)
@@ -20,13 +20,20 @@ lint: $(VENV)/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/test.done
+# what the pictures are drawn from, if it is there
+PARTS = $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
+
+bench: $(VENV)/test.done report
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/render.py $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
-	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
-	$(BIN)/python benchmarks/report.py --data $(DATA)
-	$(BIN)/python benchmarks/track.py --assets $(ASSETS) --data $(DATA)
+	$(BIN)/python benchmarks/render.py $(PARTS)
+	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA)
+	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/readme.py
+
+# every weight of the project on every set, the whole report and one table: minutes to an hour a weight
+report: $(VENV)/test.done
+	$(BIN)/python benchmarks/accuracy.py $(PARTS) --data $(DATA) --held $(OUT)/held
+	$(BIN)/python benchmarks/report.py $(PARTS) --data $(DATA) --held $(OUT)/held --clips $(OUT)/clips --out $(OUT)/report
 
 $(VENV)/base.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

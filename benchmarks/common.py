@@ -1,4 +1,5 @@
-"""What every benchmark writes beside its numbers: when, where, on what, at which commit."""
+"""What the benchmarks share: all weights of the project, the pictures they are measured on, and what is written beside
+the numbers: when, where, on what, at which commit."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,70 @@ from typing import Any
 import numpy as np
 
 import canthus
+from canthus.card import CARD_FILE, Card
+from canthus.inference import Predictor
+from canthus.session import MODEL_FILE
+from canthus.weights import find, shipped
 
 RESULTS = Path(__file__).parent / "results"
+RELEASED = Path(__file__).parents[1] / "weights"  # weights that the repository holds and the package does not
+DEVELOPMENT = "aflw2000-3d-dev"
+# of held-out pictures: no training used these seeds
+RENDERS_SEED, RENDERS = 9001, 512
+CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
+
+
+def weights() -> dict[str, Path]:
+    """Name -> folder of all weights of the project: those in the package, then those beside it."""
+    inside = {name: find(name) for name in shipped()}
+    return inside | {p.parent.name: p.parent for p in sorted(RELEASED.glob(f"*/{CARD_FILE}"))}
+
+
+def load(folder: Path, threads: int | None = None) -> Predictor:
+    """The aligner of a weights folder, by ONNX Runtime where it was exported, else by torch."""
+    if (folder / MODEL_FILE).exists():
+        return canthus.load(folder, threads=threads)
+    from canthus.aligner import Aligner
+
+    return Aligner.load(folder)
+
+
+def tracks_for(folder: Path) -> str | None:
+    """The name of the weights for which those in `folder` go on from frame to frame: NAME for NAME with -tracking in
+    it. None for weights that are told where a face is."""
+    return None if Card.read(folder).mean_shape is None else folder.name.replace("-tracking", "")
+
+
+def development(data: Path | None) -> Path | None:
+    """The folder of development images, if it is there."""
+    folder = (data or Path("data")) / DEVELOPMENT
+    if folder.is_dir():
+        return folder
+    print(f"no '{folder}': 300 pairs of NAME.jpg and NAME.mat of AFLW2000-3D are wanted there (docs/benchmark.md); "
+          "they are left out")  # fmt: skip
+    return None
+
+
+def renders(folder: Path, assets: Path | None) -> Path:
+    """A folder of held-out faces, rendered now if it has none; without `assets` plainer heads."""
+    if not any(folder.glob("shard-*")):
+        from canthus.synth.recipe import SynthRecipe
+        from canthus.synth.shards import render_shards
+
+        deque(render_shards(folder, assets, SynthRecipe(seed=RENDERS_SEED), RENDERS, os.cpu_count() or 1), maxlen=0)
+    return folder
+
+
+def clips(folder: Path, assets: Path | None, count: int = CLIPS, frames: int = FRAMES) -> Path:
+    """A folder of held-out clips, rendered now if it has none. Unlike in training, the face has room to move and the
+    picture is large."""
+    if not any(folder.glob("clip-*/truth.npz")):
+        from canthus.synth.recipe import SynthRecipe
+        from canthus.synth.shards import render_clips
+
+        recipe = SynthRecipe(size=256, face=0.4, yaw=90.0, seed=CLIPS_SEED)
+        deque(render_clips(folder, assets, recipe, count, os.cpu_count() or 1, frames), maxlen=0)
+    return folder
 
 
 def machine() -> dict[str, Any]:
@@ -39,12 +103,15 @@ def write(what: str, results: Any) -> Path:
     return path
 
 
-def milliseconds(call: Callable[[], Any], repeats: int = 60, warm_up: int = 10) -> dict[str, float]:
-    """Median and quartiles of the time of a call, after a warm-up."""
+def milliseconds(
+    call: Callable[[], Any], repeats: int = 60, warm_up: int = 3, seconds: float = 5.0
+) -> dict[str, float]:
+    """Median and quartiles of the time of a call, after a warm-up: so many repeats as fit into `seconds`, or 3."""
     for _ in range(warm_up):
         call()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or (len(times) < repeats and time.perf_counter() - begin < seconds):
         start = time.perf_counter()
         call()
         times.append(1e3 * (time.perf_counter() - start))

@@ -1,38 +1,96 @@
-"""The full report of the default weights on development images of AFLW2000-3D: tables, curves and sweeps.
+"""The full report of all weights of the project: on development photos, on held-out renders and on rendered clips.
 
-    python benchmarks/report.py --data FOLDER
+    python benchmarks/report.py --data FOLDER [--assets HEAD_ASSETS] [--weights NAME ...]
 
-FOLDER holds `aflw2000-3d-dev/`. Protocol: docs/benchmark.md, `aflw2000`, true boxes. The report's numbers go to
-results/<version>/report.json and its charts, which show no photo, to results/<version>/report/.
+FOLDER holds `aflw2000-3d-dev/`; without it that set is left out. Renders and clips are made once, in `--held` and
+`--clips`, from seeds that no training used. Protocols: docs/benchmark.md, `aflw2000` and `renders` with true boxes,
+`clips` tracked. Weights for tracking are measured on clips, together with those that they go on from.
+
+Numbers and charts, which show no photo, go to results/<version>/<weights>/<set>/; the worst cases of renders too, as
+they are our own. The pages, report.html, go to `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import common
+from rich.console import Console
+from rich.table import Table
 
-import canthus
-from canthus.benchmark.report import png
-from canthus.evaluate import evaluate, predict, write_report
+from canthus.benchmark.report import jpeg, png
+from canthus.evaluate import evaluate, predict, write_report, write_scores
+from canthus.inference import Predictor
+
+
+def report(name: str, protocol: str, folder: Path, out: Path, aligner: Predictor, tracking: Predictor | None) -> dict:
+    """Measure, write everything; the row of the summary."""
+    begin = time.perf_counter()
+    answers = predict(protocol, folder, aligner, "tracked" if protocol == "clips" else "true", tracking=tracking)
+    predicted = time.perf_counter() - begin
+    scores = evaluate(protocol, folder, answers)
+    out = out / name / protocol
+    write_scores(out, scores, answers)
+    made = write_report(out, protocol, scores, aligner)
+    seconds = time.perf_counter() - begin
+    times = {"seconds": round(seconds, 1), "ms a face": round(1e3 * predicted / len(scores.pairs.found), 2)}
+    place = common.RESULTS / common.canthus.__version__ / name / protocol
+    shutil.rmtree(place, ignore_errors=True)  # charts that this version does not draw any more
+    common.write(f"{name}/{protocol}/report", made.to_json() | times)
+    for title, chart in made.charts().items():
+        (place / f"{title}.png").write_bytes(png(chart))
+    if made.worst:
+        (place / "worst.jpg").write_bytes(jpeg(made.worst))
+    return row(made.to_json()) | times
+
+
+def row(result: dict[str, Any]) -> dict[str, float]:
+    """The few numbers of a report that its summary shows; percent, NME box."""
+    tables = {t["title"]: t["rows"] for t in result["tables"]}
+    yaw = tables["by yaw of the pose"]["NME box"]
+    numbers = {c: yaw[c] for c in ("0-30", "30-60", "60-90", "mean of bins", "mean of images")}
+    if "video" in tables:
+        numbers |= {k: tables["video"]["mean of videos, sums of counts"][k] for k in ("jitter of error", "restarts")}
+    return numbers | {"lost": result["lost"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    folder = parser.parse_args().data / "aflw2000-3d-dev"
-    aligner = canthus.load()
-    scores = evaluate("aflw2000", folder, predict("aflw2000", folder, aligner))
-    with tempfile.TemporaryDirectory() as out:
-        report = write_report(out, "aflw2000", scores, aligner)
-    path = common.write("report", report.to_json())
-    charts = path.with_suffix("")
-    charts.mkdir(exist_ok=True)
-    for name, chart in report.charts().items():
-        (charts / f"{name}.png").write_bytes(png(chart))
-    print(path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--assets", type=Path)
+    parser.add_argument("--held", type=Path, default=Path("out/held"), help="held-out renders")
+    parser.add_argument("--clips", type=Path, default=Path("out/clips"), help="rendered clips")
+    parser.add_argument("--out", type=Path, default=Path("out/report"), help="for the pages")
+    parser.add_argument("--weights", nargs="*", help="only these")
+    given = parser.parse_args()
+    sets = {"aflw2000": common.development(given.data), "renders": common.renders(given.held, given.assets)}
+    clips = common.clips(given.clips, given.assets)
+    every, rows = common.weights(), {}
+    for name in given.weights or every:
+        partner = common.tracks_for(every[name])
+        if partner is None:
+            aligner, tracking = common.load(every[name]), None
+            for protocol, folder in sets.items():
+                if folder:
+                    rows[name, protocol] = report(name, protocol, folder, given.out, aligner, None)
+        elif partner in every:
+            aligner, tracking = common.load(every[partner]), common.load(every[name])
+        else:
+            print(f"{name}: no weights '{partner}' to go on from; left out")
+            continue
+        rows[name, "clips"] = report(name, "clips", clips, given.out, aligner, tracking)
+        print(f"{name}: {sum(r['seconds'] for (n, _), r in rows.items() if n == name):.0f} s", flush=True)
+    columns = list(dict.fromkeys(c for r in rows.values() for c in r))
+    table = Table("NME box, %", "set", *columns)
+    for (name, protocol), numbers in rows.items():
+        cells = (numbers.get(c) for c in columns)
+        table.add_row(name, protocol, *("" if v is None else f"{v:g}" for v in cells))
+    Console(width=160).print(table)
+    print(f"pages in {given.out.resolve()}")
 
 
 if __name__ == "__main__":

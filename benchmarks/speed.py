@@ -1,4 +1,7 @@
-"""Time of each step on the bundled photo, one thread and default threads, beside cold start and install size."""
+"""Time of each step on the bundled photo, one thread and default threads, throughput, and cold start.
+
+`benchmarks/beside.py` gives memory and size, and what other systems need.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,41 @@ from rich.table import Table
 import canthus
 from canthus.crop import Crop
 from canthus.detect import FaceDetector
+from canthus.faces import Alignment
 from canthus.images import crop_image, read_image
 from canthus.runtime import OnnxAligner
-from canthus.weights import find
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 
 
-def steps(weights: str, threads: int | None) -> dict[str, dict[str, float]]:
-    aligner = OnnxAligner(find(weights), threads)
+def steps(weights: Path, threads: int | None) -> dict[str, dict[str, float]]:
+    """Each step on its own, and all of them; milliseconds."""
+    aligner = OnnxAligner(weights, threads)
     aligner.detector = FaceDetector(threads)
     photo = read_image(PHOTO)
-    boxes, _ = aligner.detector(photo)
+    size = photo.shape[1], photo.shape[0]
+    boxes, scores = aligner.detector(photo)
     crop = Crop.around_boxes(boxes.astype(np.float64), aligner.card.crop_scale, aligner.card.crop_size)
     cut = crop_image(photo, crop)
-    many = np.repeat(cut, 64, 0)
+    many = np.repeat(cut[:1], 64, 0)
     faces = aligner.predict(photo)
+
+    def network(crops: np.ndarray) -> Alignment:
+        values = aligner.session.run(aligner.outputs, {"crops": crops})
+        return Alignment(**dict(zip(aligner.outputs, values)))
+
+    raw = network(cut)
     return {
         "decode": common.milliseconds(lambda: read_image(PHOTO)),
         "detect": common.milliseconds(lambda: aligner.detector(photo)),
         "crop": common.milliseconds(lambda: crop_image(photo, crop)),
-        "landmarks": common.milliseconds(lambda: aligner.run(cut), 200),
-        "landmarks, a face of a batch of 64": {
-            k: round(v / 64, 3) for k, v in common.milliseconds(lambda: aligner.run(many), 20, 3).items()
+        "network": common.milliseconds(lambda: network(cut), 200),
+        "post": common.milliseconds(lambda: aligner.finish(raw).to_image(crop, size, detection_scores=scores)),
+        "photo to faces": common.milliseconds(lambda: aligner.predict(photo)),
+        "network, a face of a batch of 64": {
+            k: round(v / 64, 3) for k, v in common.milliseconds(lambda: network(many), 20, 1).items()
         },
         "mesh fit": common.milliseconds(lambda: faces.mesh()),
-        "photo to faces": common.milliseconds(lambda: aligner.predict(photo)),
     }
 
 
@@ -56,15 +68,18 @@ def cold_start() -> float:
 
 
 def main() -> None:
+    static = {name: folder for name, folder in common.weights().items() if common.tracks_for(folder) is None}
     results = {
-        f"{weights}, {'default' if threads is None else threads} threads": steps(weights, threads)
-        for weights in ("swift", "swift-int8")
+        f"{name}, {'default' if threads is None else threads} threads": steps(folder, threads)
+        for name, folder in static.items()
         for threads in (1, None)
     }
     table = Table("step, ms (median)", *results)
     for step in next(iter(results.values())):
         table.add_row(step, *(f"{r[step]['median']:.2f}" for r in results.values()))
-    Console().print(table)
+    faces = [1e3 / r["network, a face of a batch of 64"]["median"] for r in results.values()]
+    table.add_row("faces a second, batches of 64", *(f"{f:.0f}" for f in faces))
+    Console(width=160).print(table)
     seconds = cold_start()
     print(f"cold start of `canthus align` on one photo: {seconds} s; canthus {canthus.__version__}")
     print(common.write("speed", {"steps_ms": results, "cold_start_s": seconds}))

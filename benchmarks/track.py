@@ -1,6 +1,6 @@
 """Tracking: error, jitter, losses and time on rendered clips, and what becomes of the faces of real ones.
 
-    python benchmarks/track.py --assets HEAD_ASSETS [--data FOLDER] [--clips 6] [--frames 100]
+    python benchmarks/track.py [--assets HEAD_ASSETS] [--data FOLDER] [--clips 6] [--frames 100]
 
 Rendered clips have exact truth. "followed": the default tracker. "unturned": the same with crops that are not turned
 by the last pose. "detected": every frame as a photo of its own. "true boxes": the static level, crops from the true
@@ -27,6 +27,7 @@ from canthus.crop import Crop
 from canthus.faces import Faces
 from canthus.metrics import yaw_bins
 from canthus.smooth import Smoother
+from canthus.synth.layouts import read_shard
 from canthus.track import Tracker
 from canthus.video import FILES, RATE, Video
 
@@ -51,14 +52,9 @@ class Smoothed(Tracker):
         return self.smoother(faces, self.ids, self.followed, self.time)
 
 
-def rendered(assets: Path, clips: int, frames: int) -> list[dict[str, np.ndarray]]:
-    from canthus.synth.generator import SynthGenerator, stack
-    from canthus.synth.recipe import SynthRecipe
-    from canthus.synth.sequences import frames as render
-
-    # unlike in training, the face has room to move and the picture is large
-    generator = SynthGenerator(assets, SynthRecipe(size=256, face=0.4, seed=1000, yaw=90.0))
-    return [dict(stack(list(render(generator, number, frames)))) for number in range(clips)]
+def rendered(folder: Path, clips: int, frames: int) -> list[dict[str, np.ndarray]]:
+    paths = sorted(folder.glob("clip-*"))[:clips]
+    return [{key: values[:frames] for key, values in read_shard(path).items()} for path in paths]
 
 
 def over_clips(clips: list[dict[str, np.ndarray]], start: Callable, step: Callable) -> dict[str, float]:
@@ -165,15 +161,16 @@ def show(title: str, rows: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--assets", type=Path)
+    parser.add_argument("--rendered", type=Path, default=Path("out/clips"), help="rendered clips, made now if absent")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--clips", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--clips", type=int, default=common.CLIPS)
+    parser.add_argument("--frames", type=int, default=common.FRAMES)
     given = parser.parse_args()
-    clips = rendered(given.assets, given.clips, given.frames)
+    clips = rendered(common.clips(given.rendered, given.assets), given.clips, given.frames)
     results: dict = {"rendered": synthetic(clips), "frames to find": after_black(clips)}
     print("frames to find after a black-out:", results["frames to find"])
-    show(f"rendered, {given.clips} clips of {given.frames} frames", results["rendered"])
+    show(f"rendered, {len(clips)} clips of {len(clips[0]['image'])} frames", results["rendered"])
     if given.data:
         results["real"] = real(given.data / "video", 300)
         show("real, up to 300 frames", results["real"])

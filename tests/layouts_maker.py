@@ -223,3 +223,34 @@ def biwi(folder: Path) -> Path:
     calibration = "500 0 130\n0 500 120\n0 0 1\n\n0 0 0 0\n\n1 0 0\n0 1 0\n0 0 1\n\n0 0 0\n\n260 240\n"
     (folder / "01" / "rgb.cal").write_text(calibration)
     return folder
+
+
+def truths() -> dict[str, np.ndarray]:
+    """The truth of `shapes` as `canthus synth` stores it; the jaw is hidden."""
+    rotation = [matrix_from_euler(np.deg2rad([3.0, yaw, -4.0]), "aflw") for yaw in YAWS]
+    visible = np.tile(np.arange(68) >= 17, (len(YAWS), 1))
+    return {"xyz": np.stack(shapes()).astype(np.float32), "visible": visible, "rotation": np.stack(rotation)}
+
+
+def renders(folder: Path) -> Path:
+    """Two shards of three faces each."""
+    from canthus.synth.layouts import shard_path, write_shard
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, part in enumerate((slice(0, 3), slice(3, 6))):
+        faces = {key: values[part] for key, values in truths().items()}
+        image = np.full((3, SIZE[1], SIZE[0], 3), 90, np.uint8)
+        write_shard(shard_path(folder, number), {"image": image, **faces}, 3 * number, "npz")
+    return folder
+
+
+def clips(folder: Path, frames: int = 21) -> Path:
+    """Two clips of one face that moves by a growing step: 0.1 k (k + 1) px to the right in frame k."""
+    for number in range(2):
+        truth = {key: np.repeat(values[[number]], frames, 0) for key, values in truths().items()}
+        k = np.arange(frames)
+        truth["xyz"] = truth["xyz"] + (0.1 * k * (k + 1))[:, None, None] * [1, 0, 0]
+        for frame in range(frames):
+            picture(folder / f"clip-{number:05d}" / f"frame-{frame:05d}.jpg")
+        np.savez(folder / f"clip-{number:05d}" / "truth.npz", **truth)
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import layouts_maker as make
@@ -13,6 +14,7 @@ import pytest
 
 pytest.importorskip("scipy.io")
 
+from canthus.benchmark.protocols import PROTOCOLS  # noqa: E402
 from canthus.card import Card  # noqa: E402
 from canthus.crop import Crop  # noqa: E402
 from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
@@ -21,6 +23,7 @@ from canthus.evaluate import evaluate, predict, write_report, write_scores  # no
 from canthus.faces import Alignment  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
 from canthus.inference import Predictor  # noqa: E402
+from canthus.track import Tracker  # noqa: E402
 
 YAWS = make.YAWS
 Change = Callable[[int, np.ndarray], np.ndarray]
@@ -62,7 +65,7 @@ def scored(folder: Path, change: Change, turn: float = 0.0):
 
 
 def bins(scores) -> dict[str, float]:
-    table = scores.table("by yaw of the fitted pose")
+    table = scores.table("by yaw of the pose")
     return dict(zip(table.columns, table.rows["NME box"]))
 
 
@@ -167,7 +170,7 @@ def test_unknown_protocols_and_boxes_are_refused(folder):
     oracle = Oracle(samples(folder), lambda _, xyz: xyz)
     with pytest.raises(CanthusError, match="no protocol 'aflw'"):
         predict("aflw", folder, oracle)
-    with pytest.raises(CanthusError, match="got the boxes 'given', want one of true, detected, jittered"):
+    with pytest.raises(CanthusError, match="got the boxes 'given', want one of true, detected, jittered, tracked"):
         predict("aflw2000", folder, oracle, boxes="given")
 
 
@@ -208,6 +211,80 @@ def test_detected_faces_that_are_elsewhere_are_lost(folder):
     assert curve.cell("NME box", "FR@10") >= 50
 
 
+def test_frames_are_tracked_and_lost_faces_looked_for_anew(tmp_path):
+    """The detector sees nothing in frames 0, 1 and 5; the tracker loses the face by itself in 5, and finds it in 6."""
+    from canthus.data.formats import read_clips
+
+    folder = make.clips(tmp_path, frames=8)
+    faces = list(read_clips(folder))
+    exact = Oracle(faces, lambda _, xyz: xyz)
+
+    class Blind:
+        number = -1
+
+        def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.number += 1
+            points = faces[self.number].points[:, :2]
+            box = np.array([[*points.min(0), *points.max(0)]], np.float32)
+            return box[: self.number % 8 not in (0, 1, 5)], np.ones(1, np.float32)
+
+    sees = Blind()
+    exact.__dict__["detector"] = sees
+
+    def run(crops: np.ndarray, real=exact.run) -> Alignment:
+        exact.start = current[0]
+        answer = real(crops)
+        # what is smaller by half is not healthy
+        return answer if current[0] % 8 != 5 else replace(answer, xyz=55.5 + (answer.xyz - 55.5) * 0.4)
+
+    current, plain = [0], Tracker.step
+
+    def step(tracker: Tracker, frame: np.ndarray):
+        sees.number = current[0] - 1
+        faces_found = plain(tracker, frame)
+        current[0] += 1
+        return faces_found
+
+    exact.run = run  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "step", step)
+        answers = predict("clips", folder, exact, boxes="tracked")
+    assert [n[-1] for n in answers.names] == list("23467") * 2
+    assert answers.restarted.tolist() == [0, 0, 0, 1, 0] * 2
+    table = evaluate("clips", folder, answers).table("video")
+    assert table.cell("clip-00001", "lost") == 3 and table.cell("clip-00001", "restarts") == 1
+    with pytest.raises(CanthusError, match="set of single photos"):
+        predict("aflw2000", folder, exact, boxes="tracked")
+
+
+def test_only_free_pictures_are_shown(tmp_path):
+    from canthus.data.formats import read_renders
+
+    folder = make.renders(tmp_path / "renders")
+    faces = list(read_renders(folder))
+    wrong = Oracle(faces, lambda k, xyz: xyz + [k, 0, 0])
+    scores = evaluate("renders", folder, predict("renders", folder, wrong))
+    report = write_report(tmp_path / "out", "renders", scores, None)
+    assert report.worst is not None and report.worst.size == (4 * 160, 2 * 178)
+    assert (tmp_path / "out" / "worst.jpg").stat().st_size > 500
+    assert "image/jpeg" in (tmp_path / "out" / "report.html").read_text()
+    shown = {name for name, rules in PROTOCOLS.items() if rules.free}
+    assert shown == {"renders", "clips"}
+
+
+def test_the_report_of_clips_has_a_chart_of_frames_and_no_sweeps(tmp_path):
+    from canthus.data.formats import read_clips
+
+    folder = make.clips(tmp_path / "clips", frames=4)
+    oracle = Oracle(list(read_clips(folder)), lambda _, xyz: xyz + [2, 0, 0])
+    scores = evaluate("clips", folder, predict("clips", folder, oracle))
+    report = write_report(tmp_path / "out", "clips", scores, oracle)
+    assert report.sweeps == {} and (tmp_path / "out" / "frames.png").stat().st_size > 500
+    frames = json.loads((tmp_path / "out" / "report.json").read_text())["NME box by frame"]
+    assert [len(v) for v in frames.values()] == [4, 4]
+    assert report.worst is not None and report.worst.size[1] == 178  # one frame a video
+
+
 def test_what_is_written(folder, tmp_path):
     answers = predict("aflw2000", folder, Oracle(samples(folder), lambda _, xyz: xyz + [2, 0, 0]))
     scores = evaluate("aflw2000", folder, answers)
@@ -231,7 +308,7 @@ def test_the_report_has_tables_charts_and_sweeps(folder, tmp_path):
     assert all(len(report.sweeps[n][1]) == len(report.sweeps[n][2]) == 5 for n in report.sweeps)
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<table>") == len(scores.tables) and page.count("data:image/png") == len(report.charts())
-    for name in ("ced", "landmarks", "calibration", "yaw-0", "sweep-blur", "sweep-box-shift"):
+    for name in ("ced", "landmarks", "parts", "calibration", "yaw-0", "sweep-blur", "sweep-box-shift"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 500
     assert json.loads((tmp_path / "out" / "report.json").read_text())["sweeps"]["blur"]["strengths"] == [1, 2, 3, 4, 6]
     # a file of predictions can be scored, but nothing more can be asked of the system

@@ -144,6 +144,49 @@ def test_300vw(tmp_path):
     near(faces[3].points - faces[0].points, np.broadcast_to([6, 0], (68, 2)))
 
 
+def test_frames_of_300vw_without_labels_are_interpolated(tmp_path):
+    make.vw300(tmp_path, frames=6)
+    (video,) = tmp_path.iterdir()
+    whole = list(formats.read_300vw(tmp_path))
+    annotations = sorted((video / "annot").iterdir())
+    for gone in (1, 2, 4):
+        annotations[gone].unlink()
+    (video / "imgs" / "cover.jpg").write_bytes(b"no frame")
+    sparse = list(formats.read_300vw(tmp_path))
+    assert [s.name for s in sparse] == [s.name for s in whole]
+    kinds = [*(s.groups - {video.name} for s in sparse)]
+    assert [len(k) for k in kinds] == [1] * 6
+    assert ["interpolated" in k for k in kinds] == [False, True, True, False, True, False]
+    near(sparse[1].points, (2 * whole[0].points + whole[3].points) / 3, 1e-6)
+    near(sparse[4].points, (whole[3].points + whole[5].points) / 2, 1e-6)
+    assert all(s.groups == {video.name} for s in whole)
+
+
+@pytest.mark.parametrize("layout", ["tar", "300wlp"])
+def test_renders_of_every_layout(tmp_path, layout):
+    from canthus.synth.layouts import read_shard, shard_path, write_shard
+
+    make.renders(tmp_path / "npz")
+    faces = read_shard(tmp_path / "npz" / "shard-00000.npz")
+    more = {"contour": faces["xyz"][:, :17], "weak_shift": np.zeros((3, 2)), "weak_scale": np.ones(3)}
+    (tmp_path / layout).mkdir()
+    write_shard(shard_path(tmp_path / layout, 0, layout), faces | more, 0, layout)
+    for one, other in zip(formats.read_renders(tmp_path / layout), formats.read_renders(tmp_path / "npz")):
+        assert one.name == other.name
+        near(one.points, other.points, 1e-6)
+        near(np.rad2deg(one.angles), np.rad2deg(other.angles), 1e-6)
+
+
+def test_damaged_renders_are_named(tmp_path):
+    (tmp_path / "shard-00000.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(LandmarkError, match="shard-00000.npz' is nothing that"):
+        list(formats.read_renders(tmp_path))
+    make.clips(tmp_path / "clips", frames=3)
+    (tmp_path / "clips" / "clip-00001" / "frame-00001.jpg").unlink()
+    with pytest.raises(LandmarkError, match="has no picture 'frame-00001.jpg'"):
+        list(formats.read_clips(tmp_path / "clips"))
+
+
 def test_cofw(tmp_path):
     folder = make.cofw(tmp_path, annotations68=True)
     one, two = formats.read_cofw29(folder)
@@ -240,7 +283,7 @@ def test_a_missing_picture_and_a_far_point_are_named(tmp_path):
     "read",
     [formats.read_300w, formats.read_300vw, formats.read_cofw29, formats.read_cofw68, formats.read_wflw,
      formats.read_aflw21, formats.read_aflw_full, formats.read_3dfaw, formats.read_menpo3d, formats.read_biwi,
-     formats.read_300wlp],
+     formats.read_300wlp, formats.read_renders, formats.read_clips],
 )  # fmt: skip
 def test_an_empty_folder_is_named(tmp_path, read):
     with pytest.raises(LandmarkError, match=str(tmp_path)):
@@ -254,7 +297,8 @@ def test_an_empty_folder_is_named(tmp_path, read):
 @pytest.mark.parametrize(
     ("name", "scheme", "count"),
     [("300w/test_300w", "ibug68", 2), ("300wlp/test_300wlp", "ibug68", 2), ("aflw/test_aflw", "aflw19", 2),
-     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 4), ("300vw/anno_300vw", "ibug68", 3)],
+     ("cofw/test_cofw", "cofw29", 2), ("wflw/test_wflw", "wflw98", 4), ("lapa/test_lapa", "lapa106", 2),
+     ("300vw/anno_300vw", "ibug68", 3)],
 )  # fmt: skip
 def test_real_samples_in_coco_form(name, scheme, count):
     faces = list(formats.read_coco(FIXTURES / f"{name}.json", scheme))

@@ -20,6 +20,7 @@ COUNTS = {
     "aflw21": 21,
     "cofw29": 29,
     "ibug68": 68,
+    "lapa106": 106,
     "mediapipe478": 478,
     "menpo84": 84,
     "wflw98": 98,
@@ -160,7 +161,9 @@ def test_weights_sum_to_one(source: str, target: str) -> None:
     assert set(found.quality) <= set(QUALITIES)
 
 
-@pytest.mark.parametrize(("source", "target"), [*STORED, ("mediapipe478", "cofw29"), ("wflw98", "aflw19")])
+@pytest.mark.parametrize(
+    ("source", "target"), [*STORED, ("mediapipe478", "cofw29"), ("wflw98", "aflw19"), ("lapa106", "aflw21")]
+)
 def test_maps_commute_with_flips(source: str, target: str) -> None:
     points = random_points(source, 2)
     flipped_last = mirror(convert(points, source, target)[0], target, 640)
@@ -169,9 +172,9 @@ def test_maps_commute_with_flips(source: str, target: str) -> None:
     np.testing.assert_array_equal(quality, quality[scheme(target).mirror])
 
 
-@pytest.mark.parametrize("source", ["menpo84", "wflw98", "mediapipe478"])
+@pytest.mark.parametrize("source", ["menpo84", "wflw98", "lapa106", "mediapipe478"])
 def test_another_jaw_line_is_approximate(source: str) -> None:
-    # Other points of the skin (menpo84, mediapipe478) or of the outline that is seen (wflw98).
+    # Other points of the skin (menpo84, mediapipe478) or of the outline that is seen (wflw98, lapa106).
     _, quality = convert(random_points(source), source, "ibug68")
     assert set(quality[:17]) == {"approximate"}
 
@@ -207,6 +210,8 @@ def test_points_by_hand(xp: Callable[[Any], Any]) -> None:
     assert x[[0, 8, 16, 17, 36, 67], 0].tolist() == [0, 16, 32, 33, 52, 83]
     x = np.asarray(convert(ramp("wflw98"), "wflw98", "ibug68")[0])
     assert x[[8, 21, 22, 27, 38, 45, 47, 48, 67], 0].tolist() == [16, 37, 42, 51, 63, 72, 75, 76, 95]
+    x = np.asarray(convert(ramp("lapa106"), "lapa106", "ibug68")[0])
+    assert x[[8, 21, 22, 27, 31, 38, 45, 47, 48, 67], 0].tolist() == [16, 37, 42, 51, 58, 69, 79, 82, 84, 103]
     x = np.asarray(convert(ramp("mediapipe478"), "mediapipe478", "ibug68")[0])
     assert x[[3, 8, 30, 36, 45, 62], 0].tolist() == [(132 + 58) / 2, 152, 4, 33, 263, 13]
 

@@ -1,11 +1,15 @@
 """What the peers share: the faces of a protocol in, a file of predictions out.
 
-Each peer runs in a process of its own, by its own recommended call and with its own detector; of several faces the one
-nearest to the true one counts.
+Each peer runs in a process of its own, in an environment of its own if its packages want that, by its own recommended
+call and with its own detector; of several faces the one nearest to the true one counts.
 
     pip install 'canthus[formats]' PEER
     python benchmarks/peers/PEER.py aflw2000 FOLDER --out peer.npz
     canthus evaluate aflw2000 FOLDER --predictions peer.npz --report --out out/peer
+
+An adapter is a module with `MODULE`, what it imports, `SCHEME`, that of its points, and `load(model, threads)`,
+which gives the system's title and a function from an RGB image to the points (L,2 or 3) of each face found. It imports
+nothing of canthus when it is loaded: `cost.py` measures it alone.
 """
 
 from __future__ import annotations
@@ -22,22 +26,19 @@ from canthus.benchmark.predictions import Predictions
 from canthus.benchmark.protocols import PROTOCOLS, protocol
 from canthus.landmarks import convert
 
-Answer = Callable[[np.ndarray], list[np.ndarray]]  # an RGB image -> points (L,2 or 3) of each face found
+Answer = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def options(what: str, needs_model: str = "") -> argparse.Namespace:
-    """The command line of a peer; `needs_model` says which file it wants besides its package."""
-    parser = argparse.ArgumentParser(description=what)
+def main(load: Callable[[Path | None, int | None], tuple[str, Answer]], scheme: str, needs_model: str = "") -> None:
+    """Ask a peer for all faces of a protocol and write the file; `needs_model` says which file it wants besides its
+    package."""
+    parser = argparse.ArgumentParser(description=load.__doc__)
     parser.add_argument("protocol", choices=[*PROTOCOLS])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="file of predictions, .npz or .jsonl")
-    if needs_model:
-        parser.add_argument("--model", type=Path, required=True, help=needs_model)
-    return parser.parse_args()
-
-
-def run(chosen: argparse.Namespace, system: str, scheme: str, answer: Answer) -> None:
-    """Ask a peer for all faces of a protocol and write the file."""
+    parser.add_argument("--model", type=Path, required=bool(needs_model), help=needs_model or "not wanted here")
+    chosen = parser.parse_args()
+    system, answer = load(chosen.model, None)
     samples = protocol(chosen.protocol).faces(chosen.data)
     names, found, boxes = [], [], []
     for sample, true in zip(samples, true_boxes(samples)):

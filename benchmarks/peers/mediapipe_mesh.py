@@ -5,13 +5,16 @@ Its coordinates are fractions of the image; z in units of the image's width, sma
 
 from __future__ import annotations
 
-import common
+from pathlib import Path
+
 import mediapipe
 import numpy as np
 
+MODULE, SCHEME = "mediapipe", "mediapipe478"
 
-def main() -> None:
-    chosen = common.options(__doc__.splitlines()[0])
+
+def load(model: Path | None, threads: int | None):
+    """MediaPipe's detector and FaceMesh with irises, each picture on its own."""
     mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=5, refine_landmarks=True)
 
     def answer(image: np.ndarray) -> list[np.ndarray]:
@@ -21,7 +24,13 @@ def main() -> None:
         # fractions count from the border of the first pixel, we from its centre
         return [p * [width, height, width] - [0.5, 0.5, 0] for p in points]
 
-    common.run(chosen, f"mediapipe {mediapipe.__version__} FaceMesh", "mediapipe478", answer)
+    return f"mediapipe {mediapipe.__version__} FaceMesh", answer
+
+
+def main() -> None:
+    import common
+
+    common.main(load, SCHEME)
 
 
 if __name__ == "__main__":

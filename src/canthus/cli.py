@@ -167,15 +167,18 @@ def models() -> None:
 
 @app.command()
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="aflw2000, 300w, wflw, ... (docs/benchmark.md lists them).")],
+    protocol: Annotated[str, typer.Argument(help="aflw2000, 300w, renders, ... (docs/benchmark.md lists them).")],
     data: Annotated[Path, typer.Argument(help="The data set's folder, as its authors lay it out.")],
     weights: Weights = "swift",
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Score this file (.npz, .jsonl), of any system, instead.")
     ] = None,
     boxes: Annotated[
-        str, typer.Option("--boxes", help="Where faces are said to be: true, detected, jittered.")
+        str, typer.Option("--boxes", help="Where faces are said to be: true, detected, jittered, tracked.")
     ] = "true",
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="With tracked: weights that go on from the frame before.")
+    ] = None,
     out: Out = Path("out/evaluate"),
     report: Annotated[bool, typer.Option("--report", help="Also write report.html with curves and sweeps.")] = False,
     threads: Threads = None,
@@ -199,7 +202,8 @@ def evaluate(
             if predictor is None:
                 answers = Predictions.read(str(predictions))
             else:
-                answers = measure.predict(protocol, data, predictor, boxes, show)
+                second = None if tracking is None else canthus.load(tracking, threads=threads)
+                answers = measure.predict(protocol, data, predictor, boxes, show, second)
             scores = measure.evaluate(protocol, data, answers)
             measure.write_scores(out, scores, answers)
             if report:

@@ -9,18 +9,26 @@ from typing import Any
 from canthus.benchmark.collect import Progress, collect, silent
 from canthus.benchmark.predictions import Predictions
 from canthus.benchmark.protocols import protocol
-from canthus.benchmark.report import Report, make_report, png
+from canthus.benchmark.report import Report, jpeg, make_report, png
 from canthus.benchmark.scores import Scores, score
-from canthus.errors import OutputError
+from canthus.errors import CanthusError, OutputError
 from canthus.inference import Predictor
 from canthus.outputs import atomic_write
 
 
 def predict(
-    name: str, folder: str | Path, predictor: Predictor, boxes: str = "true", progress: Progress = silent
+    name: str,
+    folder: str | Path,
+    predictor: Predictor,
+    boxes: str = "true",
+    progress: Progress = silent,
+    tracking: Predictor | None = None,
 ) -> Predictions:
     """What `predictor` answers on the faces of a protocol, see `benchmark.collect.collect`. Raises `CanthusError`."""
-    return collect(predictor, protocol(name).faces(folder), boxes, progress)
+    rules = protocol(name)
+    if boxes == "tracked" and not rules.video:
+        raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
+    return collect(predictor, rules.faces(folder), boxes, progress, tracking)
 
 
 def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
@@ -39,9 +47,10 @@ def write_scores(out: str | Path, scores: Scores, predictions: Predictions) -> N
 def write_report(
     out: str | Path, name: str, scores: Scores, predictor: Predictor | None, progress: Progress = silent
 ) -> Report:
-    """Write `report.html`, `report.json` and the charts as PNG into the folder `out`.
+    """Write `report.html`, `report.json`, the charts as PNG, and where everybody may see the set's pictures the worst
+    cases as `worst.jpg`, into the folder `out`.
 
-    With a predictor also sweeps over boxes and spoiled photos. Raises `CanthusError`.
+    With a predictor also sweeps over boxes and spoiled photos, but of videos. Raises `CanthusError`.
     """
     out, rules = _folder(out), protocol(name)
     report = make_report(rules, scores.pairs.samples, scores, predictor, progress)
@@ -49,6 +58,8 @@ def write_report(
     atomic_write(out / "report.json", _json(report.to_json()))
     for title, chart in report.charts().items():
         atomic_write(out / f"{title}.png", png(chart))
+    if report.worst:
+        atomic_write(out / "worst.jpg", jpeg(report.worst))
     return report
 
 

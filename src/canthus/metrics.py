@@ -128,7 +128,8 @@ def table_row(errors: ArrayLike, bins: ArrayLike, count: int = 3) -> TableRow:
     counts = np.bincount(bins, minlength=count)
     sums = np.bincount(bins, weights=errors, minlength=count)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return TableRow(means, means.mean(), means.std(ddof=1), means.std(), errors.mean(), counts)
+    of_images = errors.mean() if errors.size else np.nan
+    return TableRow(means, means.mean(), means.std(ddof=1), means.std(), of_images, counts)
 
 
 def ced(errors: ArrayLike, thresholds: ArrayLike) -> Floats:

@@ -1,8 +1,8 @@
-"""Charts drawn with Pillow: lines over axes, and numbers on a face. No other plotting code is in the package."""
+"""Charts drawn with Pillow: lines over axes, numbers on a face, faces side by side. No other plotting code is here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Chart:
-    """What lines are drawn over: titles, the ranges of both axes (None: of the data, y from 0), width and height."""
+    """What lines are drawn over: titles, the ranges of both axes (None: of the data, y from 0), width and height, and
+    whether the names of the lines stand at the lower right instead of the upper left."""
 
     title: str
     x: str
@@ -28,6 +29,7 @@ class Chart:
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     size: tuple[int, int] = (520, 330)
+    names_low: bool = False
 
 
 def lines(
@@ -47,7 +49,7 @@ def lines(
     for k, (name, (x, y)) in enumerate(series.items()):
         pen.line(x, y, COLOURS[k % len(COLOURS)], dots)
         if len(series) > 1:
-            pen.legend(k, name, COLOURS[k % len(COLOURS)])
+            pen.legend(k, len(series), name, COLOURS[k % len(COLOURS)])
     return pen.finished()
 
 
@@ -58,13 +60,7 @@ def face_map(
 
     Areas grow with the value, colours go from blue over yellow to red; every third point's number is written beside it.
     """
-    canvas = Image.new("RGB", (size[0] * FINE, size[1] * FINE), PAPER)
-    draw, font = ImageDraw.Draw(canvas), _font(13)
-    extent = np.ptp(xy, axis=0)
-    zoom = FINE * min((size[0] - 90) / extent[0], (size[1] - 120) / extent[1])
-    spots = (xy - (xy.max(0) + xy.min(0)) / 2) * zoom + [canvas.width / 2, canvas.height / 2 + 18 * FINE]
-    for a, b in scheme(name).edges:
-        draw.line([*spots[a], *spots[b]], fill=FAINT, width=2 * FINE)
+    canvas, draw, spots = _on_a_face(title, xy, name, size)
     known = np.isfinite(values)
     most = float(values[known].max()) if known.any() else 1.0
     for k in np.flatnonzero(known):
@@ -74,8 +70,70 @@ def face_map(
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=_heat(share))
         if k % 3 == 0:
             draw.text((x + radius + FINE, y), f"{values[k]:.1f}", INK, _font(10), anchor="lm")
-    draw.text((canvas.width / 2, 18 * FINE), title, INK, font, anchor="mm")
     return canvas.reduce(FINE)
+
+
+def part_map(
+    title: str, xy: np.ndarray, values: Mapping[str, float], name: str, size: tuple[int, int] = (520, 520)
+) -> Image.Image:
+    """Values by part of the face, as lines of its colour with the number at its middle: points (L,2) of the scheme
+    `name`, y down; NaN where a part was not measured."""
+    canvas, draw, spots = _on_a_face(title, xy, name, size)
+    known = {part: value for part, value in values.items() if np.isfinite(value)}
+    most = max([*known.values(), 1e-9])
+    for part, value in known.items():
+        own, colour = scheme(name).parts[part].tolist(), _heat(value / most)
+        for a, b in scheme(name).edges:
+            if a in own and b in own:
+                draw.line([*spots[a], *spots[b]], fill=colour, width=5 * FINE)
+        for k in own:
+            x, y = (float(v) for v in spots[k])
+            draw.ellipse([x - 3 * FINE, y - 3 * FINE, x + 3 * FINE, y + 3 * FINE], fill=colour)
+    for part, value in known.items():
+        own = spots[scheme(name).parts[part]]
+        (x, y), (width, height), below = own.mean(0), np.ptp(own, axis=0), own[:, 1].max() + 11 * FINE
+        place, anchor = ((x, y) if part.startswith("inner") else (x, below)), "mm"  # inside of the outer one
+        if height > 2 * width:
+            place, anchor = (own[:, 0].max() + 8 * FINE, y), "lm"
+        draw.text(place, f"{part.replace('_', ' ')} {value:.1f}", INK, _font(10), anchor=anchor,
+                  stroke_width=2 * FINE, stroke_fill=PAPER)  # fmt: skip
+    return canvas.reduce(FINE)
+
+
+def contact_sheet(faces: Iterable[tuple[str, Image.Image, np.ndarray, np.ndarray]], columns: int = 4) -> Image.Image:
+    """Faces side by side, each with a line of text: (text, picture, true points, predicted points), the points (L,2) in
+    its pixels. Green is true, red is predicted."""
+    tiles = []
+    for text, picture, truth, prediction in faces:
+        tile = Image.new("RGB", (picture.width, picture.height + 18), PAPER)
+        tile.paste(picture, (0, 18))
+        draw = ImageDraw.Draw(tile)
+        draw.text((3, 9), text, INK, ImageFont.load_default(11), anchor="lm")
+        for points, colour in ((truth, (60, 220, 90)), (prediction, (235, 60, 50))):
+            for x, y in points[np.isfinite(points).all(axis=1)] + [0, 18]:
+                if y > 18:
+                    draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=colour)
+        tiles.append(tile)
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), PAPER)
+    for k, tile in enumerate(tiles):
+        sheet.paste(tile, (k % columns * width, k // columns * height))
+    return sheet
+
+
+def _on_a_face(
+    title: str, xy: np.ndarray, name: str, size: tuple[int, int]
+) -> tuple[Image.Image, ImageDraw.ImageDraw, np.ndarray]:
+    """A large canvas with a title and the faint lines of a face, what draws on it, and where the points are."""
+    canvas = Image.new("RGB", (size[0] * FINE, size[1] * FINE), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    extent = np.ptp(xy, axis=0)
+    zoom = FINE * min((size[0] - 90) / extent[0], (size[1] - 120) / extent[1])
+    spots = (xy - (xy.max(0) + xy.min(0)) / 2) * zoom + [canvas.width / 2, canvas.height / 2 + 18 * FINE]
+    for a, b in scheme(name).edges:
+        draw.line([*spots[a], *spots[b]], fill=FAINT, width=2 * FINE)
+    draw.text((canvas.width / 2, 18 * FINE), title, INK, _font(13), anchor="mm")
+    return canvas, draw, spots
 
 
 class _Pen:
@@ -119,8 +177,11 @@ class _Pen:
                 r = 3 * FINE
                 self.draw.ellipse([spot[0] - r, spot[1] - r, spot[0] + r, spot[1] + r], fill=colour)
 
-    def legend(self, number: int, name: str, colour: tuple[int, int, int]) -> None:
-        x, y = self.frame[0] + 14 * FINE, self.frame[1] + (10 + 16 * number) * FINE
+    def legend(self, number: int, count: int, name: str, colour: tuple[int, int, int]) -> None:
+        left, top, right, bottom = self.frame
+        x, y = left + 14 * FINE, top + (10 + 16 * number) * FINE
+        if self.chart.names_low:
+            x, y = right - 250 * FINE, bottom - (10 + 16 * (count - number)) * FINE
         self.draw.line([x, y, x + 18 * FINE, y], fill=colour, width=3 * FINE)
         self.draw.text((x + 24 * FINE, y), name, INK, _font(12), anchor="lm")
 

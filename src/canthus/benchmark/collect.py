@@ -13,8 +13,9 @@ from canthus.errors import CanthusError
 from canthus.faces import Faces
 from canthus.images import as_image
 from canthus.inference import Predictor
+from canthus.track import Tracker
 
-BOXES = ("true", "detected", "jittered")
+BOXES = ("true", "detected", "jittered", "tracked")
 CHUNK = 16  # photos in memory
 
 Change = Callable[[int, np.ndarray, np.ndarray], np.ndarray]  # number, image, box -> image
@@ -33,19 +34,26 @@ def true_boxes(samples: Sequence[FaceSample]) -> np.ndarray:
 
 
 def collect(
-    predictor: Predictor, samples: Sequence[FaceSample], boxes: str = "true", progress: Progress = silent
+    predictor: Predictor,
+    samples: Sequence[FaceSample],
+    boxes: str = "true",
+    progress: Progress = silent,
+    tracking: Predictor | None = None,
 ) -> Predictions:
     """The predictor's answers for all faces.
 
     boxes: "true", around the true landmarks; "detected", the predictor finds faces itself and the one whose centre is
     nearest to the true one's counts, unless it is farther away than the face is large; "jittered", see
-    `boxes.jittered`.
+    `boxes.jittered`; "tracked", the samples are frames of videos, which a `Tracker` follows, going on from frame to
+    frame by `tracking`, and what counts is as for "detected".
     """
     if boxes not in BOXES:
         raise CanthusError(f"got the boxes '{boxes}', want one of {', '.join(BOXES)}")
     true = true_boxes(samples)
     if boxes == "detected":
         return _detected(predictor, samples, true, progress)
+    if boxes == "tracked":
+        return _tracked(Tracker(predictor, tracking), samples, true, progress)
     return collect_from(predictor, samples, box_rules.jittered(true) if boxes == "jittered" else true, progress)
 
 
@@ -81,13 +89,38 @@ def _detected(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndar
     return _joined(predictor, names, found, boxes)
 
 
-def _joined(predictor: Predictor, names: Sequence[str], found: Sequence[Faces], boxes: np.ndarray) -> Predictions:
+def _tracked(tracker: Tracker, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:
+    names, found, restarted, video, seen = [], [], [], None, False
+    for k, sample in enumerate(samples):
+        now = sample.name.rpartition("/")[0]
+        if now != video:
+            tracker.reset()
+            video, seen = now, False
+        faces = tracker.step(picture_of(sample))
+        which = box_rules.nearest(faces.boxes, true[k])
+        if which is not None:
+            names.append(sample.name)
+            found.append(faces[which])
+            restarted.append(seen and not tracker.followed[which])
+            seen = True
+        progress(k + 1, len(samples))
+    boxes = np.array([f.boxes[0] for f in found]).reshape(-1, 4)
+    return _joined(tracker.aligner, names, found, boxes, np.array(restarted, float))
+
+
+def _joined(
+    predictor: Predictor,
+    names: Sequence[str],
+    found: Sequence[Faces],
+    boxes: np.ndarray,
+    restarted: np.ndarray | None = None,
+) -> Predictions:
     def of(field: Callable[[Faces], np.ndarray], *shape: int) -> np.ndarray:
         return np.array([field(f)[0] for f in found], np.float64).reshape(len(found), *shape)
 
     return Predictions(
         names, of(lambda f: f.xyz, 68, 3), boxes, of(lambda f: f.sigma, 68), of(lambda f: f.visible, 68),
-        of(lambda f: f.pose.matrix, 3, 3), system=predictor.card.title,
+        of(lambda f: f.pose.matrix, 3, 3), restarted, system=predictor.card.title,
     )  # fmt: skip
 
 

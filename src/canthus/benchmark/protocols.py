@@ -30,13 +30,20 @@ SECOND: dict[str, Error] = {
 }
 
 
+BETWEEN: dict[str, Error] = {
+    "NME box, interpolated labels": pairs.nme_relabelled,
+    "truth to interpolated labels": pairs.labels_apart,
+}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How a data set is measured.
 
     title: the set and its labels. read: folder -> faces. errors: name -> errors as fractions; the first is the one of
     curves and sweeps. limits: for area under the curve and failure rate. only: the groups whose faces count (any of
-    them), all faces if empty. video: faces are frames in order, and tracks are measured too.
+    them), all faces if empty. video: faces are frames in order, and tracks are measured too. free: everybody may see
+    the pictures, so that reports may show them.
     """
 
     title: str
@@ -45,6 +52,7 @@ class Protocol:
     limits: tuple[float, ...] = (0.07, 0.08, 0.10)
     only: frozenset[str] = frozenset()
     video: bool = False
+    free: bool = False
 
     def faces(self, folder: str | Path) -> list[FaceSample]:
         """The faces that count. Raises `LandmarkError`."""
@@ -74,6 +82,10 @@ PROTOCOLS: dict[str, Protocol] = {
     "aflw19": Protocol("AFLW-Full, 19 points", formats.read_aflw_full, OWN_BOX | BOX),
     "biwi": Protocol("BIWI, pose", formats.read_biwi, {}),
     "300vw": Protocol("300-VW, 68 points, video", formats.read_300vw, BOX | EYES | DIAGONAL, video=True),
+    "renders": Protocol("rendered faces, 68 points, exact", formats.read_renders, BOX | DEPTH | DIAGONAL, free=True),
+    "clips": Protocol(
+        "rendered clips, 68 points, exact", formats.read_clips, BOX | DEPTH | BETWEEN | DIAGONAL, video=True, free=True
+    ),
 }
 
 

@@ -15,20 +15,24 @@ from PIL import Image
 
 from canthus import metrics
 from canthus.benchmark import boxes as box_rules
-from canthus.benchmark.charts import Chart, Points, face_map, lines
-from canthus.benchmark.collect import Progress, collect_from, silent
-from canthus.benchmark.pairs import pair
+from canthus.benchmark.charts import Chart, Points, contact_sheet, face_map, lines, part_map
+from canthus.benchmark.collect import Progress, collect_from, picture_of, silent
+from canthus.benchmark.pairs import Pairs, pair
 from canthus.benchmark.predictions import Predictions
 from canthus.benchmark.protocols import Protocol
 from canthus.benchmark.scores import Scores, Table, compared, yaws
 from canthus.benchmark.spoil import SPOILS, spoil
+from canthus.crop import Crop
 from canthus.data.formats import FaceSample
 from canthus.errors import LandmarkError
+from canthus.images import crop_image
 from canthus.inference import Predictor
 from canthus.landmarks import convert
 from canthus.morphable import MorphableModel
 
-SWEPT = 200  # faces of a sweep, evenly spaced in the set: 39 runs over each
+SWEPT = 100  # faces of a sweep, evenly spaced in the set: 39 runs over each, 7 minutes for a method of 0.1 s a face
+WORST, TILE = 12, 160  # faces of the sheet of worst cases; side of one, px
+CLIPS = 6  # videos in the chart of errors by frame: as many as there are colours
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#282c34}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-variant-numeric:tabular-nums}
@@ -40,12 +44,14 @@ figure{display:inline-block;margin:.3rem}img{border:1px solid #dee1e6;max-width:
 @dataclass
 class Report:
     """What a report shows. sweeps: name -> (what the strength is, strengths, mean first error in percent).
-    plain: that error with nothing changed, over the same `swept` faces."""
+    plain: that error with nothing changed, over the same `swept` faces. worst: the faces with the largest first errors,
+    where everybody may see the set's pictures."""
 
     scores: Scores
     sweeps: dict[str, tuple[str, list[float], list[float]]] = field(default_factory=dict)
     plain: float = float("nan")
     swept: int = 0
+    worst: Image.Image | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -54,14 +60,21 @@ class Report:
             for name, (what, x, y) in self.sweeps.items()
         }
         swept = {"sweeps": sweeps, "swept faces": self.swept, "unchanged": round(self.plain, 4)}
-        return self.scores.to_json() | (swept if sweeps else {})
+        frames = {
+            video: [None if np.isnan(v) else round(100 * float(v), 3) for v in errors]
+            for video, errors in _by_video(self.scores).items()
+        }
+        more = {f"{self.scores.main} by frame": frames} if frames else {}
+        return self.scores.to_json() | more | (swept if sweeps else {})
 
     def charts(self) -> dict[str, Image.Image]:
         """Pictures by name."""
         found: dict[str, Image.Image] = {}
         if self.scores.errors:
-            found |= {"ced": _ced(self.scores), "landmarks": _landmarks(self.scores)}
+            found |= {"ced": _ced(self.scores), "landmarks": _landmarks(self.scores), "parts": _parts(self.scores)}
             found |= {f"yaw-{k}": chart for k, chart in enumerate(_yaw(self.scores))}
+            if _by_video(self.scores):
+                found["frames"] = _frames(self.scores)
         if self.scores.calibration:
             found["calibration"] = _calibration(self.scores)
         for name, (what, x, y) in self.sweeps.items():
@@ -77,11 +90,19 @@ class Report:
         s = self.scores
         title = f"{s.title}: {s.pairs.predictions.system or 'predictions'}"
         facts = f"{len(s.pairs.found)} faces, {int((~s.pairs.found).sum())} lost. Compared: {compared(s.pairs)}."
-        data = {n: base64.b64encode(png(c)).decode() for n, c in self.charts().items()}
+        pictures = {n: ("png", png(c)) for n, c in self.charts().items()}
+        if self.worst:
+            pictures["worst cases: true points green, predicted red"] = ("jpeg", jpeg(self.worst))
         figures = "".join(
-            f'<figure><img alt="{html.escape(n)}" src="data:image/png;base64,{d}"></figure>' for n, d in data.items()
+            f'<figure><img alt="{html.escape(n)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+            "</figure>"
+            for n, (kind, data) in pictures.items()
         )
-        swept = f"<p>Sweeps: means over {self.swept} faces of the set, true boxes.</p>" if self.sweeps else ""
+        swept = (
+            f"<p>Sweeps: means over the same {self.swept} faces each, evenly spaced in the set; true boxes.</p>"
+            if self.sweeps
+            else ""
+        )
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
@@ -97,9 +118,12 @@ def make_report(
     predictor: Predictor | None,
     progress: Progress = silent,
 ) -> Report:
-    """The report of scores; with the predictor itself at hand, sweeps over boxes and spoiled photos too."""
+    """The report of scores; with the predictor itself at hand, sweeps over boxes and spoiled photos too, but of videos,
+    which are not told where faces are."""
     report = Report(scores)
-    if predictor is None or not scores.errors:
+    if protocol.free and scores.errors and scores.pairs.found.any():
+        report.worst = _worst(scores)
+    if predictor is None or not scores.errors or protocol.video:
         return report
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(SWEPT, len(samples))).round().astype(int))
     part = [samples[k] for k in chosen]
@@ -129,9 +153,16 @@ def make_report(
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A chart as the bytes of a PNG file of 64 colours."""
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
+    image.quantize(64, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as the bytes of a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
     return stream.getvalue()
 
 
@@ -144,7 +175,7 @@ def _ced(scores: Scores) -> Image.Image:
         ((100 * x).tolist(), (100 * metrics.ced(np.where(np.isnan(e), np.inf, e), x)).tolist())
         for n, e in ((n, scores.errors[n]) for n in first)
     }  # fmt: skip
-    chart = Chart("cumulative errors", "error, %", "faces, %", (0, 100 * limit), (0, 100), (640, 400))
+    chart = Chart("cumulative errors", "error, %", "faces, %", (0, 100 * limit), (0, 100), (640, 400), True)
     return lines(chart, series, dots=False)
 
 
@@ -177,6 +208,53 @@ def _landmarks(scores: Scores) -> Image.Image:
     distance = 100 * pairs.distance[pairs.found]
     known = np.isfinite(distance)
     means = np.where(known, distance, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+    return face_map("mean error of each point, % of the face's size", _mean_face(pairs), means, pairs.scheme)
+
+
+def _parts(scores: Scores) -> Image.Image:
+    """The mean distance of each part of the face."""
+    table = scores.table("by part of the face")
+    values = {part: row[0] for part, row in table.rows.items()}
+    pairs = scores.pairs
+    return part_map("mean error of each part, % of the face's size", _mean_face(pairs), values, pairs.scheme)
+
+
+def _by_video(scores: Scores) -> dict[str, np.ndarray]:
+    """The first error of each frame, by video; empty for photos."""
+    if all(t.title != "video" for t in scores.tables):
+        return {}
+    videos = np.array([s.name.rpartition("/")[0] for s in scores.pairs.samples])
+    return {v: scores.errors[scores.main][videos == v] for v in dict.fromkeys(videos.tolist())}
+
+
+def _frames(scores: Scores) -> Image.Image:
+    """The first error of each frame of the first videos; gaps where the face was lost."""
+    videos = list(_by_video(scores).items())[:CLIPS]
+    series: dict[str, Points] = {v: (list(range(len(e))), (100 * e).tolist()) for v, e in videos}
+    return lines(Chart("error by frame", "frame", f"{scores.main}, %", size=(640, 400)), series, dots=False)
+
+
+def _worst(scores: Scores) -> Image.Image:
+    """The found faces with the largest first errors, worst first; of a video one frame, since its worst are alike."""
+    errors, pairs = np.nan_to_num(scores.errors[scores.main], nan=-1), scores.pairs
+    order = np.argsort(-errors, kind="stable")[: int(pairs.found.sum())]
+    if _by_video(scores):
+        videos = [pairs.samples[k].name.rpartition("/")[0] for k in order]
+        order = order[[videos.index(v) for v in dict.fromkeys(videos)]]
+    order = order[:WORST]
+    crop = Crop.around_boxes(pairs.boxes[order], 1.7, TILE)
+    truth, guess = (crop.crop_from_image(points[order, :, :2]) for points in (pairs.truth, pairs.prediction))
+    tiles = []
+    for row, k in enumerate(order):
+        one = Crop(crop.center[[row]], crop.side[[row]], crop.angle[[row]], TILE)
+        cut = Image.fromarray(crop_image(picture_of(pairs.samples[k]), one)[0])
+        name = pairs.samples[k].name.replace("shard-", "").replace("frame-", "")
+        tiles.append((f"{name}: {100 * errors[k]:.1f} %", cut, truth[row], guess[row]))
+    return contact_sheet(tiles)
+
+
+def _mean_face(pairs: Pairs) -> np.ndarray:
+    """Where the points (L,2) are drawn: on the mean head from the front, y down."""
     head = MorphableModel.default().landmarks()[0].astype(np.float64)[:, :2] * [1, -1]
     try:
         xy = convert(head, "ibug68", pairs.scheme)[0]
@@ -188,7 +266,7 @@ def _landmarks(scores: Scores) -> Image.Image:
         inside = (pairs.truth[..., :2] - middle) / size
         labelled = np.isfinite(inside)
         xy = np.where(labelled, inside, 0).sum(0) / np.maximum(labelled.sum(0), 1)
-    return face_map("mean error of each point, % of the face's size", xy, means, pairs.scheme)
+    return xy
 
 
 def _html_table(table: Table) -> str:

@@ -134,7 +134,7 @@ def yaws(samples: Sequence[FaceSample]) -> dict[str, np.ndarray]:
     """The yaws (N,) in radians that the labels give: of the fitted pose, and as labelled."""
     found = {}
     if all(s.angles is not None for s in samples):
-        found["yaw of the fitted pose"] = np.array([np.asarray(s.angles)[1] for s in samples])
+        found["yaw of the pose"] = np.array([np.asarray(s.angles)[1] for s in samples])
     if all(s.yaw is not None for s in samples):
         found["labelled yaw"] = np.array([s.yaw for s in samples], float)
     return found

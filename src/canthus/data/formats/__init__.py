@@ -13,10 +13,11 @@ from canthus.data.formats.marked import (
     read_cofw68,
     read_wflw,
 )
+from canthus.data.formats.rendered import read_clips, read_renders
 from canthus.data.formats.spatial import read_3dfaw, read_biwi, read_menpo3d
 
 __all__ = [
     "FaceSample", "read_300vw", "read_300w", "read_300wlp", "read_3dfaw", "read_aflw2000", "read_aflw21",
-    "read_aflw_full", "read_biwi", "read_coco", "read_cofw29", "read_cofw68", "read_dlib_xml", "read_ljson",
-    "read_menpo3d", "read_pts", "read_wflw",
+    "read_aflw_full", "read_biwi", "read_clips", "read_coco", "read_cofw29", "read_cofw68", "read_dlib_xml",
+    "read_ljson", "read_menpo3d", "read_pts", "read_renders", "read_wflw",
 ]  # fmt: skip

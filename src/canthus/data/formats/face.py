@@ -94,6 +94,12 @@ def picture_of(annotation: Path) -> Path:
     raise LandmarkError(f"'{annotation}' has no picture '{annotation.stem}.jpg' or .png beside it")
 
 
+def interpolated(frames: np.ndarray, known: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (F,L,D) at `frames` (F,), linear between `points` (K,L,D) at the rising frames `known` (K,)."""
+    columns = points.reshape(len(known), -1).T
+    return np.stack([np.interp(frames, known, c) for c in columns], axis=1).reshape(len(frames), *points.shape[1:])
+
+
 def name_of(path: Path, folder: Path) -> str:
     """The name of a face: its path below `folder` without the ending, with forward slashes."""
     return path.relative_to(folder).with_suffix("").as_posix()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, checked, complete, name_of, picture_of, some
+from canthus.data.formats.face import PICTURES, FaceSample, checked, complete, interpolated, name_of, picture_of, some
 from canthus.data.formats.files import load_mat, load_npy, read_pts
 from canthus.data.formats.fitted import KIT
 from canthus.errors import LandmarkError
@@ -39,15 +39,38 @@ def read_300w(folder: str | Path) -> Iterator[FaceSample]:
 def read_300vw(folder: str | Path) -> Iterator[FaceSample]:
     """300-VW: VIDEO/annot/NNNNNN.pts, 68 points, one a frame; frames as VIDEO/imgs/NNNNNN.jpg or .png.
 
-    The frames of `vid.avi` have to be written out first. Faces come in the order of frames, `name` is VIDEO/NNNNNN and
-    the only group is VIDEO. Raises `LandmarkError`.
+    The frames of `vid.avi` have to be written out first. Faces come in the order of frames, `name` is VIDEO/NNNNNN.
+    Frames without a PTS file that lie between two with one are labelled by linear interpolation. Groups: VIDEO, and
+    "annotated" or "interpolated" where a set has such frames. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.glob("*/annot/*.pts"), "VIDEO/annot/NNNNNN.pts files", folder):
-        video = path.parent.parent
-        image = picture_of(video / "imgs" / path.name)
-        name, group = f"{video.name}/{path.stem}", frozenset({video.name})
-        yield checked(FaceSample(image, complete(read_pts(path, 68), path), name=name, groups=group), path)
+    paths = some(folder.glob("*/annot/*.pts"), "VIDEO/annot/NNNNNN.pts files", folder)
+    videos: dict[Path, dict[int, Path]] = {}
+    for path in paths:
+        videos.setdefault(path.parent.parent, {})[_number(path)] = path
+    between = {video: _between(video, annotated) for video, annotated in videos.items()}
+    sparse = any(between.values())
+    for video, annotated in videos.items():
+        known = {k: complete(read_pts(path, 68), path) for k, path in sorted(annotated.items())}
+        pictures = {k: picture_of(video / "imgs" / path.name) for k, path in annotated.items()} | between[video]
+        frames = np.array(sorted(pictures))
+        for k, points in zip(frames, interpolated(frames, np.array([*known]), np.stack([*known.values()]))):
+            groups = {video.name} | ({"annotated" if k in known else "interpolated"} if sparse else set())
+            where = annotated.get(k, pictures[k])
+            name = f"{video.name}/{where.stem}"
+            yield checked(FaceSample(pictures[k], points, name=name, groups=frozenset(groups)), where)
+
+
+def _between(video: Path, annotated: dict[int, Path]) -> dict[int, Path]:
+    """The pictures by number that lie between the first and the last annotated frame and are not annotated."""
+    pictures = {_number(p): p for p in (video / "imgs").glob("*") if p.suffix in PICTURES and p.stem.isdigit()}
+    return {k: p for k, p in pictures.items() if min(annotated) < k < max(annotated) and k not in annotated}
+
+
+def _number(path: Path) -> int:
+    if not path.stem.isdigit():
+        raise LandmarkError(f"'{path}' has no frame number for its name; NNNNNN.pts is wanted")
+    return int(path.stem)
 
 
 def read_cofw29(folder: str | Path) -> Iterator[FaceSample]:

@@ -1,0 +1,65 @@
+"""Our own pictures, as `canthus synth` writes them: their truth is exact."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from canthus.data.formats.face import FaceSample, checked, interpolated, some
+from canthus.errors import LandmarkError
+from canthus.geometry.rotation import euler_from_matrix
+from canthus.synth.layouts import Samples, read_shard
+
+TRUTH = ("xyz", "visible", "rotation")
+EVERY = 10  # frames between those whose labels the others' second labels are interpolated from
+
+
+def read_renders(folder: str | Path) -> Iterator[FaceSample]:
+    """The faces of shards of any layout: shard-NNNNN.npz, .tar, or folders; a shard is held in memory while its faces
+    are. `name` is shard-NNNNN#K. Raises `LandmarkError`."""
+    folder = Path(folder)
+    shards = [p for p in folder.glob("shard-*") if p.suffix in (".npz", ".tar", "")]
+    for path in some(shards, "shard-*.npz, shard-*.tar or shard-* folders (`canthus synth`)", folder):
+        faces = _read(path, ("image", *TRUTH))
+        for k, image in enumerate(faces["image"]):
+            yield checked(_sample(faces, k, image, f"{path.stem}#{k}"), f"{path}, face {k}")
+
+
+def read_clips(folder: str | Path) -> Iterator[FaceSample]:
+    """The frames of clips in order: CLIP/frame-NNNNN.jpg and CLIP/truth.npz. `name` is CLIP/frame-NNNNN.
+
+    `relabelled` is what linear interpolation between the labels of every tenth frame gives, as the test videos of
+    "Combining Local and Global Features for 3D Face Tracking" (ICCV Workshops 2017) were labelled. Raises
+    `LandmarkError`.
+    """
+    folder = Path(folder)
+    for path in some(folder.glob("*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
+        frames = _read(path, TRUTH)
+        count = len(frames["xyz"])
+        known = np.unique([*range(0, count, EVERY), count - 1])
+        again = interpolated(np.arange(count), known, frames["xyz"][known, :, :2])
+        for k in range(count):
+            name = f"{path.parent.name}/frame-{k:05d}"
+            image = path.with_name(f"frame-{k:05d}.jpg")
+            yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
+
+
+def _sample(
+    truth: Samples, k: int, image: Path | np.ndarray, name: str, relabelled: np.ndarray | None = None
+) -> FaceSample:
+    rotation = truth["rotation"][k].astype(np.float64)
+    return FaceSample(
+        image, truth["xyz"][k].astype(np.float64), rotation, name=name, visible=truth["visible"][k],
+        angles=euler_from_matrix(rotation, "aflw"), relabelled=relabelled,
+    )  # fmt: skip
+
+
+def _read(path: Path, wanted: tuple[str, ...]) -> Samples:
+    try:
+        samples = read_shard(path)
+        return {key: samples[key] for key in wanted}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise LandmarkError(f"'{path}' is nothing that `canthus synth` wrote: {error}") from error
