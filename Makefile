@@ -28,6 +28,7 @@ bench: $(VENV)/test.done report
 	$(BIN)/python benchmarks/render.py $(PARTS)
 	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA)
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/cards.py
 	$(BIN)/python benchmarks/readme.py
 
 # every weight of the project on every set, the whole report and one table: minutes to an hour a weight
