@@ -93,7 +93,7 @@ class SynthGenerator:
         recipe, environments = self.recipe, self.environments
         light, environment = view_light(dice, recipe, environments, head.albedo, pan)
         large = camera.resized(self.renderer.size / recipe.size)
-        picture, _ = self.renderer.draw(large, light, shadow=dice.roll("shadow").uniform(0.3, 1.0))
+        picture = self.renderer.draw(large, light, shadow=dice.roll("shadow").uniform(0.3, 1.0))
         picture = reduce_picture(picture, recipe.size)
         behind = backdrop(dice, recipe, light, environment, environments, pan)
         image = picture[..., :3] + behind * (1 - picture[..., 3:] / 255)

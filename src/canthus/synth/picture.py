@@ -73,9 +73,9 @@ def _clutter(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def reduce_picture(picture: np.ndarray, size: int) -> np.ndarray:
     """A picture (S,S,4) with coverage brought down to `size`: colour premultiplied, float32 0..255."""
-    planes = picture.astype(np.float32)
-    planes[..., :3] *= planes[..., 3:] / 255
-    resized = [Image.fromarray(planes[..., k]).resize((size, size), Image.Resampling.BILINEAR) for k in range(4)]
+    planes = np.moveaxis(picture, -1, 0).astype(np.float32, "C")
+    planes[:3] *= planes[3] / 255
+    resized = [Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR) for p in planes]
     return np.stack([np.asarray(p) for p in resized], -1)
 
 
