@@ -121,12 +121,13 @@ class TorchRenderer:
         self.white = _Pyramid([torch.full((1, 1, 4), 255, dtype=torch.uint8, device=self.device)], False)
         self.pyramids: dict[str, _Pyramid] = {}
         self._texels: _Texels | None = None  # of the last scenes
+        self._model: Model | None = None  # of what is loaded
         self.load([])
 
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
         """Hand in a texture, a picture or uint8 (H,W,4), under a key; a key handed in again is replaced."""
         self.pyramids[key] = self._pyramid(image)
-        self._loaded = None
+        self._model = None
 
     def model(self, packed: Packed, textures: Mapping[str, np.ndarray] | None = None) -> Model:
         """A head on the device. textures: uint8 (H,W,4) of its own, which come before those handed in."""
@@ -138,13 +139,13 @@ class TorchRenderer:
     def load(self, pieces: Sequence[Piece]) -> None:
         """Make these the pieces that the next draws show."""
         self._packed = Packed.of(pieces)
-        self._loaded: Model | None = None
+        self._model = None
 
     @property
     def loaded(self) -> Model:
         """The pieces that `load` was given."""
-        self._loaded = self._loaded or self.model(self._packed)
-        return self._loaded
+        self._model = self._model or self.model(self._packed)
+        return self._model
 
     def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> np.ndarray:
         """The picture (S,S,4) uint8, alpha = coverage."""
@@ -295,7 +296,8 @@ class _Stage:
         corners, piece = self.vertices[self.triangles[triangle]], self.owner[triangle]  # (N,3,11)
         values = (f.barycentric[..., None].float() * corners[..., :9]).sum(1)
         texel = self._texel(raster, f, piece, corners[..., 9:])
-        return _Surface(f.pixel, piece, f.near, raster.front[f.owner], *values.split(3, 1), texel)
+        position, normal, colour = values.split(3, 1)
+        return _Surface(f.pixel, piece, f.near, raster.front[f.owner], position, normal, colour, texel)
 
     def _texel(self, raster: Rasteriser, f: Fragments, piece: Tensor, uv: Tensor) -> Tensor:
         """RGBA (N,4) in 0..1 of fragments of pieces (N,) whose triangles have texture coordinates (N,3,2)."""
