@@ -88,7 +88,7 @@ def whole(assets: Path | None, shards: int) -> dict[str, float]:
             "pictures_per_second": round(shards * SHARD_SIZE / took, 2)}  # fmt: skip
 
 
-def on_device(device: str, assets: Path | None, batch: int, size: int, seconds: float = 30.0) -> dict[str, float]:
+def on_device(device: str, assets: Path | None, batch: int, size: int, seconds: float = 20.0) -> dict[str, float]:
     """Faces for a training drawn on a device: its parts alone, and all of it as a training takes it."""
     recipe, people = SynthRecipe(size=size), max(batch // VIEWS_PER_PERSON, 1)
     prepare = Preparer(assets, recipe)

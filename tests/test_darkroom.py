@@ -45,7 +45,7 @@ def planes(image: np.ndarray) -> torch.Tensor:
         (Development(motion=(6.3, 0.7)), (0.01, 1)),
         (Development(motion=(2.0, 2.4)), (0.01, 1)),
         (Development(resolution=31), (0.3, 3)),
-        (Development(quality=80), (1.0, 24)),  # a wave near the middle between two steps goes either way
+        (Development(quality=80), (1.5, 24)),  # a wave near the middle between two steps goes either way
         (Development(quality=30), (1.0, 24)),
     ],
 )

@@ -218,12 +218,14 @@ def compressed(images: Tensor, quality: Sequence[int]) -> Tensor:
     height, width = images.shape[2:]
     planes = F.pad(images, (0, -width % 16, 0, -height % 16), "replicate")
     to_ycc = images.new_tensor(YCC)
-    planes = torch.einsum("ij,bjhw->bihw", to_ycc, planes) - images.new_tensor([128.0, 0, 0])[:, None, None]
+    planes = torch.einsum("ij,bjhw->bihw", to_ycc, planes).round() - images.new_tensor([128.0, 0, 0])[:, None, None]
     q = images.new_tensor(quality)[:, None, None]
     scale = torch.where(q < 50, (5000 / q).floor(), 200 - 2 * q)
     tables = [((images.new_tensor(t) * scale + 50) / 100).floor().clamp(1, 255) for t in (LUMINANCE, CHROMINANCE)]
     bright = _quantised(planes[:, :1], tables[0])
-    colour = F.interpolate(_quantised(F.avg_pool2d(planes[:, 1:], 2), tables[1]), scale_factor=2.0, mode="bilinear")
+    colour = F.interpolate(
+        _quantised(F.avg_pool2d(planes[:, 1:], 2).round(), tables[1]), scale_factor=2.0, mode="bilinear"
+    )
     planes = torch.cat([bright + 128, colour], 1)
     out = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), planes)
     return out[:, :, :height, :width].round().clamp(0, 255)
