@@ -1,9 +1,13 @@
 """Views per second of both renderers at 256 px, and pictures per second of the whole `canthus synth`.
 
     python benchmarks/render.py [--assets HEAD_ASSETS]
+    python benchmarks/render.py --device cuda [--batch 256] [--size 256] [--assets HEAD_ASSETS]
 
-The renderers draw a dressed head that needs no assets, alone and in batches. The whole job runs as users run it, with a
-worker a core and its files written; with assets, the second time, when their pack is in the cache.
+With --device only faces for a training that are drawn on that device: what preparing a person costs a core, what
+drawing costs the device, and both together, a worker a core but one.
+
+Otherwise the renderers draw a dressed head that needs no assets, alone and in batches. The whole job runs as users run
+it, with a worker a core and its files written; with assets, the second time, when their pack is in the cache.
 """
 
 from __future__ import annotations
@@ -23,15 +27,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from canthus.synth.darkroom import Studio, faces_on
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator
 from canthus.synth.heads import Head
 from canthus.synth.lighting import invented_environments
 from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera
 from canthus.synth.sampling import lash_texture, pose_head, sample_expression, sample_person
-from canthus.synth.shading import TorchRenderer
+from canthus.synth.shading import Scene, TorchRenderer
 from canthus.synth.shards import SHARD_SIZE, render_shards
 from canthus.synth.shipped import ShippedHead
+from canthus.synth.takes import VIEWS_PER_PERSON, Preparer
 
 SIZE, VIEWS = 256, 8
 
@@ -82,10 +88,57 @@ def whole(assets: Path | None, shards: int) -> dict[str, float]:
             "pictures_per_second": round(shards * SHARD_SIZE / took, 2)}  # fmt: skip
 
 
+def on_device(device: str, assets: Path | None, batch: int, size: int, seconds: float = 20.0) -> dict[str, float]:
+    """Faces for a training drawn on a device: its parts alone, and all of it as a training takes it."""
+    recipe, people = SynthRecipe(size=size), max(batch // VIEWS_PER_PERSON, 1)
+    prepare = Preparer(assets, recipe)
+    prepare.group(0)
+    start = time.process_time()
+    takes = [take for k in range(people) for take in prepare.group(k)]
+    prepared = (time.process_time() - start) / people
+    studio = Studio(prepare.planner, device)
+
+    def draw() -> None:
+        studio(takes)["image"].sum().item()  # waits for the device
+
+    draw()
+    start = time.perf_counter()
+    draw()
+    drawn = time.perf_counter() - start
+    faces, step = faces_on(device, None if assets is None else str(assets), recipe), people * VIEWS_PER_PERSON
+    try:
+        faces.take(0, step)  # starts the workers
+        start, taken = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds or taken < step:
+            taken += step
+            faces.take(taken, taken + step)["image"].sum().item()
+        took = time.perf_counter() - start
+    finally:
+        faces.close()
+    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.device(device).type == "cuda" else 0.0
+    return {
+        "batch": step, "size": size, "core_ms_a_person": round(1e3 * prepared, 1),
+        "core_ms_a_picture": round(1e3 * prepared / VIEWS_PER_PERSON, 2),
+        "device_ms_a_picture": round(1e3 * drawn / step, 2), "device_pictures_per_second": round(step / drawn, 1),
+        "cores": os.cpu_count() or 1, "pictures_per_second": round(taken / took, 1), "memory_gib": round(memory, 1),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path)
-    assets = parser.parse_args().assets
+    parser.add_argument("--device", help="cuda, or cpu for a rehearsal")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=int, default=SIZE)
+    options = parser.parse_args()
+    assets = options.assets
+    if options.device:
+        found = on_device(options.device, assets, options.batch, options.size)
+        for key, value in found.items():
+            print(f"{key}: {value}")
+        name = "CPU" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
+        print(common.write("render-device", {"device": name, **found}))
+        return
     source = ShippedHead()
     head, textures = next(
         (h, t)
@@ -106,8 +159,9 @@ def main() -> None:
         renderer.load(head.pieces)
         results[name] = pace(partial(renderer.draw, cameras[0], light, 0.7), 1)
         if isinstance(renderer, TorchRenderer):
-            together = partial(renderer.draw_many, cameras, [light] * VIEWS, [0.7] * VIEWS)
-            results[f"{name}, {VIEWS} views at once"] = pace(lambda f=together: f()[0].cpu(), VIEWS, 4)
+            scenes = [Scene(renderer.loaded, c, light, 0.7) for c in cameras]
+            together = partial(renderer.draw_scenes, scenes)
+            results[f"{name}, {VIEWS} views at once"] = pace(lambda f=together: f().cpu(), VIEWS, 4)
     generator = SynthGenerator(None, SynthRecipe(size=176))
     name = type(generator.renderer).__name__
     results[f"whole samples at 176 px, {name}"] = pace(lambda: generator.group(0), VIEWS_PER_HEAD, 4)

@@ -12,15 +12,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from canthus.morphable import MorphableModel  # noqa: E402
+from canthus.synth import shading  # noqa: E402
 from canthus.synth.accessories import glasses  # noqa: E402
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, head_rotation  # noqa: E402
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, Piece  # noqa: E402
 from canthus.synth.lighting import Light, invented_environments  # noqa: E402
 from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
-from canthus.synth.renderer import BEHIND, PerspectiveCamera, best_renderer  # noqa: E402
+from canthus.synth.renderer import Packed, PerspectiveCamera, best_renderer  # noqa: E402
 from canthus.synth.sampling import FAMILIES, lash_texture, pose_head, sample_expression, sample_person  # noqa: E402
-from canthus.synth.shading import TorchRenderer  # noqa: E402
+from canthus.synth.shading import Scene, TorchRenderer  # noqa: E402
 from canthus.synth.shipped import ShippedHead  # noqa: E402
+from canthus.synth.truth import is_cover, is_own  # noqa: E402
 
 SIZE = 48
 
@@ -71,7 +73,8 @@ def draw(pieces, light=None, view=None, shadow=0.0, textures=None, size=SIZE):
     for key, image in (textures or {}).items():
         renderer.texture(key, image)
     renderer.load(pieces)
-    return renderer.draw(view or camera(), light or even(0.5), shadow)
+    view = view or camera()
+    return renderer.draw(view, light or even(0.5), shadow), renderer.depth_of(view, lambda p: True, size)
 
 
 # ---- against closed forms
@@ -81,7 +84,7 @@ def test_an_empty_picture_is_clear_and_far():
     for pieces in ([], [square(0, middle=(100, 0))]):
         picture, depth = draw(pieces)
         assert picture.shape == (SIZE, SIZE, 4) and picture.dtype == np.uint8
-        assert not picture.any() and (depth == -BEHIND).all()
+        assert not picture.any() and (depth == -np.inf).all()
 
 
 def test_even_light_gives_albedo_times_light():
@@ -131,7 +134,7 @@ def test_glass_is_blended_last_and_leaves_the_depth():
         np.testing.assert_allclose(picture[20, 20], [0.75 * stored(0.5)] * 3 + [255], atol=0.6)
         assert depth[20, 20] == pytest.approx(0, abs=1e-4)
     picture, depth = draw([glass])
-    assert picture[20, 20, 3] == pytest.approx(0.25 * 255, abs=0.51) and depth[20, 20] == -BEHIND
+    assert picture[20, 20, 3] == pytest.approx(0.25 * 255, abs=0.51) and depth[20, 20] == -np.inf
 
 
 def test_holes_are_cut_out_of_picture_and_depth():
@@ -170,9 +173,9 @@ def test_a_texture_handed_in_again_is_replaced():
     renderer = TorchRenderer(SIZE, "cpu")
     renderer.texture("map", np.full((4, 4, 4), 255, np.uint8))
     renderer.load([square(0, texture="map")])
-    assert renderer.draw(camera(), even(1.0), 0)[0][9, 9].tolist() == [255] * 4
+    assert renderer.draw(camera(), even(1.0), 0)[9, 9].tolist() == [255] * 4
     renderer.texture("map", np.full((2, 8, 4), [0, 0, 255, 255], np.uint8))
-    assert renderer.draw(camera(), even(1.0), 0)[0][9, 9].tolist() == [0, 0, 255, 255]
+    assert renderer.draw(camera(), even(1.0), 0)[9, 9].tolist() == [0, 0, 255, 255]
 
 
 def test_the_back_of_a_piece_is_lit_as_its_front():
@@ -243,7 +246,7 @@ def test_lips_are_redder_than_the_chin_and_hollows_are_darker(shipped, bare):
     renderer.load(pieces)
     points = shipped.landmarks(neutral)
     view = replace(portrait(head, size, 0), rotation=np.eye(3), target=points.mean(0))
-    picture, _ = renderer.draw(view, even(0.7), 0)
+    picture = renderer.draw(view, even(0.7), 0)
     xy = np.rint(view.project(points)[:, :2]).astype(int)
 
     def redness(p: np.ndarray) -> float:
@@ -257,20 +260,40 @@ def test_lips_are_redder_than_the_chin_and_hollows_are_darker(shipped, bare):
     assert nose > 0.98 and corners < 0.85
 
 
-def test_views_drawn_together_are_those_drawn_alone(bare):
-    head, textures = bare
-    renderer = TorchRenderer(64, "cpu")
-    for key, image in textures.items():
+def test_scenes_drawn_together_are_those_drawn_alone(shipped):
+    # Three people with textures, hair and glasses of their own, one of them twice; alone as `load` and `draw` draw.
+    renderer, scenes, alone, depths = TorchRenderer(64, "cpu"), [], [], []
+    for key, image in shipped.textures.items():
         renderer.texture(key, image)
-    renderer.load([*head.pieces, *glasses(np.random.default_rng(1), head.landmarks)])
-    cameras = [portrait(head, 64, yaw) for yaw in (-50, 0, 70)]
-    lights = [invented_environments(3)[k].light(k, 0.5) for k in range(3)]
-    pictures, depths = renderer.draw_many(cameras, lights, [0.2, 0.6, 1.0])
-    assert pictures.shape == (3, 64, 64, 4) and depths.shape == (3, 64, 64)
-    for k, shadow in enumerate((0.2, 0.6, 1.0)):
-        picture, depth = renderer.draw(cameras[k], lights[k], shadow)
-        assert np.abs(picture.astype(int) - pictures[k].numpy()).max() <= 1
-        np.testing.assert_allclose(depth, depths[k], atol=1e-9)
+    people = [sample_head(k, shipped) for k in (3, 8, 21)]
+    for k, (person, yaw) in enumerate(((0, -50), (1, 0), (2, 30), (0, 80))):
+        head, textures = people[person]
+        pieces = [*head.pieces, *glasses(np.random.default_rng(k), head.landmarks)]
+        view, light = portrait(head, 64, yaw), invented_environments(4)[k].light(k, 0.5)
+        scenes.append(Scene(renderer.model(Packed.of(pieces), textures), view, light, 0.3 * k))
+        single = TorchRenderer(64, "cpu")
+        for key, image in {**shipped.textures, **textures}.items():
+            single.texture(key, image)
+        single.load(pieces)
+        alone.append(single.draw(view, light, 0.3 * k))
+        depths.append([single.depth_of(view, wanted, 50) for wanted in (is_own, is_cover)])
+    together = renderer.draw_scenes(scenes).numpy()
+    assert together.shape == (4, 64, 64, 4)
+    # A last bit of a sum may go either way, and with it a level.
+    assert np.abs(together.astype(int) - alone).max() <= 1
+    models, views = [s.model for s in scenes], [s.camera for s in scenes]
+    got = renderer.depths(models, views, (is_own, is_cover), 50)
+    np.testing.assert_allclose(got.transpose(0, 1), depths, atol=1e-9)
+
+
+def test_more_scenes_than_fit_at_once_are_drawn_in_portions(monkeypatch):
+    renderer = TorchRenderer(SIZE, "cpu")
+    model = renderer.model(Packed.of([square(0)]))
+    scenes = [Scene(model, camera(), even(0.1 * k), 0.0) for k in range(5)]
+    expected, depth = renderer.draw_scenes(scenes), renderer.depths([model] * 5, [camera()] * 5, [is_cover], 9)
+    monkeypatch.setattr(shading, "AT_ONCE", 2)
+    assert torch.equal(renderer.draw_scenes(scenes), expected)
+    assert torch.equal(renderer.depths([model] * 5, [camera()] * 5, [is_cover], 9), depth)
 
 
 def opengl_renderer(size: int, pieces, textures):
@@ -306,12 +329,15 @@ def test_both_renderers_draw_the_same(shipped, bare, dressed):
     views = [portrait(head, size, yaw) for yaw in (0, 45, -80)]
     opengl = opengl_renderer(size, pieces, textures)
     for view in views:
-        (expected, expected_depth), (picture, depth) = (r.draw(view, light, shadow) for r in (opengl, renderer))
+        expected, picture = (r.draw(view, light, shadow) for r in (opengl, renderer))
+        expected_depth, depth = (r.depth_of(view, lambda p: True, size) for r in (opengl, renderer))
         off = np.abs(picture.astype(int) - expected).max(-1)
         # They round points to another grid (1/256 px in OpenGL), so a pixel on an outline may fall to either side.
         assert off.mean() < (1.5 if dressed else 0.8), off.mean()
         assert np.quantile(off, 0.98) <= (16 if dressed else 4)
-        wrong = np.abs(depth - expected_depth) > 0.01  # cm; a pixel is 0.22 cm
+        both = (depth > -np.inf) & (expected_depth > -np.inf)
+        wrong = (depth > -np.inf) != (expected_depth > -np.inf)
+        wrong[both] = np.abs(depth[both] - expected_depth[both]) > 0.01  # cm; a pixel is 0.22 cm
         assert wrong.mean() < (0.01 if dressed else 0.004)
         assert (np.abs(picture[..., 3].astype(int) - expected[..., 3]) > 8).mean() < 0.01
 

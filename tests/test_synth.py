@@ -59,7 +59,8 @@ def draw(generator: SynthGenerator, head: Head, camera: PerspectiveCamera):
     """Picture and depth in the renderer's own size, and its camera."""
     generator.renderer.load(head.pieces)
     large = camera.resized(generator.renderer.size / RECIPE.size)
-    return *generator.renderer.draw(large, FLAT, 0.0), large
+    depth = generator.renderer.depth_of(large, lambda p: True, generator.renderer.size)
+    return generator.renderer.draw(large, FLAT, 0.0), depth, large
 
 
 def hidden_by(generator: SynthGenerator, head: Head, camera: PerspectiveCamera) -> np.ndarray:

@@ -66,7 +66,7 @@ def test_the_picture_stays_in_place_when_it_is_reduced(generator):
     factor = twin.renderer.size / SIZE
     from test_synth import FLAT
 
-    picture, _ = twin.renderer.draw(camera.resized(factor), FLAT, 0.0)
+    picture = twin.renderer.draw(camera.resized(factor), FLAT, 0.0)
     small = reduce_picture(picture, SIZE)[..., 3]
     # The centre of what is covered, less a border that the neck crosses.
     weight = np.zeros((SIZE, SIZE))

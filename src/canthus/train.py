@@ -58,7 +58,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     if going_on:
         refuse_changes(recipe, out / RECIPE)
     size, crop_scale = aligner.config.size, aligner.config.crop_scale
-    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed)
+    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device)
     try:
         weights = aligner.sampling_weights(faces.xyz) if len(faces) else None
         if weights is not None:

@@ -48,10 +48,17 @@ class FaceMix:
 
     faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
     has its share of every batch). A folder holds shards, or pairs for `read_aflw2000`; `synth:ASSETS` renders.
-    size, crop_scale: of the crops that will be cut.
+    size, crop_scale: of the crops that will be cut. device: where the training runs; a GPU renders too.
     """
 
-    def __init__(self, faces: Sequence[str] | Mapping[str, float], size: int, crop_scale: float, seed: int):
+    def __init__(
+        self,
+        faces: Sequence[str] | Mapping[str, float],
+        size: int,
+        crop_scale: float,
+        seed: int,
+        device: torch.device | None = None,
+    ):
         weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
         # a tenth more pixels than the crops have, for those that augmentation takes closer
         pixels = round(1.1 * size / (crop_scale * FACE))
@@ -59,7 +66,7 @@ class FaceMix:
         if live and len(weights) > 1 and not isinstance(faces, Mapping):
             raise RecipeError(f"`faces` has '{live[0]}', which has no end, beside others: give weights, folder: weight")
         self.seed = seed
-        self.live = [(_live(n, pixels, seed), weights[n] / sum(weights.values())) for n in live]
+        self.live = [(_live(n, pixels, seed, device), weights[n] / sum(weights.values())) for n in live]
         self.stored = [_open(n, pixels) for n in stored]
         self._starts = np.cumsum([0, *(len(s) for s in self.stored)])
         self._density: np.ndarray | None = None  # cumulative, of the stored faces; None: all alike
@@ -139,8 +146,8 @@ def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> F
     return FaceBatch(**joined)
 
 
-def _as_part(face: dict[str, np.ndarray]) -> Part:
-    image, xyz, visible, rotation = (torch.from_numpy(face[k]) for k in ("image", "xyz", "visible", "rotation"))
+def _as_part(face: dict[str, Any]) -> Part:
+    image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
     return (image.permute(0, 3, 1, 2), xyz, visible, rotation), vertices
 
@@ -156,9 +163,14 @@ def _open(folder: str, pixels: int) -> Source:
     return StoredFaces([folder])
 
 
-def _live(name: str, pixels: int, seed: int) -> LiveFaces:
+def _live(name: str, pixels: int, seed: int, device: torch.device | None) -> LiveFaces:
+    """Workers with OpenGL; on a GPU, workers that prepare heads and the GPU itself, which draws them."""
     from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator  # needs the synth extra
     from canthus.synth.recipe import SynthRecipe
 
-    make = functools.partial(SynthGenerator, name.removeprefix(LIVE) or None, SynthRecipe(size=pixels, seed=seed))
-    return LiveFaces(make, VIEWS_PER_HEAD)
+    assets, recipe = name.removeprefix(LIVE) or None, SynthRecipe(size=pixels, seed=seed)
+    if device is None or device.type == "cpu":
+        return LiveFaces(functools.partial(SynthGenerator, assets, recipe), VIEWS_PER_HEAD)
+    from canthus.synth.darkroom import faces_on
+
+    return faces_on(device, assets, recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,17 @@ import numpy as np
 from canthus.synth.contour import JawContour
 from canthus.synth.dense import dense_head
 from canthus.synth.heads import Head, HeadAssets
-from canthus.synth.lighting import Environment, invented_environments
-from canthus.synth.picture import backdrop, develop, reduce_picture, view_light
+from canthus.synth.lighting import Environment, Light, invented_environments
+from canthus.synth.picture import (
+    Backdrop,
+    Development,
+    choose_backdrop,
+    choose_development,
+    develop,
+    paint_backdrop,
+    reduce_picture,
+    view_light,
+)
 from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera, renderer_of
 from canthus.synth.sampling import Person, lash_texture, pose_head, sample_expression, sample_person
@@ -22,7 +32,70 @@ OVERSAMPLING = 1.5  # drawn this much larger, then reduced
 VIEWS_PER_HEAD = 4  # a head is costly to build and cheap to look at again under another camera and light
 
 
-class SynthGenerator:
+@dataclass(frozen=True)
+class Shot:
+    """One view of a head: all that decides the picture, and what is known of it before it is drawn."""
+
+    camera: PerspectiveCamera  # of the stored picture
+    light: Light
+    shadow: float
+    backdrop: Backdrop
+    development: Development
+    grain: Dice  # of the noise
+    truth: dict[str, np.ndarray]
+
+
+class Planner:
+    """What the samples of a recipe show; nothing is drawn. Arguments as of `SynthGenerator`."""
+
+    def __init__(self, assets: str | Path | None, recipe: SynthRecipe):
+        self.recipe = recipe
+        self.assets = ShippedHead() if assets is None else HeadAssets(assets)
+        surroundings = [] if assets is None else sorted(Path(assets, "hdri").glob("*.exr"))
+        self.environments = [Environment.load(p) for p in surroundings] or invented_environments()
+        self.contour = JawContour(self.assets)
+        self.dense = dense_head(self.assets) if recipe.dense else None
+
+    @property
+    def drawn_size(self) -> int:
+        """The side in px that a picture is drawn with before it is reduced."""
+        return round(self.recipe.size * OVERSAMPLING)
+
+    def shot(self, dice: Dice, head: Head, vertices: np.ndarray, camera: PerspectiveCamera, pan: float = 0.0) -> Shot:
+        """A view of a head under a camera; light, backdrop and the rest follow from the dice.
+
+        vertices: (V,3) of the bare head. pan: radians by which the camera has turned against the surroundings.
+        """
+        recipe, environments = self.recipe, self.environments
+        light, environment = view_light(dice, recipe, environments, head.albedo, pan)
+        return Shot(
+            camera, light, dice.roll("shadow").uniform(0.3, 1.0),
+            choose_backdrop(dice, recipe, light, environment, environments, pan), choose_development(dice, recipe),
+            dice, self.truth(head, vertices, camera),
+        )  # fmt: skip
+
+    def truth(self, head: Head, vertices: np.ndarray, camera: PerspectiveCamera) -> dict[str, np.ndarray]:
+        """What is known of a head under a camera but for what hides what."""
+        xyz = camera.project(head.landmarks)
+        origin = np.array([0, 0, xyz[:, 2].mean()])
+        points = head.landmarks @ self.assets.from_head
+        target = camera.target @ self.assets.from_head
+        out = {
+            "xyz": (xyz - origin).astype(np.float32),
+            "contour": (self.contour(camera, vertices, xyz) - origin).astype(np.float32),
+            "head": points.astype(np.float32),
+            "rotation": (camera.rotation @ self.assets.from_head).astype(np.float32),
+            "camera": np.array([*target, camera.distance, camera.focal, *camera.centre], np.float32),
+            **weak_camera(points, xyz),
+            "identity": head.identity,
+            "expression": head.expression,
+        }
+        if self.dense is not None:
+            out["vertices"] = (camera.project(self.dense(vertices)) - origin).astype(np.float32)
+        return out
+
+
+class SynthGenerator(Planner):
     """Draws groups of `VIEWS_PER_HEAD` samples of one head; group g is reproducible from (recipe, g).
 
     assets: a folder of head assets, or None for plainer heads that need none. quality: raster, or path for traced light
@@ -40,16 +113,11 @@ class SynthGenerator:
     """
 
     def __init__(self, assets: str | Path | None, recipe: SynthRecipe, quality: str = "raster"):
-        self.recipe = recipe
-        self.assets = ShippedHead() if assets is None else HeadAssets(assets)
-        surroundings = [] if assets is None else sorted(Path(assets, "hdri").glob("*.exr"))
-        self.environments = [Environment.load(p) for p in surroundings] or invented_environments()
-        self.renderer = renderer_of(quality, round(recipe.size * OVERSAMPLING))
+        super().__init__(assets, recipe)
+        self.renderer = renderer_of(quality, self.drawn_size)
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
         self.renderer.texture("lash", lash_texture())
-        self.contour = JawContour(self.assets)
-        self.dense = dense_head(self.assets) if recipe.dense else None
         self._loaded: tuple[int, Head, np.ndarray] | None = None
 
     def group(self, number: int) -> dict[str, np.ndarray]:
@@ -90,39 +158,17 @@ class SynthGenerator:
 
         pan: radians by which the camera has turned against the surroundings. grain: the dice of the noise.
         """
-        recipe, environments = self.recipe, self.environments
-        light, environment = view_light(dice, recipe, environments, head.albedo, pan)
-        large = camera.resized(self.renderer.size / recipe.size)
-        picture, _ = self.renderer.draw(large, light, shadow=dice.roll("shadow").uniform(0.3, 1.0))
-        picture = reduce_picture(picture, recipe.size)
-        behind = backdrop(dice, recipe, light, environment, environments, pan)
+        size, shot = self.recipe.size, self.shot(dice, head, vertices, camera, pan)
+        large = camera.resized(self.renderer.size / size)
+        picture = reduce_picture(self.renderer.draw(large, shot.light, shot.shadow), size)
+        behind = paint_backdrop(shot.backdrop, size, self.environments)
         image = picture[..., :3] + behind * (1 - picture[..., 3:] / 255)
-        return {"image": develop(dice, recipe, image, grain), **self.truth(head, vertices, camera)}
-
-    def truth(self, head: Head, vertices: np.ndarray, camera: PerspectiveCamera) -> dict[str, np.ndarray]:
-        """All that is known of the loaded head under a camera."""
-        size = self.recipe.size
-        xyz = camera.project(head.landmarks)
-        origin = np.array([0, 0, xyz[:, 2].mean()])
-        hidden = occlusion(self.renderer, camera.resized(self.renderer.size / size), head.landmarks)
-        points = head.landmarks @ self.assets.from_head
-        target = camera.target @ self.assets.from_head
-        out = {
-            "xyz": (xyz - origin).astype(np.float32),
-            "contour": (self.contour(camera, vertices, xyz) - origin).astype(np.float32),
-            "visible": hidden == 0,
-            "occlusion": hidden,
-            "head": points.astype(np.float32),
-            "rotation": (camera.rotation @ self.assets.from_head).astype(np.float32),
-            "camera": np.array([*target, camera.distance, camera.focal, *camera.centre], np.float32),
-            **weak_camera(points, xyz),
-            "identity": head.identity,
-            "expression": head.expression,
-        }
-        if self.dense is not None:
-            out["vertices"] = (camera.project(self.dense(vertices)) - origin).astype(np.float32)
+        image = develop(image, shot.development, (grain or dice).roll("grain"))
+        hides = occlusion(self.renderer, large, head.landmarks)
+        out = {"image": image, **shot.truth, "visible": hides == 0, "occlusion": hides}
         if self.recipe.maps:
-            out |= maps(self.renderer, camera, size, float(origin[2]))
+            origin = float(camera.project(head.landmarks)[:, 2].mean())
+            out |= maps(self.renderer, camera, size, origin)
         return out
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,43 +16,55 @@ WORKERS = 2  # processes that render
 ATTEMPTS = 3  # at a group whose renderer dies
 
 
-class Renderer(Protocol):
-    """What `synth.generator.SynthGenerator` does."""
+class Maker(Protocol):
+    """What works in a worker process: `synth.generator.SynthGenerator`, `synth.takes.Preparer`."""
 
-    def group(self, number: int) -> dict[str, np.ndarray]:
-        """The faces of group `number`, fields as in a shard."""
-
-
-_renderer: Renderer | None = None  # one a worker process
+    def group(self, number: int) -> Any:
+        """Group `number`."""
 
 
-def _render(make: Callable[[], Renderer], number: int) -> dict[str, np.ndarray]:
-    global _renderer
-    _renderer = _renderer or make()
-    return _renderer.group(number)
+_maker: Maker | None = None  # one a worker process
+
+
+def _make_group(make: Callable[[], Maker], number: int) -> Any:
+    global _maker
+    _maker = _maker or make()
+    return _maker.group(number)
+
+
+def join(groups: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Groups of drawn faces as one."""
+    return {k: np.concatenate([g[k] for g in groups]) for k in groups[0]}
 
 
 class LiveFaces:
     """An endless row of faces; face number i is always the same.
 
-    make: gives a renderer; it goes to the workers, so it must be picklable. views: faces of a group.
+    make: gives what makes groups; it goes to the workers, so it must be picklable. views: faces of a group.
+    finish: from groups, in this process, to fields as in a shard.
     """
 
-    def __init__(self, make: Callable[[], Renderer], views: int, workers: int = WORKERS):
-        self.make, self._views, self._workers = make, views, workers
-        self._groups: dict[int, Future[dict[str, np.ndarray]]] = {}
+    def __init__(
+        self,
+        make: Callable[[], Maker],
+        views: int,
+        workers: int = WORKERS,
+        finish: Callable[[list[Any]], dict[str, Any]] = join,
+    ):
+        self.make, self.finish, self._views, self._workers = make, finish, views, workers
+        self._groups: dict[int, Future[Any]] = {}
         self._pool: ProcessPoolExecutor | None = None
 
-    def take(self, first: int, last: int) -> dict[str, np.ndarray]:
-        """The fields of the faces first to last, `last` not included. Raises `CanthusError` if renderers keep dying."""
+    def take(self, first: int, last: int) -> dict[str, Any]:
+        """The fields of the faces first to last, `last` not included. Raises `CanthusError` if workers keep dying."""
         wanted = range(first // self._views, -(-last // self._views))
         ahead = max(len(wanted), 2 * self._workers)
         self._groups = {g: f for g, f in self._groups.items() if g >= wanted.start}
         for g in range(wanted.start, wanted.stop + ahead):
             self._submit(g)
-        groups = [self._result(g) for g in wanted]
+        made = self.finish([self._result(g) for g in wanted])
         place = slice(first - wanted.start * self._views, last - wanted.start * self._views)
-        return {k: np.concatenate([g[k] for g in groups])[place] for k in groups[0]}
+        return {k: values[place] for k, values in made.items()}
 
     def close(self) -> None:
         """End the workers."""
@@ -65,9 +77,9 @@ class LiveFaces:
             # an OpenGL context does not survive a fork
             self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"))
         if group not in self._groups:
-            self._groups[group] = self._pool.submit(_render, self.make, group)
+            self._groups[group] = self._pool.submit(_make_group, self.make, group)
 
-    def _result(self, group: int) -> dict[str, np.ndarray]:
+    def _result(self, group: int) -> Any:
         for attempt in range(ATTEMPTS):
             try:
                 self._submit(group)

@@ -75,11 +75,10 @@ class OpenGLRenderer:
         self.shade: Any = c.program(vertex_shader=SHADE_VERTEX, fragment_shader=SHADE_FRAGMENT)
         self.depth: Any = c.program(vertex_shader=DEPTH_VERTEX, fragment_shader=DEPTH_FRAGMENT)
         self.canvas = c.framebuffer(c.renderbuffer((size, size), 4), c.depth_renderbuffer((size, size)))
-        self.depth_maps = [c.depth_texture((size, size)) for _ in range(2)]  # from the light, from the camera
-        for m in self.depth_maps:
-            m.compare_func = ""
-            m.repeat_x = m.repeat_y = False
-        self.depth_targets = [c.framebuffer(depth_attachment=m) for m in self.depth_maps]
+        self.shadow_map = c.depth_texture((size, size))
+        self.shadow_map.compare_func = ""
+        self.shadow_map.repeat_x = self.shadow_map.repeat_y = False
+        self.shadow_target = c.framebuffer(depth_attachment=self.shadow_map)
         self.sized_targets: dict[int, tuple[Any, Any]] = {}  # depth of some pieces, by size of the picture
         self.textures: dict[str, moderngl.Texture] = {}
         self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
@@ -116,15 +115,14 @@ class OpenGLRenderer:
             bare = self.context.vertex_array(self.depth, [(vertices, "3f 12x 2f 12x", "position", "uv")], index)
             self.loaded.append((p, full, bare, [vertices, index]))
 
-    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> tuple[np.ndarray, np.ndarray]:
-        """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm."""
+    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> np.ndarray:
+        """The picture (S,S,4) uint8, alpha = coverage."""
         self.context.__enter__()
         c = self.context
         head_light = camera.rotation.T @ light.direction
         light_from_head = light_matrix(head_light, camera.target)
-        self._draw_depth(self.depth_targets[0], light_from_head)
+        self._draw_depth(self.shadow_target, light_from_head)
         clip = camera.clip_from_head(self.size)
-        self._draw_depth(self.depth_targets[1], clip)
         self.canvas.use()
         self.canvas.clear(0, 0, 0, 0)
         c.enable(moderngl.DEPTH_TEST | moderngl.BLEND)
@@ -138,16 +136,14 @@ class OpenGLRenderer:
         s["sun"].value = tuple(light.sun)
         s["shadow"].value = shadow
         s["image"].value, s["shadow_map"].value = 0, 1
-        self.depth_maps[0].use(1)
+        self.shadow_map.use(1)
         for piece, full, _, _ in self.loaded:
             s["textured"].value = piece.texture is not None
             if piece.texture is not None:
                 self.textures[piece.texture].use(0)
             s["gloss"].value, s["alpha"].value, s["cutout"].value = piece.gloss, piece.alpha, piece.cutout
             full.render()
-        picture = np.frombuffer(self.canvas.read(components=4), np.uint8).reshape(self.size, self.size, 4)[::-1]
-        depth = np.frombuffer(self.depth_maps[1].read(), np.float32).reshape(self.size, self.size)[::-1]
-        return picture, camera.depth_from_buffer(depth)
+        return np.frombuffer(self.canvas.read(components=4), np.uint8).reshape(self.size, self.size, 4)[::-1]
 
     def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
         """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.

@@ -70,12 +70,12 @@ class PathRenderer:
         self.raster.load(pieces)
         self.meshes = {f"piece{k}": self._mesh(p) for k, p in enumerate(pieces)}
 
-    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> tuple[np.ndarray, np.ndarray]:
-        """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm.
+    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> np.ndarray:
+        """The picture (S,S,4) uint8, alpha = coverage.
 
         shadow: not used; shadows are as dark as the light makes them.
         """
-        flat, depth = self.raster.draw(camera, FLAT, 0.0)
+        flat = self.raster.draw(camera, FLAT, 0.0)
         scene = {"type": "scene", **self.meshes, **self._lights(camera, light), "camera": self._camera(camera)}
         integrator = self.mitsuba.load_dict({"type": "volpath", "max_depth": BOUNCES, "hide_emitters": True})
         traced = np.asarray(self.mitsuba.render(self.mitsuba.load_dict(scene), integrator=integrator, seed=0))
@@ -83,7 +83,7 @@ class PathRenderer:
         colour = self.denoise(_opaque(traced), LINEAR[flat[..., :3]])
         picture = flat.copy()
         picture[..., :3] = np.rint(255 * np.clip(colour, 0, 1) ** (1 / GAMMA))
-        return picture, depth
+        return picture
 
     def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
         """q_z in cm of the nearest opaque surface of the wanted pieces alone, (size,size); -inf where there is none.

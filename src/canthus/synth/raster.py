@@ -32,11 +32,21 @@ def rasterise(points: Tensor, triangles: Tensor, size: int, distance: Tensor | N
     A triangle with a point that is not finite or not in front of the camera is left out.
     Raises CanthusError for shapes that disagree.
     """
-    seen = Rasteriser(points, triangles, size, distance).visible()
-    ids = torch.full((len(points) * size**2,), -1, device=points.device)
+    if points.ndim != 3 or points.shape[2] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise CanthusError(
+            f"got points {tuple(points.shape)} and triangles {tuple(triangles.shape)}; wanted (B, V, 3) and (F, 3)"
+        )
+    if distance is not None and distance.shape != points.shape[:2]:
+        raise CanthusError(f"got distances {tuple(distance.shape)}; wanted {tuple(points.shape[:2])}")
+    batch, faces = len(points), len(triangles)
+    picture = torch.arange(batch, device=points.device)
+    shifted = (triangles.long() + picture[:, None, None] * points.shape[1]).flatten(0, 1)
+    flat = None if distance is None else distance.flatten()
+    seen = Rasteriser(points.flatten(0, 1), shifted, picture.repeat_interleave(faces), (batch, size), flat).visible()
+    ids = torch.full((batch * size**2,), -1, device=points.device)
     weights = torch.zeros((len(ids), 3), device=points.device)
-    if len(triangles):
-        ids[seen.pixel] = seen.owner % len(triangles)
+    if faces:
+        ids[seen.pixel] = seen.owner % faces
         weights[seen.pixel] = seen.barycentric.float()
     return ids.view(-1, size, size), weights.view(-1, size, size, 3)
 
@@ -44,31 +54,34 @@ def rasterise(points: Tensor, triangles: Tensor, size: int, distance: Tensor | N
 class Fragments(NamedTuple):
     """What triangles cover, one entry for each triangle and pixel centre."""
 
-    owner: Tensor  # (N,) batch index * F + triangle id
-    pixel: Tensor  # (N,) batch index * S * S + row * S + column
+    owner: Tensor  # (N,) triangle id
+    pixel: Tensor  # (N,) picture * S * S + row * S + column
     barycentric: Tensor  # (N,3) float64
     near: Tensor  # (N,) float64: z, or 1 / distance in perspective
 
 
 class Rasteriser:
-    """Triangles laid out for drawing; arguments and errors as for `rasterise`.
+    """Triangles laid out for drawing into several square pictures at once, each into its own.
 
-    edges: (B*F,3,3) float64: coefficients of x, y and 1 of the function that is zero on the edge opposite each corner
-    and positive inside; the three sum to area (B*F,), twice the triangle's in steps squared.
-    front: (B*F,), whether the corners run anticlockwise as seen in the picture.
+    points: (V,3) and distance (V,) as for `rasterise`; triangles: (F,3) vertex ids; picture: (F,) what each is drawn
+    into; shape: how many pictures, and their side in px.
+    edges: (F,3,3) float64: coefficients of x, y and 1 of the function that is zero on the edge opposite each corner
+    and positive inside; the three sum to area (F,), twice the triangle's in steps squared.
+    front: (F,), whether the corners run anticlockwise as seen in the picture.
     """
 
-    def __init__(self, points: Tensor, triangles: Tensor, size: int, distance: Tensor | None = None):
-        if points.ndim != 3 or points.shape[2] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:
-            raise CanthusError(
-                f"got points {tuple(points.shape)} and triangles {tuple(triangles.shape)}; wanted (B, V, 3) and (F, 3)"
-            )
-        if distance is not None and distance.shape != points.shape[:2]:
-            raise CanthusError(f"got distances {tuple(distance.shape)}; wanted {tuple(points.shape[:2])}")
-        self.batch, self.faces, self.size = len(points), len(triangles), size
-        self.perspective = distance is not None
-        corners = points.double()[:, triangles.long()].flatten(0, 1)  # (B*F,3,3)
-        near = corners[..., 2] if distance is None else 1 / distance.double()[:, triangles.long()].flatten(0, 1)
+    def __init__(
+        self,
+        points: Tensor,
+        triangles: Tensor,
+        picture: Tensor,
+        shape: tuple[int, int],
+        distance: Tensor | None = None,
+    ):
+        self.picture, (self.pictures, size) = picture, shape
+        self.size, self.perspective = size, distance is not None
+        corners = points.double()[triangles]  # (F,3,3)
+        near = corners[..., 2] if distance is None else 1 / distance.double()[triangles]
         good = corners[..., :2].isfinite().all(-1).all(-1) & near.isfinite().all(-1)
         if self.perspective:
             good &= (near > 0).all(-1)
@@ -86,7 +99,7 @@ class Rasteriser:
         self.low, self.extent = low, (high - low + 1).clamp(min=0) * (area != 0)[:, None]
 
     def fragments(self) -> Iterator[Fragments]:
-        """All that is covered, hidden or not, a portion at a time, in the order of batch and triangle."""
+        """All that is covered, hidden or not, a portion at a time, in the order of the triangles."""
         count = self.extent.prod(1)
         owners = count.nonzero()[:, 0]
         count = count[owners]
@@ -102,22 +115,28 @@ class Rasteriser:
             x, y = self.low[owner, 0] + place - row * width, self.low[owner, 1] + row
             inside = (self._edge_values(owner, x, y) > self.above[owner]).all(1).nonzero()[:, 0]
             owner, x, y = owner[inside], x[inside], y[inside]
-            pixel = (owner.div(self.faces, rounding_mode="floor") * self.size + y) * self.size + x
+            pixel = (self.picture[owner] * self.size + y) * self.size + x
             yield Fragments(owner, pixel, *self._weights(owner, x, y))
+
+    def nearest(self) -> Tensor:
+        """Nearness (pictures*S*S,) float64 of what is nearest at each pixel centre, -inf where there is nothing."""
+        near = self.edges.new_full((self.pictures * self.size**2,), -torch.inf)
+        for f in self.fragments():
+            near.scatter_reduce_(0, f.pixel, f.near, "amax")
+        return near
 
     def visible(self) -> Fragments:
         """What is nearest at each covered pixel centre, in the order of the pixels."""
         lowest = torch.iinfo(torch.int64).min
-        best = torch.full((self.batch * self.size**2,), lowest, dtype=torch.int64, device=self.edges.device)
+        best = torch.full((self.pictures * self.size**2,), lowest, dtype=torch.int64, device=self.edges.device)
         for f in self.fragments():
             # One number that sorts by nearness, then by lower id: the bits of a float32 sort as whole numbers do,
             # those of negative ones once turned over.
             bits = (f.near.float() + 0.0).view(torch.int32)
             rank = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-            best.scatter_reduce_(0, f.pixel, (rank << 32) + (0x7FFFFFFF - f.owner % self.faces), "amax")
+            best.scatter_reduce_(0, f.pixel, (rank << 32) + (0x7FFFFFFF - f.owner), "amax")
         pixel = (best != lowest).nonzero()[:, 0]
-        image, place = pixel.div(self.size**2, rounding_mode="floor"), pixel % self.size**2
-        owner = image * self.faces + (0x7FFFFFFF - (best[pixel] & 0x7FFFFFFF))
+        owner, place = 0x7FFFFFFF - (best[pixel] & 0x7FFFFFFF), pixel % self.size**2
         x, y = place % self.size, place.div(self.size, rounding_mode="floor")
         return Fragments(owner, pixel, *self._weights(owner, x, y))
 

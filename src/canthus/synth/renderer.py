@@ -14,7 +14,7 @@ from canthus.synth.heads import Piece
 from canthus.synth.lighting import Light
 
 QUALITIES = ("raster", "path")
-BEHIND = 60.0  # cm: what lies this far behind the camera's target is not drawn; the depth where there is nothing
+BEHIND = 60.0  # cm: what lies this far behind the camera's target is not drawn
 
 
 class Renderer(Protocol):
@@ -31,11 +31,8 @@ class Renderer(Protocol):
     def load(self, pieces: Sequence[Piece]) -> None:
         """Make these the pieces that the next draws show."""
 
-    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> tuple[np.ndarray, np.ndarray]:
-        """The picture (S,S,4) uint8, alpha = coverage, and q_z of the nearest opaque surface (S,S) in cm.
-
-        shadow: how dark the dominant light's shadows are, 0..1. Where there is no surface, depth is -BEHIND.
-        """
+    def draw(self, camera: PerspectiveCamera, light: Light, shadow: float) -> np.ndarray:
+        """The picture (S,S,4) uint8, alpha = coverage. shadow: how dark the dominant light's shadows are, 0..1."""
         ...
 
     def depth_of(self, camera: PerspectiveCamera, wanted: Callable[[Piece], bool], size: int) -> np.ndarray:
@@ -67,6 +64,31 @@ def best_renderer(size: int) -> Renderer:
         from canthus.synth.shading import TorchRenderer
 
         return TorchRenderer(size)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The pieces of a head in a few arrays, as they go to another process or device."""
+
+    looks: tuple[Piece, ...]  # the pieces without their arrays
+    vertices: np.ndarray  # (V,11) float32: position, normal, colour, texture coordinates
+    triangles: np.ndarray  # (T,3) int32
+    owner: np.ndarray  # (T,) int16: which piece each is of
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> Packed:
+        """Pieces, one after the other."""
+        none = np.zeros((0, 3), np.float32)
+        looks = [replace(p, vertices=none, normals=none, uv=none, colour=none, triangles=none, shade=None)
+                 for p in pieces]  # fmt: skip
+        starts = np.cumsum([0, *(len(p.vertices) for p in pieces)])
+        vertices = np.empty((starts[-1], 11), np.float32)
+        for p, start in zip(pieces, starts):
+            np.concatenate([p.vertices, p.normals, p.colour, p.uv], 1, out=vertices[start : start + len(p.vertices)],
+                           casting="same_kind")  # fmt: skip
+        triangles = [np.zeros((0, 3), np.int32), *(p.triangles + np.int32(s) for p, s in zip(pieces, starts))]
+        owner = np.repeat(np.arange(len(pieces), dtype=np.int16), [len(p.triangles) for p in pieces])
+        return cls(tuple(looks), vertices, np.concatenate(triangles).astype(np.int32, copy=False), owner)
 
 
 def casts_shadow(piece: Piece) -> bool:

@@ -5,6 +5,7 @@ Every trait is drawn from the dice's stream of its name, so that no trait depend
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,13 +112,14 @@ def eye_texture(rng: np.random.Generator, size: int = 256) -> np.ndarray:
     """A procedural iris on a sclera, uint8 (size,size,4)."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     r, t = np.hypot(x, y), np.arctan2(y, x)
-    fibres = sum(rng.normal() * np.cos(m * t + rng.uniform(0, 6.3)) for m in range(15, 80, 4)) / 6
+    outside = np.clip((r - 0.155) / 0.015 + 0.5, 0, 1)
+    disc, fibres = outside < 1, np.zeros_like(r)
+    fibres[disc] = sum(rng.normal() * np.cos(m * t[disc] + rng.uniform(0, 6.3)) for m in range(15, 80, 4)) / 6
     base = IRIS_COLOURS[rng.integers(len(IRIS_COLOURS))] * rng.uniform(0.7, 1.3)
     iris = base * (1 + 0.35 * fibres[..., None]) * (1 - 0.5 * np.clip((r[..., None] - 0.10) / 0.05, 0, 1))
     sclera = np.array([0.86, 0.83, 0.80]) - 0.25 * np.clip((r[..., None] - 0.2) / 0.3, 0, 1) * np.array([0.3, 0.9, 0.9])
-    outside = np.clip((r - 0.155) / 0.015 + 0.5, 0, 1)[..., None]
     pupil = np.clip((r - rng.uniform(0.045, 0.075)) / 0.008 + 0.5, 0, 1)[..., None]
-    colour = sclera * outside + (iris * pupil + 0.01) * (1 - outside)
+    colour = sclera * outside[..., None] + (iris * pupil + 0.01) * (1 - outside[..., None])
     return np.dstack([np.clip(colour, 0, 1) * 255, np.full((size, size), 255)]).astype(np.uint8)
 
 
@@ -153,10 +155,13 @@ def _skin_colour(
 ) -> np.ndarray:
     """Paint a vertex (V,3): occlusion, beard, lips, cheeks, spots. Drawn on the neutral head, so it moves with it."""
     paint = _shade(assets)
+    across, up, ahead = np.ascontiguousarray(vertices.T)
 
     def near(ids: list[int], reach: float) -> np.ndarray:
-        d = np.linalg.norm(vertices[:, None] - points[ids], axis=2).min(1)
-        return np.clip(1.3 - d / reach, 0, 1)[:, None]
+        squared = np.full(len(vertices), np.inf, np.float32)
+        for x, y, z in points[ids]:
+            np.minimum(squared, (across - x) ** 2 + (up - y) ** 2 + (ahead - z) ** 2, out=squared)
+        return np.clip(1.3 - np.sqrt(squared) / reach, 0, 1)[:, None]
 
     if (rng := dice.drawn("beard", recipe.beard)) is not None:  # stubble to full beard: jaw, chin and upper lip
         lips = near(list(range(48, 60)), 0.7)
@@ -255,6 +260,7 @@ def sample_person(dice: Dice, assets: HeadAssets, recipe: SynthRecipe) -> Person
     )  # fmt: skip
 
 
+@functools.lru_cache(256)
 def _flesh(assets: HeadAssets, skin: str) -> np.ndarray:
     """Median linear colour (3,) of a skin as it is painted."""
     image = np.asarray(assets.textures[f"{skin}/M_Face"].resize((128, 128)))[..., :3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from canthus.camera import WeakPerspective
@@ -24,21 +26,39 @@ def is_cover(piece: Piece) -> bool:
     return piece.name not in (*OWN_PIECES, *NO_COVER)
 
 
-def occlusion(renderer: Renderer, camera: PerspectiveCamera, points: np.ndarray) -> np.ndarray:
-    """What hides each landmark (68,3): 0 nothing, 1 the head itself, 2 something else; uint8 (68,).
+class Probes(NamedTuple):
+    """Where to look whether the landmarks are hidden, in a picture of `size` px."""
 
-    A point is hidden by the head when all of the 3x3 pixels around it show head more than SELF_SLACK nearer, so that
-    points on an outline count as seen; by something else when most of these pixels show it nearer than the point.
+    pixels: np.ndarray  # (68,9): row * size + column of the 3x3 pixels around each
+    z: np.ndarray  # (68,) q_z in cm
+
+    @classmethod
+    def of(cls, camera: PerspectiveCamera, points: np.ndarray, size: int) -> Probes:
+        """Of landmarks (68,3) under a camera of a picture of `size` px."""
+        xy = np.rint(camera.project(points)[:, :2]).astype(int)
+        near = np.clip(xy[:, None] + AROUND, 0, size - 1)
+        z = ((points - camera.target) @ camera.rotation.T)[:, 2]
+        return cls(near[..., 1] * size + near[..., 0], z)
+
+
+def hidden(own: np.ndarray, cover: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """What hides landmarks at depths z (...,68): 0 nothing, 1 the head itself, 2 something else; uint8 (...,68).
+
+    own, cover: (...,68,9) depths of the head and of what is on it and before it, at the probes. A point is hidden by
+    the head when all of the 3x3 pixels around it show head more than SELF_SLACK nearer, so that points on an outline
+    count as seen; by something else when most of these pixels show it nearer than the point.
     """
-    size = renderer.size
-    own, cover = renderer.depth_of(camera, is_own, size), renderer.depth_of(camera, is_cover, size)
-    xy = np.rint(camera.project(points)[:, :2]).astype(int)
-    z = ((points - camera.target) @ camera.rotation.T)[:, 2]
-    near = np.clip(xy[:, None] + AROUND, 0, size - 1)
-    column, row = near[..., 0], near[..., 1]
-    by_head = (own[row, column] >= z[:, None] + SELF_SLACK).all(1)
-    by_other = (cover[row, column] > z[:, None] + COVER_SLACK).sum(1) > len(AROUND) // 2
+    by_head = (own >= z[..., None] + SELF_SLACK).all(-1)
+    by_other = (cover > z[..., None] + COVER_SLACK).sum(-1) > len(AROUND) // 2
     return np.where(by_head, 1, np.where(by_other, 2, 0)).astype(np.uint8)
+
+
+def occlusion(renderer: Renderer, camera: PerspectiveCamera, points: np.ndarray) -> np.ndarray:
+    """What hides each landmark (68,3) of the loaded head, as of `hidden`."""
+    size = renderer.size
+    probes = Probes.of(camera, points, size)
+    own, cover = (renderer.depth_of(camera, wanted, size).ravel()[probes.pixels] for wanted in (is_own, is_cover))
+    return hidden(own, cover, probes.z)
 
 
 def weak_camera(head: np.ndarray, xyz: np.ndarray) -> dict[str, np.ndarray]:
