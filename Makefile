@@ -26,7 +26,7 @@ PARTS = $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
 bench: $(VENV)/test.done report
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/render.py $(PARTS)
-	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA)
+	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA) --rendered $(OUT)/clips
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/cards.py
 	$(BIN)/python benchmarks/readme.py

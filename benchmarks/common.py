@@ -87,7 +87,11 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # at the end; times of a busy machine
+    return {
+        "cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(),
+        "load": load,
+    }  # fmt: skip
 
 
 def write(what: str, results: Any) -> Path:
