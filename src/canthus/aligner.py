@@ -68,11 +68,16 @@ class Aligner(nn.Module, Predictor):
         super().__init__()
         self.config = config
         self.card = Card(
-            name=type(self).__name__.lower(), version="untrained", method=type(self).__name__.lower(),
+            name=self.method, version="untrained", method=self.method,
             crop_size=config.size, crop_scale=config.crop_scale, licence="", commercial_use=False,
             training_data="", recipe="", commit="",
             mean_shape=_mean_shape(config.crop_scale) if config.shape_aligned else None,
         )  # fmt: skip
+
+    @property
+    def method(self) -> str:
+        """The name of the file in methods/."""
+        return type(self).__module__.rsplit(".", 1)[-1]
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """Align crops (B,3,S,S) RGB 0..1; `start` (B,L,3) are crop pixels to start from, where a method uses them."""
@@ -114,8 +119,7 @@ class Aligner(nn.Module, Predictor):
         """Write config, weights and card into a folder; returns it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        method = type(self).__module__.rsplit(".", 1)[-1]
-        text = json.dumps({"method": method, "config": asdict(self.config)}, indent=2)
+        text = json.dumps({"method": self.method, "config": asdict(self.config)}, indent=2)
         atomic_write(folder / CONFIG_FILE, text.encode())
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         atomic_write(folder / WEIGHTS_FILE, save(tensors))
