@@ -26,6 +26,7 @@ bench: $(VENV)/test.done
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
 	$(BIN)/python benchmarks/report.py --data $(DATA)
 	$(BIN)/python benchmarks/track.py --assets $(ASSETS) --data $(DATA)
+	$(if $(HELD),$(BIN)/python benchmarks/fitting.py --data $(DATA) --held $(HELD))
 	$(BIN)/python benchmarks/readme.py
 
 $(VENV)/base.done: pyproject.toml constraints.txt
