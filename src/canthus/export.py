@@ -50,10 +50,10 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
     graph = _Graph(aligner).eval()
     with torch.inference_mode():
         names = list(graph(**inputs))
+    batch = {0: torch.export.Dim("batch")}  # one and the same of all inputs
     torch.onnx.export(
         graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=names,
-        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs), opset_version=OPSET, dynamo=True,
-        external_data=False, verbose=False,
+        dynamic_shapes=(batch,) * len(inputs), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     _write_card(out, replace(aligner.card, start=aligner.starter))
     pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)

@@ -120,7 +120,7 @@ class Cprfa(Aligner):
 
     def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2) -> Alignment:
         """The first one or two rounds, or what takes their place."""
-        state = self.face.start(len(sample.observed))
+        state = self.face.start(sample.observed.shape[0])  # len would fix the batch in an export
         if self.config.solver.startswith("pnp"):
             state = self._pnp(streams[-1])
         steps = []
