@@ -62,9 +62,8 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     xp: Any = array_namespace(images, codes)
     batch, _, height, width = images.shape
     pixels = xp.reshape(images, (batch, 3, height * width)) - 0.5  # see `nearest_code`
-    inside = xp.reshape(masks, (batch, height * width))
     norms = xp.sum(pixels**2, axis=1)
-    norms = xp.where(inside, norms, xp.full_like(norms, OUTSIDE))
+    norms = xp.where(xp.reshape(masks, (batch, height * width)), norms, xp.full_like(norms, OUTSIDE))
     # |p|^2 - 2 p c as one product
     pixels = xp.concat([norms[:, None], pixels], axis=1)
     queries = xp.concat([xp.ones_like(codes[:, :1]), -2 * (codes - 0.5)], axis=1)
@@ -72,10 +71,10 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     nearest = xp.concat(
         [xp.argmin(queries[i : i + step] @ pixels, axis=-1) for i in range(0, codes.shape[0], step)], axis=1
     )  # (B, V)
-    there = xp.take_along_axis(pixels[:, 1:], nearest[:, None], axis=2)
-    distance2 = xp.sum((there - xp.matrix_transpose(codes - 0.5)) ** 2, axis=1)
-    found = (distance2 < threshold**2) & xp.take_along_axis(inside, nearest, axis=1)
-    points = xp.astype(xp.stack([nearest % width, nearest // width], axis=-1), images.dtype)
+    face, y, x = xp.arange(batch, device=codes.device)[:, None], nearest // width, nearest % width
+    there = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x]
+    found = (xp.sum((there - codes) ** 2, axis=-1) < threshold**2) & masks[face, y, x]
+    points = xp.astype(xp.stack([x, y], axis=-1), images.dtype)
     return xp.where(found[..., None], points, xp.zeros_like(points)), found
 
 
