@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from photos import BOX, PHOTO, PUPILS, aligner, distance, on_canvas, photo, resi
 from PIL import Image
 
 import canthus
-from canthus.errors import BoxError, ImageError
+from canthus.errors import BoxError, ImageError, LandmarkError
+from canthus.faces import Alignment
 from canthus.geometry.rotation import geodesic
-from canthus.inference import BATCH
+from canthus.inference import BATCH, points_within
 
 SHIFTS = np.array([[0, 0, 0, 0], [4, -3, 4, -3], [-5, 2, -5, 2], [0, 0, 6, 6]])
 
@@ -292,3 +294,54 @@ def test_a_shifted_box_finds_the_same_face():
     straight = aligner().predict(photo(), BOX)
     for shift in SHIFTS:
         assert distance(aligner().predict(photo(), BOX + shift).xy[0], straight.xy[0]) < 0.06
+
+
+# Points within crops of other weights
+
+
+class Middle:
+    """Says where the corners and the middle of its crops are, and keeps the crops."""
+
+    card = SimpleNamespace(name="middle", crop_size=112, crop_scale=1.4)
+
+    def run(self, crops):
+        self.crops = crops
+        points = np.zeros((len(crops), 68, 3), np.float32)
+        points[:, 1, :2], points[:, 2] = 111, (55.5, 55.5, 11)
+        return Alignment(points)
+
+
+def test_points_come_from_the_crop_that_the_other_weights_want():
+    """Of 64 px of scale 1.375, 112 px of scale 1.4 are 64 * 1.4 / 1.375 = 65.16."""
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None], 64, 0) * np.array([1, 2, 0], np.uint8)
+    crops, predictor = np.stack([ramp, ramp.swapaxes(0, 1)]), Middle()
+    points = points_within(predictor, crops, 1.375)
+    assert points.shape == (2, 68, 3) and points.dtype == np.float32
+    factor = 64 * 1.4 / 1.375 / 112
+    np.testing.assert_allclose(points[0, 2], [31.5, 31.5, 11 * factor], atol=1e-4)
+    np.testing.assert_allclose(points[1, 0, :2], 31.5 - 55.5 * factor, atol=1e-4)
+    np.testing.assert_allclose(points[0, 1, :2], 31.5 + 55.5 * factor, atol=1e-4)
+    seen = predictor.crops
+    assert seen.shape == (2, 112, 112, 3) and seen.dtype == np.uint8
+    # inside, the grey value of a pixel is its place in the first crop
+    places = 31.5 + factor * (np.arange(5, 107) - 55.5)
+    np.testing.assert_allclose(seen[0, 40, 5:107, 0], places, atol=0.51)
+    np.testing.assert_allclose(seen[1, 5:107, 40, 1], 2 * places, atol=0.51)
+    assert (seen[..., 2] == 0).all()
+
+
+def test_a_picture_that_shrinks_is_averaged_and_mirrored_at_its_border():
+    # A pixel of the small crop is 4 of ours, and weighs them by a triangle of 4 to each side: stripes of 2 px vanish.
+    # The first one lies at 1.5 of 0 0 200 200 0 0 and, mirrored, 0 0 before: (7/8 + 5/8) / 4 of 200.
+    stripes = np.tile(np.array([0, 200], np.uint8).repeat(2), 16)[None, None, :, None].repeat(64, 1).repeat(3, 3)
+    predictor = Middle()
+    predictor.card = SimpleNamespace(name="middle", crop_size=16, crop_scale=1.4)
+    points_within(predictor, stripes, 1.4)
+    np.testing.assert_array_equal(predictor.crops[0, 8, :, 0], [75, *[100] * 14, 125])
+
+
+def test_points_of_another_scheme_are_refused():
+    predictor = Middle()
+    predictor.run = lambda crops: Alignment(np.zeros((len(crops), 98, 3)))
+    with pytest.raises(LandmarkError, match=r"'middle' give points \(1, 98, 3\), want \(B, 68, 3\)"):
+        points_within(predictor, np.zeros((1, 64, 64, 3), np.uint8), 1.4)

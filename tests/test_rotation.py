@@ -63,6 +63,14 @@ def test_euler_gives_back_the_matrix_in_gimbal_lock(xp, convention):
     np.testing.assert_allclose(back, R, atol=1e-11)
 
 
+def test_angles_of_one_set_are_angles_of_another(xp):
+    """What 300W-LP stores, as Rz Ry Rx and back."""
+    angles = xp(np.random.default_rng(0).uniform([-1.5, -1.5, -3.1], [1.5, 1.5, 3.1], (50, 3)))
+    matrix = rotation.matrix_from_euler(angles, "aflw")
+    again = rotation.matrix_from_euler(rotation.euler_from_matrix(matrix, "opencv"), "opencv")
+    np.testing.assert_allclose(again, matrix, atol=1e-12)
+
+
 def test_one_turn_about_each_axis_in_each_convention():
     # A head that turns its nose to image left: R maps +z towards -x, a turn about +y by a negative angle.
     # aflw and openface/opencv count that as positive yaw, arkit as negative.

@@ -63,6 +63,8 @@ class Aligner(nn.Module, Predictor):
     """Base class of the methods. A method defines `Config`, `forward`, `loss` and, if it needs them, `stages`."""
 
     Config: ClassVar[type[AlignerConfig]] = AlignerConfig
+    parity: ClassVar[float] = 1e-3  # px; more between torch and ONNX is a fault
+    starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without
 
     def __init__(self, config: AlignerConfig):
         super().__init__()

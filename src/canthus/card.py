@@ -21,6 +21,7 @@ class Card:
     files: file name -> SHA-256. measured: rows of what was measured, losses included.
     mean_shape: where crops for tracking are cut by the similarity to it, the points (L,2) of `Crop.around_shapes`.
     completion: the values of a `completion.Completion`, where a head model completes what the network leaves open.
+    start: where an ONNX network is also given 68 points to start from, the weights that find them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Card:
     limits: list[str] = field(default_factory=list)
     completion: dict[str, Any] | None = None
     mean_shape: list[list[float]] | None = None
+    start: str | None = None
 
     @property
     def title(self) -> str:

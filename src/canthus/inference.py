@@ -19,7 +19,7 @@ from canthus.card import Card
 from canthus.completion import Completion, complete
 from canthus.crop import Crop, as_boxes
 from canthus.detect import FaceDetector
-from canthus.errors import BoxError
+from canthus.errors import BoxError, LandmarkError
 from canthus.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.images import as_image, crop_image
 from canthus.morphable import MorphableModel
@@ -95,3 +95,28 @@ class Predictor(ABC):
         columns = {f: [getattr(p, f) for p in parts] for f in ALIGNMENT_FIELDS}
         values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
         return Alignment(**values)
+
+
+def points_within(predictor: Predictor, crops: np.ndarray, crop_scale: float) -> np.ndarray:
+    """The 68 points (B,68,3) that a predictor finds on crops (B,S,S,3) uint8 of other weights, cut at `crop_scale`, in
+    pixels of these crops. Raises `LandmarkError` for a predictor of other points."""
+    card, size = predictor.card, crops.shape[1]
+    pixel = size * card.crop_scale / crop_scale / card.crop_size  # of the predictor's crop, in ours
+    middle = (size - 1) / 2
+    places = middle + pixel * (np.arange(card.crop_size) - (card.crop_size - 1) / 2)
+    weights = _resampling(places, size, max(1.0, pixel))
+    rows = (weights @ crops.reshape(len(crops), size, -1)).reshape(len(crops), -1, size, 3)
+    xyz = np.asarray(predictor.run(np.rint(weights @ rows).astype(np.uint8)).xyz)
+    if xyz.shape[1:] != (68, 3):
+        raise LandmarkError(f"the weights '{card.name}' give points {tuple(xyz.shape)}, want (B, 68, 3)")
+    origin = np.array([middle, middle, 0]) - pixel * (card.crop_size - 1) / 2 * np.array([1, 1, 0])
+    return (xyz * pixel + origin).astype(np.float32)
+
+
+def _resampling(places: np.ndarray, size: int, reach: float) -> np.ndarray:
+    """Weights (P,size) float32 of pixels at places (P,): a triangle of `reach` px to each side, mirrored beyond the
+    border."""
+    weights = np.maximum(0, 1 - np.abs(np.arange(-size, 2 * size) - places[:, None]) / reach)
+    before, inside, after = np.split(weights, 3, axis=1)
+    folded = before[:, ::-1] + inside + after[:, ::-1]
+    return (folded / folded.sum(1, keepdims=True)).astype(np.float32)

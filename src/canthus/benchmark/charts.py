@@ -136,6 +136,16 @@ def _on_a_face(
     return canvas, draw, spots
 
 
+def beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in one row."""
+    row = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), PAPER)
+    left = 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row
+
+
 class _Pen:
     """Draws in the coordinates of the data."""
 

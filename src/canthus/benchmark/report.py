@@ -20,7 +20,7 @@ from canthus.benchmark.collect import Progress, collect_from, picture_of, silent
 from canthus.benchmark.pairs import Pairs, pair
 from canthus.benchmark.predictions import Predictions
 from canthus.benchmark.protocols import Protocol
-from canthus.benchmark.scores import Scores, Table, compared, yaws
+from canthus.benchmark.scores import Scores, Table, by_steps_of_yaw, compared, yaws
 from canthus.benchmark.spoil import SPOILS, spoil
 from canthus.crop import Crop
 from canthus.data.formats import FaceSample
@@ -189,14 +189,9 @@ def _calibration(scores: Scores) -> Image.Image:
 
 def _yaw(scores: Scores) -> list[Image.Image]:
     """The mean error by steps of 10 degrees of |yaw|."""
-    pairs, charts = scores.pairs, []
-    for title, yaw in yaws(pairs.samples).items():
-        steps = np.minimum(np.rad2deg(np.abs(yaw)) // 10, 8).astype(int)
-        series = {}
-        for name in list(scores.errors)[:4]:
-            e = 100 * scores.errors[name]
-            means = [e[(steps == k) & pairs.found] for k in range(9)]
-            series[name] = ([10 * k + 5.0 for k in range(9)], [float(m.mean()) if len(m) else np.nan for m in means])
+    charts = []
+    for title, yaw in yaws(scores.pairs.samples).items():
+        series = {name: by_steps_of_yaw(yaw, 100 * scores.errors[name]) for name in list(scores.errors)[:4]}
         chart = Chart(f"by |{title}|", "degrees, steps of 10", "mean error, %", (0, 90), size=(640, 360))
         charts.append(lines(chart, series))
     return charts

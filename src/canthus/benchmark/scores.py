@@ -140,6 +140,14 @@ def yaws(samples: Sequence[FaceSample]) -> dict[str, np.ndarray]:
     return found
 
 
+def by_steps_of_yaw(yaw: np.ndarray, values: np.ndarray) -> tuple[list[float], list[float]]:
+    """Steps of 10 degrees of |yaw|, the last one open: their middles in degrees, and the mean of values (N,) with yaw
+    (N,) in radians in each; NaN are left out, and is the mean of none."""
+    steps = np.minimum(np.rad2deg(np.abs(yaw)) // 10, 8).astype(int)
+    known = np.isfinite(values)
+    return [10 * k + 5.0 for k in range(9)], [_mean(values[(steps == k) & known]) for k in range(9)]
+
+
 def _yaw_tables(samples: Sequence[FaceSample], found: np.ndarray, errors: dict[str, np.ndarray]) -> list[Table]:
     columns = (*BINS, "mean of bins", "std (ddof 1)", "std (ddof 0)", "mean of images")
     tables = []

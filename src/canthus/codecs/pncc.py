@@ -16,6 +16,10 @@ from canthus.geometry import Array
 
 CHUNK = 2**24
 """Distances held at once: 64 MiB in float32."""
+CHUNK_OF_A_FACE = 2**20
+"""The same for each face of a batch, of whatever size it is."""
+OUTSIDE = 1e4
+"""Squared distance of pixels that do not count; those of codes are less than 3."""
 
 
 def encode_vertices(mean_shape: Array) -> Array:
@@ -34,19 +38,19 @@ def lookup_forward(images: Array, masks: Array, codes: Array, threshold: float =
     `lookup_reverse` finds it.
     """
     xp: Any = array_namespace(images, codes)
-    ids = xp.arange(codes.shape[0], device=codes.device)
-    points, found = [], []
-    for pixels, places in map(_foreground, images, masks):
-        vertex = nearest_code(pixels, codes, threshold)
-        # Sum per vertex: sort the pixels by vertex, then take differences of the running sum.
-        order = xp.argsort(vertex)
-        vertex = xp.take(vertex, order, axis=0)
-        first, last = xp.searchsorted(vertex, ids, side="left"), xp.searchsorted(vertex, ids, side="right")
-        running = xp.cumulative_sum(xp.take(places, order, axis=0), axis=0, include_initial=True)
-        sums = xp.take(running, last, axis=0) - xp.take(running, first, axis=0)
-        points.append(xp.astype(sums, images.dtype) / xp.clip(last - first, min=1)[:, None])
-        found.append(last > first)
-    return xp.stack(points), xp.stack(found)
+    batch, count = images.shape[0], codes.shape[0]
+    face, y, x = xp.nonzero(masks)
+    pixels, places = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x], xp.stack([x, y], axis=-1)
+    nearest = nearest_code(pixels, codes, threshold)
+    vertex = xp.where(nearest < 0, xp.full_like(nearest, -1), face * count + nearest)
+    # Sum per face and vertex: sort the pixels by both, then take differences of the running sum.
+    order, ids = xp.argsort(vertex), xp.arange(batch * count, device=codes.device)
+    vertex = xp.take(vertex, order, axis=0)
+    first, last = xp.searchsorted(vertex, ids, side="left"), xp.searchsorted(vertex, ids, side="right")
+    running = xp.cumulative_sum(xp.take(places, order, axis=0), axis=0, include_initial=True)
+    sums = xp.take(running, last, axis=0) - xp.take(running, first, axis=0)
+    points = xp.astype(sums, images.dtype) / xp.clip(last - first, min=1)[:, None]
+    return xp.reshape(points, (batch, count, 2)), xp.reshape(last > first, (batch, count))
 
 
 def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float = 0.01) -> tuple[Array, Array]:
@@ -56,14 +60,22 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     `threshold`, and whether there is one (B, V). One pixel may serve several vertices.
     """
     xp: Any = array_namespace(images, codes)
-    points, found = [], []
-    for pixels, places in map(_foreground, images, masks):
-        pixel = nearest_code(codes, pixels, threshold)
-        # A spare last place serves the vertices without a pixel, whose index is -1.
-        places = xp.concat([places, xp.zeros((1, 2), dtype=places.dtype, device=places.device)], axis=0)
-        points.append(xp.astype(xp.take(places, pixel % places.shape[0], axis=0), images.dtype))
-        found.append(pixel >= 0)
-    return xp.stack(points), xp.stack(found)
+    batch, _, height, width = images.shape
+    pixels = xp.reshape(images, (batch, 3, height * width)) - 0.5  # see `nearest_code`
+    norms = xp.sum(pixels**2, axis=1)
+    norms = xp.where(xp.reshape(masks, (batch, height * width)), norms, xp.full_like(norms, OUTSIDE))
+    # |p|^2 - 2 p c as one product
+    pixels = xp.concat([norms[:, None], pixels], axis=1)
+    queries = xp.concat([xp.ones_like(codes[:, :1]), -2 * (codes - 0.5)], axis=1)
+    step = max(1, CHUNK_OF_A_FACE // (height * width))
+    nearest = xp.concat(
+        [xp.argmin(queries[i : i + step] @ pixels, axis=-1) for i in range(0, codes.shape[0], step)], axis=1
+    )  # (B, V)
+    face, y, x = xp.arange(batch, device=codes.device)[:, None], nearest // width, nearest % width
+    there = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x]
+    found = (xp.sum((there - codes) ** 2, axis=-1) < threshold**2) & masks[face, y, x]
+    points = xp.astype(xp.stack([x, y], axis=-1), images.dtype)
+    return xp.where(found[..., None], points, xp.zeros_like(points)), found
 
 
 def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:
@@ -85,10 +97,3 @@ def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:
     nearest = xp.concat(index) if index else xp.zeros((0,), dtype=xp.int64, device=queries.device)
     distance2 = xp.sum((queries - xp.take(codes, nearest, axis=0)) ** 2, axis=1)
     return xp.where(distance2 < threshold**2, nearest, xp.full_like(nearest, -1))
-
-
-def _foreground(image: Array, mask: Array) -> tuple[Array, Array]:
-    """Codes (P, 3) and places x, y (P, 2) of the pixels of an image (3, H, W) inside its mask (H, W)."""
-    xp: Any = array_namespace(image, mask)
-    y, x = xp.nonzero(mask)
-    return xp.matrix_transpose(image[:, y, x]), xp.stack([x, y], axis=-1)

@@ -28,8 +28,11 @@ InPlane = Literal["edge_axis", "cross", "literal"]
 
 def unit_edges(points: Tensor) -> Tensor:
     """Unit vectors (..., N, N, D) from each point j to each point i of (..., N, D); 0 where the two are one."""
-    apart = points[..., :, None, :] - points[..., None, :, :]
-    return apart / torch.linalg.vector_norm(apart, dim=-1, keepdim=True).clamp(min=CLOSE)
+    return _unit(points[..., :, None, :] - points[..., None, :, :])
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=CLOSE)
 
 
 def pairs(found: Tensor) -> Tensor:
@@ -83,11 +86,8 @@ def in_plane(points: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
 def out_of_plane(points: Tensor) -> Tensor:
     """The kernel of out-of-plane rotation and of shape (..., N, N) of points (..., N, 2 or 3): the cosine between the
     edges from j to i and from k to j. The paper leaves k open; it is j + 1 here, the last one's partner the first."""
-    edges = unit_edges(points)
-    n = points.shape[-2]
-    column = torch.arange(n, device=points.device)
-    onwards = edges[..., column, column.roll(-1), :]  # (..., N, D), from the partner of j to j
-    return (edges * onwards[..., None, :, :]).sum(-1)
+    onwards = _unit(points - points.roll(-1, -2))  # (..., N, D), from the partner of j to j
+    return (unit_edges(points) * onwards[..., None, :, :]).sum(-1)
 
 
 def compare_scale(projected: Tensor, observed: Tensor, found: Tensor) -> Tensor:

@@ -20,14 +20,12 @@ from torch.nn import functional
 
 from canthus.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
 from canthus.codecs import lookup_forward, lookup_reverse, pointset
-from canthus.crop import Crop
-from canthus.data.augment import tight_boxes, warp_batch
+from canthus.crop import tight_boxes
 from canthus.data.sample import FaceBatch
-from canthus.errors import LandmarkError
 from canthus.faces import Alignment
 from canthus.geometry.projection import fit_weak_perspective
 from canthus.geometry.rotation import euler_from_matrix
-from canthus.inference import Predictor
+from canthus.inference import Predictor, points_within
 from canthus.landmarks import scheme
 from canthus.losses import binary_cross_entropy
 from canthus.morphable import MorphableModel
@@ -67,8 +65,10 @@ class Cprfa(Aligner):
 
     Config = CprfaConfig
     config: CprfaConfig
+    parity = 0.1  # where two pixels match a vertex alike, the last digit decides between them
     layout: Tensor
     sparse_layout: Tensor
+    picked: Tensor
     steps: Tensor
     seen: Tensor
     found: Tensor
@@ -80,6 +80,7 @@ class Cprfa(Aligner):
         self.face = LinearFace(model, config.crop_scale)
         self.unet = UNet(config.widths, outputs=5)  # three codes, background and face
         self.fused = "fused" in config.solver or config.solver == "pnp-sparse"
+        self.starter = config.sparse if self.fused else None
         streams = 2 if self.fused else 1
         if config.solver.startswith("cpr"):
             self.round_1 = Round(self.face.coefficients, streams, False, config)
@@ -99,21 +100,27 @@ class Cprfa(Aligner):
         rows = [ids[right | midline], ids[~right | midline], ids]
         sparse_layout = torch.stack([row[torch.arange(n) * len(row) // n] for row in rows])
         self.register_buffer("sparse_layout", sparse_layout, persistent=False)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("picked", order[: math.ceil(config.share * count)], persistent=False)
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`. `start`: the 68 points that are fused; without, `config.sparse` finds them.
 
         maps: codes and mask logits (B,5,s,s) at three scales, then the states after the updates of each round.
         """
-        maps = self.unet(crops)
-        with torch.autocast(crops.device.type, enabled=False):
-            return self._align(maps, *self._observe(maps[-1], self._sparse(crops, start)))
+        if self.fused and start is None:
+            start = self.sparse_points(crops)
+        return self.align(self.unet(crops), start)
 
-    def _align(
-        self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2
-    ) -> Alignment:
+    def align(self, maps: tuple[Tensor, ...], start: Tensor | None) -> Alignment:
+        """What follows the U-Net: `maps` are its answers, `start` as for `forward` but needed; points of it that are
+        NaN are not there."""
+        with torch.autocast(maps[-1].device.type, enabled=False):
+            return self._align(maps, *self._observe(maps[-1], start))
+
+    def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2) -> Alignment:
         """The first one or two rounds, or what takes their place."""
-        state = self.face.start(len(sample.observed))
+        state = self.face.start(sample.observed.shape[0])  # len would fix the batch in an export
         if self.config.solver.startswith("pnp"):
             state = self._pnp(streams[-1])
         steps = []
@@ -137,9 +144,9 @@ class Cprfa(Aligner):
         return xyz - functional.pad(xyz[..., 2:].mean(1, keepdim=True), (2, 0))
 
     @torch.no_grad()
-    def _look_up(self, answer: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
-        """Where (B,P,2) some of the region's vertices (P,) are by the codes of an answer (B,5,S,S), and whether they
-        are found (B,P), section 2.1."""
+    def look_up(self, answer: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """Where (B,P,2), in half crops, some of the region's vertices (P,) are by the codes of an answer (B,5,S,S) of
+        the U-Net, and whether they are found (B,P), section 2.1."""
         codes, mask = answer[:, :3].sigmoid(), answer[:, 4] > answer[:, 3]
         own = self.face.codes[self.face.region]
         if self.config.lookup == "forward":
@@ -148,30 +155,29 @@ class Cprfa(Aligner):
             points, found = lookup_reverse(codes, mask, own[vertices], self.config.threshold)
         return normalised(points, self.config.size), found
 
-    def _observe(self, answer: Tensor, sparse: Tensor | None) -> tuple[list[Stream], Sample]:
-        """The chosen vertices, with them the sparse points (B,68,2), and a sample of all vertices: in training
-        another one each time."""
-        rng = None if self.training else torch.Generator().manual_seed(0)
-        region = self.face.region
-        order = torch.randperm(len(region), generator=rng).to(region.device)
-        picked = order[: math.ceil(self.config.share * len(region))]
-        points, found = self._look_up(answer, torch.cat([self.layout.flatten(), picked]))
+    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[list[Stream], Sample]:
+        """The chosen vertices, with them, where they are fused, the points (B,68,2 or 3) in crop pixels, and a sample
+        of all vertices: in training another one each time."""
+        region, picked = self.face.region, self.picked
+        if self.training:
+            picked = torch.randperm(len(region), device=region.device)[: len(picked)]
+        points, found = self.look_up(answer, torch.cat([self.layout.flatten(), picked]))
         ours, shape = self.layout.numel(), self.layout.shape
         laid_out = points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape)
         streams = [Stream(*laid_out, region[self.layout])]
-        if sparse is not None:
-            laid_out = sparse[:, self.sparse_layout], torch.ones_like(found[:, :1, None]).expand(-1, *shape)
-            streams.append(Stream(*laid_out, self.face.vertices + self.sparse_layout))
+        if self.fused and start is not None:
+            sparse = normalised(start[..., :2].float(), self.config.size)[:, self.sparse_layout]
+            there = ~sparse.isnan().any(-1)
+            sparse = torch.where(there[..., None], sparse, torch.zeros_like(sparse))
+            streams.append(Stream(sparse, there, self.face.vertices + self.sparse_layout))
         return streams, Sample(points[:, ours:], found[:, ours:], region[picked])
 
     @torch.no_grad()
-    def _sparse(self, crops: Tensor, start: Tensor | None) -> Tensor | None:
-        """The 68 points that are fused (B,68,2), where the solver uses them."""
-        if not self.fused:
-            return None
-        if start is None:
-            start = sparse_points(self.config.sparse, crops, self.config.crop_scale)
-        return normalised(start[..., :2].float(), self.config.size)
+    def sparse_points(self, crops: Tensor) -> Tensor:
+        """The 68 points (B,68,3) that `config.sparse` finds on crops (B,3,S,S), in their pixels."""
+        pictures = (crops.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        found = points_within(_detector(self.config.sparse), pictures, self.config.crop_scale)
+        return torch.as_tensor(found).to(crops.device)
 
     def _pnp(self, stream: Stream) -> Tensor:
         """The pose of the mean face alone, rows C-1 and C-2; unseen points barely count where they started."""
@@ -205,7 +211,7 @@ class Cprfa(Aligner):
                 return self._dense_loss(maps, vertices)
             xy = truth.xyz[..., :2]
             noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
-            seen = self._observe(maps[-1], self._sparse(truth.crops, xy + noise))
+            seen = self._observe(maps[-1], xy + noise)
             rounds = list(self._rounds()).index(stage.name) + 1
             return self._pose_loss(self._align(maps, *seen, rounds), truth, state)
 
@@ -292,7 +298,7 @@ class Cprfa(Aligner):
     def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
         """Count what is found on the first faces of a batch and how well, and choose the vertices by all counts."""
         size, count = self.config.size, len(answer)
-        points, found = self._look_up(answer, torch.arange(len(self.face.region), device=answer.device))
+        points, found = self.look_up(answer, torch.arange(len(self.face.region), device=answer.device))
         true = normalised(vertices[:count, self.face.region, :2], size)
         error = torch.linalg.vector_norm(points - true, dim=-1) / (_sizes(truth)[:count, None] * 2 / size)
         yaw = euler_from_matrix(truth.rotation[:count], "aflw")[:, 1].abs()
@@ -307,23 +313,6 @@ class Cprfa(Aligner):
         face, config = self.face, self.config
         sides = pointset.select_vertices(scores, face.mean[face.region], config.vertices, config.spacing / face.unit)
         self.layout.copy_(pointset.layout(*sides))
-
-
-def sparse_points(weights: str, crops: Tensor, crop_scale: float) -> Tensor:
-    """The 68 points (B,68,3) that another aligner finds on crops (B,3,S,S) cut at `crop_scale`, in their pixels."""
-    detector, size = _detector(weights), crops.shape[-1]
-    card = detector.card
-    inner = round(card.crop_size * crop_scale / card.crop_scale)
-    small = functional.interpolate(crops.float(), size=(inner, inner), mode="bilinear", antialias=True)
-    middle = small.new_full((len(small), 2), (inner - 1) / 2)
-    zero = small.new_zeros(len(small))
-    crop = Crop(middle, zero + card.crop_size, zero, card.crop_size)
-    pictures = (warp_batch(small, crop).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    xyz = torch.as_tensor(detector.run(pictures.cpu().numpy()).xyz).to(crops.device)
-    if xyz.shape[1:] != (68, 3):
-        raise LandmarkError(f"the sparse detector '{weights}' gives points {tuple(xyz.shape)}, want (B, 68, 3)")
-    half = xyz.new_tensor([0.5, 0.5, 0])
-    return (crop.image_from_crop(xyz) + half) * (size / inner) - half
 
 
 @functools.cache

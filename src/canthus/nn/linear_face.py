@@ -59,7 +59,7 @@ class LinearFace(nn.Module):
         codes[region] = encode_vertices(mean[region])
         for name, value in {
             "mean": mean, "basis": modes, "spread": spread, "triangles": model.triangles.astype(np.int64),
-            "drawn": drawn, "region": region, "codes": codes,
+            "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
             "from_vertices": _solver(mean[:-68], modes[:, :-68], NOISE_OF_VERTICES**2),
             "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
         }.items():  # fmt: skip

@@ -149,7 +149,7 @@ class Round(nn.Module):
             group = self.groups[name]
             update: Update = self.updates[name]  # type: ignore[assignment]
             matrices = [self.matrices(group, p, s) for p, s in zip(projected, streams)]
-            before = memory.get(name) or [state.new_zeros(len(state), self.config.hidden) for _ in streams]
+            before = memory.get(name) or [state.new_zeros(state.shape[0], self.config.hidden) for _ in streams]
             changes, memory[name] = update(matrices, before)
             if self.weighed:
                 weights = update.weight([self.path_errors(face, state, group, c, sample) for c in changes])
