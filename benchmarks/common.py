@@ -66,7 +66,10 @@ def renders(folder: Path, assets: Path | None) -> Path:
         from canthus.synth.recipe import SynthRecipe
         from canthus.synth.shards import render_shards
 
-        deque(render_shards(folder, assets, SynthRecipe(seed=RENDERS_SEED), RENDERS, os.cpu_count() or 1), maxlen=0)
+        deque(
+            render_shards(folder, assets, SynthRecipe(seed=RENDERS_SEED, dense=True), RENDERS, os.cpu_count() or 1),
+            maxlen=0,
+        )
     return folder
 
 
