@@ -8,7 +8,7 @@ learnt from (`canthus synth`; with `--set dense=true` they bring the vertices th
 Fig. 5b of the pose-aware paper: the error over the yaw, of the whole method and of one network that regresses all 68
 points. Such a network is the first one of the same weights; a fairer one learns alone for all the steps,
 
-    canthus train src/canthus/recipes/pose_aware-small-synth.yaml --set config.second=none --out FOLDER
+    canthus train src/canthus/recipes/pose_aware-small-synth.yaml --set config.second=none --set stages={} --out FOLDER
 
 and is given as `--one-stage FOLDER/weights`. Beside the lines stands, for each bin of yaw, how far the method's error
 is below it and the standard error of that mean over the same faces.
