@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +135,6 @@ def yaw_chart(title: str, scores: Mapping[str, Scores]) -> Any:
     series = {n: by_steps_of_yaw(yaws_of(s.pairs.samples), 100 * s.errors["NME box"]) for n, s in scores.items()}
     top = 1.9 * float(np.nanmax([y for _, y in series.values()]))  # the names lie above the lines
     return lines(Chart(title, "|yaw|, degrees, steps of 10", "NME box, %", (0, 90), (0, top), (560, 380)), series)
-
-
-def time_a_face(predictor: Predictor, sample: FaceSample) -> dict[str, Any]:
-    """Milliseconds of one crop on one thread, what follows the network included."""
-    crop = crops_of([sample], predictor)
-    timed = common.milliseconds(partial(predictor.run, crop), 30, 3)
-    return {"runs in": "ONNX Runtime" if isinstance(predictor, OnnxAligner) else "torch", **timed}
 
 
 # The dense annotation
@@ -326,9 +318,6 @@ def main() -> None:
         for name, row in gain.items():
             print(f"{title}, {name}: {ours} below {alone} by {row['mean']:.2f} +- {row['standard error']:.2f} %")
         charts.append(yaw_chart(title, scores))
-    results["ms a face"] = {name: time_a_face(one, sets["rendered"][0]) for name, one in predictors.items()}
-    shown("ms a face, one thread", ("median",), {n: [t["median"]] for n, t in results["ms a face"].items()})
-
     whole = Aligner.load(folder_of(args.cprfa))
     if not isinstance(whole, Cprfa):
         parser.error(f"--cprfa: '{args.cprfa}' are weights of another method")

@@ -47,7 +47,6 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     write_shards(tmp_path / "held", count=6, size=96)
     written = {}
     monkeypatch.setattr(fitting.common, "write", lambda what, results: written.update(results) or tmp_path / "out.json")
-    monkeypatch.setattr(fitting.common, "milliseconds", lambda call, *_: call() and {"median": 1.0})
     monkeypatch.setattr(fitting, "DAMAGE", {name: (unit, steps[:2]) for name, (unit, steps) in fitting.DAMAGE.items()})
     given = [f"--data={tmp_path / 'data'}", f"--held={tmp_path / 'held'}", f"--pose-aware={weights[0]}"]
     given += [f"--cprfa={weights[1]}", "--against", "swift", "--faces=3"]
