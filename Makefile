@@ -27,7 +27,7 @@ bench: $(VENV)/test.done report
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/render.py $(PARTS)
 	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA) --rendered $(OUT)/clips
-	$(BIN)/python benchmarks/methods.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/fitting.py --data $(DATA) --held $(OUT)/held
 	$(BIN)/python benchmarks/cards.py
 	$(BIN)/python benchmarks/readme.py
