@@ -21,6 +21,7 @@ from canthus.detect import FaceDetector
 from canthus.faces import Alignment
 from canthus.images import crop_image, read_image
 from canthus.runtime import OnnxAligner
+from canthus.session import MODEL_FILE
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 
@@ -68,7 +69,8 @@ def cold_start() -> float:
 
 
 def main() -> None:
-    static = {name: folder for name, folder in common.weights().items() if common.tracks_for(folder) is None}
+    exported = {name: folder for name, folder in common.weights().items() if (folder / MODEL_FILE).exists()}
+    static = {name: folder for name, folder in exported.items() if common.tracks_for(folder) is None}
     results = {
         f"{name}, {'default' if threads is None else threads} threads": steps(folder, threads)
         for name, folder in static.items()
