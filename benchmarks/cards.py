@@ -14,6 +14,7 @@ from typing import Any
 import common
 from accuracy import COLUMNS
 from readme import record
+from report import row as row_of_report
 
 from canthus.card import CARD_FILE, Card
 from canthus.outputs import atomic_write
@@ -24,6 +25,7 @@ PROTOCOLS = {
     "renders, true boxes": f"{common.RENDERS} held-out renders, true boxes, NME % of sqrt(w h)",
 }
 CLIPS_PROTOCOL = f"{common.CLIPS} rendered clips of {common.FRAMES} frames, tracked, NME % of sqrt(w h)"
+OF_CLIPS = ("mean of images", "jitter of error", "restarts", "lost")
 
 
 def rows(name: str, accuracy: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,11 +36,8 @@ def rows(name: str, accuracy: dict[str, Any]) -> list[dict[str, Any]]:
             numbers = {c: round(row[c], 2) for c in COLUMNS} | {"GTE %": round(row["gte"], 2), "lost": row["missed"]}
             found.append({"protocol": protocol, **numbers})
     if clips := record(f"{name}/clips/report"):
-        tables = {t["title"]: t["rows"] for t in clips["results"]["tables"]}
-        yaw, video = tables["by yaw of the pose"]["NME box"], tables["video"]["mean of videos, sums of counts"]
-        numbers = {"mean of images": yaw["mean of images"], "jitter of error": video["jitter of error"],
-                   "restarts": video["restarts"], "lost": clips["results"]["lost"]}  # fmt: skip
-        found.append({"protocol": CLIPS_PROTOCOL, **{k: round(v, 2) for k, v in numbers.items()}})
+        numbers = row_of_report(clips["results"])
+        found.append({"protocol": CLIPS_PROTOCOL, **{k: round(numbers[k], 2) for k in OF_CLIPS}})
     return found
 
 

@@ -45,8 +45,7 @@ from canthus.benchmark.scores import BINS, Scores, by_steps_of_yaw, score
 from canthus.benchmark.spoil import spoil
 from canthus.crop import Crop
 from canthus.data.datasets import StoredFaces
-from canthus.data.formats import FaceSample
-from canthus.geometry.rotation import euler_from_matrix
+from canthus.data.formats import FaceSample, read_renders
 from canthus.images import crop_image
 from canthus.inference import Predictor
 from canthus.methods.cprfa import Cprfa
@@ -54,11 +53,8 @@ from canthus.morphable import MorphableModel
 from canthus.nn.linear_face import pixels
 from canthus.nn.unet import UNet
 from canthus.outputs import atomic_write
-from canthus.runtime import OnnxAligner
-from canthus.session import MODEL_FILE
 from canthus.weights import find
 
-ROOT = Path(__file__).parents[1]
 BATCH = 16
 DAMAGE: dict[str, tuple[str, tuple[int, ...]]] = {
     "missing regions": ("of the annotated pixels, %", (0, 20, 40, 60, 80)),
@@ -74,15 +70,13 @@ HOLE = 0.12  # radius of a missing region / side of a square of as many pixels a
 
 
 def folder_of(name: str) -> Path:
-    """Weights of the repository or the package by name, or a folder."""
-    own = ROOT / "weights" / name
-    return own if own.is_dir() else find(name)
+    """Weights of the project by name, or a folder."""
+    return common.weights().get(name) or find(name)
 
 
 def opened(name: str) -> Predictor:
     """Run as users run it: by ONNX Runtime where it is exported."""
-    folder = folder_of(name)
-    return OnnxAligner(folder, threads=1) if (folder / MODEL_FILE).is_file() else Aligner.load(folder)
+    return common.load(folder_of(name), threads=1)
 
 
 def variant(aligner: Aligner, title: str, **changes: Any) -> Any:
@@ -95,18 +89,6 @@ def variant(aligner: Aligner, title: str, **changes: Any) -> Any:
 
 
 # Over the yaw
-
-
-def held_out(stored: StoredFaces) -> list[FaceSample]:
-    """Rendered faces as an annotated set."""
-    pictures = [picture for shard in stored.pictures for picture in shard]
-    angles = euler_from_matrix(stored.rotation.astype(np.float64), "aflw")
-    return [
-        FaceSample(np.asarray(picture), xyz, rotation, name=str(k), visible=visible, angles=angle)
-        for k, (picture, xyz, rotation, visible, angle) in enumerate(
-            zip(pictures, stored.xyz, stored.rotation, stored.visible, angles)
-        )
-    ]
 
 
 def over_yaw(samples: Sequence[FaceSample], predictors: Mapping[str, Predictor]) -> dict[str, Scores]:
@@ -297,7 +279,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     stored = StoredFaces([args.held])
-    sets = {"rendered": held_out(stored), "photos": protocol("aflw2000").faces(args.data / "aflw2000-3d-dev")}
+    sets = {"rendered": list(read_renders(args.held)), "photos": protocol("aflw2000").faces(args.data / "aflw2000-3d-dev")}
     network_1 = variant(Aligner.load(folder_of(args.pose_aware)), "network 1", second="none")
     ours = Path(args.pose_aware).name
     predictors: dict[str, Predictor] = {ours: opened(args.pose_aware), f"network 1 of {ours}": network_1}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+from accuracy import COLUMNS
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +53,7 @@ def row(result: dict[str, Any]) -> dict[str, float]:
     """The few numbers of a report that its summary shows; percent, NME box."""
     tables = {t["title"]: t["rows"] for t in result["tables"]}
     yaw = tables["by yaw of the pose"]["NME box"]
-    numbers = {c: yaw[c] for c in ("0-30", "30-60", "60-90", "mean of bins", "mean of images")}
+    numbers = {c: yaw[c] for c in (*COLUMNS, "mean of images")}
     if "video" in tables:
         numbers |= {k: tables["video"]["mean of videos, sums of counts"][k] for k in ("jitter of error", "restarts")}
     return numbers | {"lost": result["lost"]}

@@ -87,9 +87,14 @@ def corrected(xyz: np.ndarray, marks: np.ndarray, used: np.ndarray, m: np.ndarra
     return out
 
 
+def plane(rotation: np.ndarray) -> np.ndarray:
+    """From the head's frame (y up) to the image's plane (y down), (N,2,3)."""
+    return rotation[:, :2] * np.array([1.0, -1.0])[None, :, None]
+
+
 def offsets(xyz: np.ndarray, rotation: np.ndarray, marks: np.ndarray, used: np.ndarray, m: np.ndarray) -> np.ndarray:
     """d (21,3) in the head's frame, face sizes: the least-squares mean of what marks and predictions differ by."""
-    flat = rotation[:, :2] * np.array([1.0, -1.0])[None, :, None]  # head frame (y up) to the image (y down)
+    flat = plane(rotation)
     miss = (marks - m @ xyz[..., :2]) / sizes(xyz)
     d = np.zeros((21, 3))
     for p in np.flatnonzero(m.any(1)):
@@ -122,8 +127,7 @@ def main() -> None:
     used = np.isfinite(marks[..., 0]) & m.any(1)
     marks = np.nan_to_num(marks)
     d = offsets(xyz, rotation, marks, used, m)
-    flat = rotation[:, :2] * np.array([1.0, -1.0])[None, :, None]
-    marks -= np.einsum("nij,pj->npi", flat, d) * sizes(xyz)
+    marks -= np.einsum("nij,pj->npi", plane(rotation), d) * sizes(xyz)
 
     def away(points: np.ndarray, which: np.ndarray) -> np.ndarray:
         distance = np.linalg.norm(marks - m @ points[..., :2], axis=2) / sizes(points)[..., 0]

@@ -30,6 +30,7 @@ from canthus.faces import Alignment
 from canthus.landmarks import scheme
 from canthus.losses import binary_cross_entropy, mse
 from canthus.nn.hourglass import Hourglass, deconvolution, nearest
+from canthus.nn.linear import zero_linear
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import ResNet
 
@@ -214,14 +215,6 @@ class HeatmapNetwork(nn.Module):
             features, drawn = stack(x)
             maps.append(drawn)
         return tuple(maps)
-
-
-def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that says 0 at first."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Finetune(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from canthus.codecs import pointset
+from canthus.nn.linear import zero_linear
 from canthus.nn.linear_face import LinearFace
 
 
@@ -90,9 +91,9 @@ class Update(nn.Module):
                 self.cross.append(nn.Conv2d(streams * widths[-1], widths[-1], 1))
             self.full.append(nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU()))
             self.cells.append(nn.GRUCell(hidden, hidden))
-            self.outs.append(_zero(nn.Linear(hidden, outputs)))
+            self.outs.append(zero_linear(hidden, outputs))
             if errors:
-                rest = [nn.Linear(errors, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), _zero(nn.Linear(32, 1))]
+                rest = [nn.Linear(errors, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), zero_linear(32, 1)]
                 self.weights.append(nn.Sequential(*rest))
 
     def forward(self, matrices: list[Tensor], memory: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -201,9 +202,3 @@ def _shift(projected: list[Tensor], streams: list[Stream]) -> Tensor:
     ours = torch.cat([p.flatten(1, 2) for p in projected], 1)
     theirs = torch.cat([s.observed.flatten(1, 2) for s in streams], 1)
     return pointset.shift(theirs, ours, torch.cat([s.found.flatten(1) for s in streams], 1))
-
-
-def _zero(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from canthus.data.formats.face import FaceSample, checked, interpolated, some
 from canthus.errors import LandmarkError
 from canthus.geometry.rotation import euler_from_matrix
-from canthus.synth.layouts import Samples, read_shard
+from canthus.synth.layouts import Samples, open_shard, shards_in
 
 TRUTH = ("xyz", "visible", "rotation")
 EVERY = 10  # frames between those whose labels the others' second labels are interpolated from
@@ -21,8 +22,7 @@ def read_renders(folder: str | Path) -> Iterator[FaceSample]:
     """The faces of shards of any layout: shard-NNNNN.npz, .tar, or folders; a shard is held in memory while its faces
     are. `name` is shard-NNNNN#K. Raises `LandmarkError`."""
     folder = Path(folder)
-    shards = [p for p in folder.glob("shard-*") if p.suffix in (".npz", ".tar", "")]
-    for path in some(shards, "shard-*.npz, shard-*.tar or shard-* folders (`canthus synth`)", folder):
+    for path in some(shards_in(folder), "shard-*.npz, shard-*.tar or shard-* folders (`canthus synth`)", folder):
         faces = _read(path, ("image", *TRUTH))
         for k, image in enumerate(faces["image"]):
             yield checked(_sample(faces, k, image, f"{path.stem}#{k}"), f"{path}, face {k}")
@@ -59,7 +59,6 @@ def _sample(
 
 def _read(path: Path, wanted: tuple[str, ...]) -> Samples:
     try:
-        samples = read_shard(path)
-        return {key: samples[key] for key in wanted}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return open_shard(path).read(wanted)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise LandmarkError(f"'{path}' is nothing that `canthus synth` wrote: {error}") from error
