@@ -175,6 +175,23 @@ def test_as_many_faces_are_covered_as_asked_for(heads, cover):
     assert cover - 0.2 <= touched <= cover + (0.075 if cover else 0)
 
 
+def test_a_picture_can_end_within_the_crop():
+    count = 64
+    rotation, xyz = turned_heads(count, 200)
+    whole = augment(plain(count), xyz, torch.ones(count, 68), rotation)
+    cut = augment(plain(count), xyz, torch.ones(count, 68), rotation, border=1.0)
+    black = cut.crops.eq(0).all(1)
+    assert torch.equal(cut.crops, whole.crops * ~black[:, None])
+    # Each of the four sides is cut with probability 0.35, so none with 0.65^4 = 0.18.
+    assert 0.65 < black.flatten(1).any(1).float().mean() < 0.97
+    for image, points, visible in zip(black, cut.xyz, cut.visible, strict=True):
+        assert not image[SIZE // 2, SIZE // 2]
+        for (x, y), seen in zip(points[:, :2].round().int().tolist(), visible.tolist(), strict=True):
+            around = image[y - 1 : y + 2, x - 1 : x + 2]
+            if around.all() or not around.any():  # not at an edge
+                assert seen == (not around.any())
+
+
 def test_the_same_seed_gives_the_same_batch(heads):
     xyz, visible, rotation = heads
     images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

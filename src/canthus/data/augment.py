@@ -20,6 +20,8 @@ from canthus.geometry.rotation import matrix_from_vector
 from canthus.landmarks import scheme
 from canthus.morphable import MorphableModel
 
+DEEPEST = 0.45  # of a crop's side: how far inside it the picture can end
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -34,6 +36,7 @@ class Augmentation:
     blur: float = 0.5  # probability of a lower resolution
     noise: float = 0.3  # probability
     cover: float = 0.45  # probability of something in the way
+    border: float = 0.15  # probability that the picture ends within the crop: black beyond, as `images.crop_image` cuts
 
 
 def warp_batch(images: Tensor, crop: Crop) -> Tensor:
@@ -99,7 +102,8 @@ class Augmenter:
         rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
         crops, covered = self._cover(crops, xyz, rng)
         inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
-        return FaceBatch(self._develop(crops, rng), xyz, visible * ~covered * inside, rotation, vertices)
+        crops, cut = self._border(self._develop(crops, rng), xyz, rng)
+        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices)
 
     def _flipped(self, points: Tensor, pairs: Tensor, flip: Tensor) -> Tensor:
         """Points (B,P,3) in crop pixels, mirrored where `flip` (B,) says so; `pairs` (P,) says which becomes which."""
@@ -130,6 +134,21 @@ class Augmenter:
         plain = torch.rand(count, 3, 1, 1, generator=rng, device=crops.device).expand_as(crops)
         cover = torch.where((u[:, 7] < 0.5)[:, None, None, None], other, plain)
         return torch.where(mask, cover, crops), inside(xyz[..., :2])
+
+    def _border(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """End some pictures within the crop, on each side at most DEEPEST of it from its edge; beyond is black."""
+        u = torch.rand(len(crops), 9, generator=rng, device=crops.device)
+        on = (u[:, :4] < 0.35) & (u[:, 8:] < self.options.border)
+        depth = torch.where(on, DEEPEST * self.size * u[:, 4:8], 0)  # left, top, right, bottom
+
+        def beyond(points: Tensor) -> Tensor:
+            sides = torch.cat([points, self.size - 1 - points], -1)
+            return (sides < depth[:, None]).any(-1)
+
+        axis = torch.arange(self.size, dtype=crops.dtype, device=crops.device)
+        v, w = torch.meshgrid(axis, axis, indexing="ij")
+        mask = beyond(torch.stack([w, v], -1).reshape(1, -1, 2)).reshape(-1, 1, self.size, self.size)
+        return crops.masked_fill(mask, 0), beyond(xyz[..., :2])
 
     def _develop(self, crops: Tensor, rng: torch.Generator) -> Tensor:
         o, count = self.options, len(crops)

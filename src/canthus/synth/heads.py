@@ -16,6 +16,7 @@ from scipy import sparse
 from canthus.errors import ModelError
 from canthus.geometry.rotation import matrix_from_euler
 
+LANDMARKS = Path(__file__).with_name("landmarks68_ict.json")  # tools/slide_landmarks.py
 SKIN_PARTS = ("M_Face", "M_BackHead")
 MOUTH_PARTS = ("M_GumsTongue", "M_Teeth")
 EYE_PARTS = ("M_ScleraLeft", "M_ScleraRight")
@@ -95,7 +96,7 @@ class HeadAssets:
         model_file = root / "ict" / "ict_facekit_light.npz"
         if not model_file.is_file():
             raise ModelError(
-                f"no head assets at '{root}': one with ict/ict_facekit_light.npz and landmarks68_bfm.json is wanted "
+                f"no head assets at '{root}': one with ict/ict_facekit_light.npz is wanted "
                 "(docs/data.md says where to get the parts)"
             )
         with np.load(model_file, allow_pickle=False) as d:
@@ -108,9 +109,9 @@ class HeadAssets:
             faces, faces_uv, uv = d["faces"].astype(np.int64), d["faces_uv"].astype(np.int64), d["uv"]
             material = d["material"]
             names = [str(n) for n in d["material_names"]]
-        landmarks = json.loads((root / "landmarks68_bfm.json").read_text())["ict"]
-        self.landmark_ids = np.asarray(landmarks["vertex_ids"])
-        self.landmark_weights = np.asarray(landmarks["weights"], np.float32)
+        points = json.loads(LANDMARKS.read_text())["points"]
+        self.landmark_ids = np.array([p["ids"] for p in points])
+        self.landmark_weights = np.array([p["weights"] for p in points], np.float32)
         of = {n: material == names.index(n) for n in names}
         self.surfaces = {
             n: _Surface(faces[of[n]], faces_uv[of[n]], uv)
