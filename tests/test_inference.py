@@ -14,7 +14,8 @@ import canthus
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.faces import Alignment
 from canthus.geometry.rotation import geodesic
-from canthus.inference import BATCH, points_within
+from canthus.images import crop_image
+from canthus.inference import BATCH, points_within, upright_crops
 
 SHIFTS = np.array([[0, 0, 0, 0], [4, -3, 4, -3], [-5, 2, -5, 2], [0, 0, 6, 6]])
 
@@ -80,6 +81,49 @@ def test_no_boxes_are_no_faces():
         assert len(faces) == 0 and faces.xyz.shape == (0, 68, 3)
         assert faces.weights == aligner().card.title
     assert aligner().predict(photo()[:60]).image_size == (512, 60)
+
+
+class Turned:
+    """A detector that finds the astronaut in the picture, turned: the box around the turned points."""
+
+    def __init__(self, *boxes):
+        self.boxes = np.array(boxes, np.float32)
+
+    def __call__(self, picture):
+        return self.boxes, np.full(len(self.boxes), 0.9, np.float32)
+
+
+@pytest.mark.parametrize("degrees", [35, -50, 80])
+def test_a_detected_face_that_lies_turned_is_looked_at_upright(degrees):
+    # PIL turns counter-clockwise about the middle of the picture, 255.5 px: forth and back by the same matrix.
+    picture = np.asarray(Image.fromarray(photo()).rotate(degrees, Image.Resampling.BILINEAR))
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    wanted = aligner().predict(photo(), BOX).xy[0]
+    wanted = (wanted - 255.5) @ np.array([[c, -s], [s, c]]) + 255.5
+    box = [*wanted.min(0), *wanted.max(0)]
+    fresh = canthus.load(threads=1)
+    fresh.detector = Turned(box)
+    once, twice = fresh.predict(picture, box), fresh.predict(picture)
+    assert distance(twice.xy[0], wanted) < 0.03
+    assert distance(twice.xy[0], wanted) < distance(once.xy[0], wanted)
+    first = upright_crops(once, fresh.card)
+    again = fresh.run_batches(crop_image(picture, first))
+    np.testing.assert_allclose(twice.xy, first.image_from_crop(again.xyz)[..., :2], atol=1e-3)
+    roll = lambda faces: faces.pose.euler()[0, 2]  # noqa: E731
+    assert abs(abs(roll(twice)) - abs(degrees)) < 10
+
+
+def test_a_detected_face_whose_box_fits_is_looked_at_once():
+    fresh = canthus.load(threads=1)
+    wide, batches = BOX + [40, 0, 40, 0], []
+    wanted, once = aligner().predict(photo(), [BOX, wide]).xy
+    fresh.detector = Turned(BOX, wide)
+    run = fresh.run
+    fresh.run = lambda crops: batches.append(len(crops)) or run(crops)
+    faces = fresh.predict(photo())
+    assert batches == [2, 1]  # only the second box was wide of the face
+    np.testing.assert_allclose(faces.xy[0], wanted, atol=1e-3)
+    assert distance(faces.xy[1], wanted) < distance(once, wanted) / 2
 
 
 @pytest.mark.parametrize(

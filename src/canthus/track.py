@@ -16,7 +16,7 @@ import numpy as np
 from canthus.crop import Crop, box_centres
 from canthus.faces import Alignment, Faces, Pose
 from canthus.images import as_image, crop_image
-from canthus.inference import Image, Predictor
+from canthus.inference import Image, Predictor, upright_crops
 
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
@@ -135,11 +135,10 @@ class Tracker:
                 one.missing = 1
 
     def _crops(self, last: Faces) -> Crop:
-        card, points = self.tracking.card, last.xy.astype(np.float64)
+        card = self.tracking.card
         if card.mean_shape is not None:
-            return Crop.around_shapes(points, np.array(card.mean_shape), card.crop_size)
-        up = last.pose.matrix[:, :2, 1]  # of the head, in the image plane with y up
-        return Crop.around_points(points, card.crop_scale, card.crop_size, np.arctan2(up[:, 0], up[:, 1]))
+            return Crop.around_shapes(last.xy.astype(np.float64), np.array(card.mean_shape), card.crop_size)
+        return upright_crops(last, card)
 
     def _look(self, picture: np.ndarray) -> None:
         """Detect: confirm who is there, find the missing again, and newcomers."""

@@ -44,9 +44,9 @@ class FaceSample:
     relabelled: np.ndarray | None = None
 
 
-def checked(sample: FaceSample, where: str | Path) -> FaceSample:
+def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSample:
     """The sample itself. Raises `LandmarkError` that names `where` for a picture that is missing, a wrong number of
-    points, no annotated point, infinities, or a point farther outside than the picture is large."""
+    points, no annotated point, infinities, or a point farther outside than `reach` times the picture's size."""
     count = scheme(sample.scheme).count
     points = sample.points
     if points.shape not in ((count, 2), (count, 3)):
@@ -57,7 +57,7 @@ def checked(sample: FaceSample, where: str | Path) -> FaceSample:
     if not known.any():
         raise LandmarkError(f"'{where}' has no annotated point (all are NaN or hidden)")
     size = np.array(picture_size(sample.image, where))
-    inside = (points[known, :2] > -size) & (points[known, :2] < 2 * size)
+    inside = (points[known, :2] > -reach * size) & (points[known, :2] < (1 + reach) * size)
     if not inside.all():
         far = points[known, :2][~inside.all(axis=1)][0]
         raise LandmarkError(
