@@ -2,7 +2,7 @@
 
     python benchmarks/cards.py
 
-Run accuracy.py and report.py first; a card keeps what it says where nothing was measured.
+Run accuracy.py, report.py and speed.py first; a card keeps what it says where nothing was measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLIPS_PROTOCOL = f"{common.CLIPS} rendered clips of {common.FRAMES} frames, trac
 OF_CLIPS = ("mean of images", "jitter of error", "restarts", "lost")
 
 
-def rows(name: str, accuracy: dict[str, Any]) -> list[dict[str, Any]]:
+def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dict[str, Any]]:
     """The table of a card."""
     found = []
     for title, protocol in PROTOCOLS.items():
@@ -38,13 +38,19 @@ def rows(name: str, accuracy: dict[str, Any]) -> list[dict[str, Any]]:
     if clips := record(f"{name}/clips/report"):
         numbers = row_of_report(clips["results"])
         found.append({"protocol": CLIPS_PROTOCOL, **{k: round(numbers[k], 2) for k in OF_CLIPS}})
+    if steps := speed["results"]["steps_ms"].get(f"{name}, 1 threads"):
+        numbers = {
+            "network, one face": round(steps["network"]["median"], 2),
+            "photo to faces": round(steps["photo to faces"]["median"], 1),
+        }
+        found.append({"protocol": f"a photo of 512 px on one thread of {speed['machine']['cpu']}, ms", **numbers})
     return found
 
 
 def main() -> None:
-    accuracy = record("accuracy")
+    accuracy, speed = record("accuracy"), record("speed")
     for name, folder in common.weights().items():
-        if measured := rows(name, accuracy["results"] if accuracy else {}):
+        if measured := rows(name, accuracy["results"] if accuracy else {}, speed or {"results": {"steps_ms": {}}}):
             card = replace(Card.read(folder), measured=measured)
             atomic_write(folder / CARD_FILE, card.to_json().encode())
             print(f"{name}: {json.dumps(measured[0])}")

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 import canthus
-from canthus.card import CARD_FILE, Card
+from canthus.card import Card
 from canthus.inference import Predictor
 from canthus.session import MODEL_FILE
-from canthus.weights import find, shipped
+from canthus.weights import find, inside, shipped
 
 RESULTS = Path(__file__).parent / "results"
 RELEASED = Path(__file__).parents[1] / "weights"  # weights that the repository holds and the package does not
@@ -31,8 +31,7 @@ CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
 
 def weights() -> dict[str, Path]:
     """Name -> folder of all weights of the project: those in the package, then those beside it."""
-    inside = {name: find(name) for name in shipped()}
-    return inside | {p.parent.name: p.parent for p in sorted(RELEASED.glob(f"*/{CARD_FILE}"))}
+    return {name: find(name) for name in shipped()} | {name: RELEASED / name for name in inside(RELEASED)}
 
 
 def load(folder: Path, threads: int | None = None) -> Predictor:

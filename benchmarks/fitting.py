@@ -279,7 +279,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     stored = StoredFaces([args.held])
-    sets = {"rendered": list(read_renders(args.held)), "photos": protocol("aflw2000").faces(args.data / "aflw2000-3d-dev")}
+    photos = protocol("aflw2000").faces(args.data / common.DEVELOPMENT)
+    sets = {"rendered": list(read_renders(args.held)), "photos": photos}
     network_1 = variant(Aligner.load(folder_of(args.pose_aware)), "network 1", second="none")
     ours = Path(args.pose_aware).name
     predictors: dict[str, Predictor] = {ours: opened(args.pose_aware), f"network 1 of {ours}": network_1}

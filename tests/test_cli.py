@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 import canthus
 from canthus.cli import app
 from canthus.outputs import read_json
+from canthus.weights import find
 
 VERBS = ("align", "track", "models", "evaluate", "synth", "train", "export")
 
@@ -153,7 +155,18 @@ def test_models_says_what_weights_may_be_used_for():
     text = run("models")
     card = canthus.load().card
     assert "swift (default)" in text and card.version in text
-    assert card.licence in text and " ".join(card.training_data.split()) in text
+    assert f"{card.licence}, commercial use allowed; model.onnx 4." in text
+    assert " ".join(card.training_data.split()) in text
+
+
+def test_models_of_a_folder(tmp_path):
+    copy = tmp_path / "mine"
+    shutil.copytree(find("swift"), copy)
+    card = json.loads((copy / "card.json").read_text())
+    (copy / "card.json").write_text(json.dumps(card | {"licence": "research", "commercial_use": False}))
+    text = run("models", tmp_path)
+    assert text.startswith("mine: ") and "research, no commercial use" in text and "(default)" not in text
+    assert "no 'card.json' in any folder inside" in run("models", copy, code=2)
 
 
 def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):

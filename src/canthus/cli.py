@@ -152,14 +152,19 @@ def track(
 
 
 @app.command()
-def models() -> None:
-    """Shipped weights and what they may be used for."""
-    from canthus.weights import DEFAULT, shipped
+def models(
+    folder: Annotated[Path | None, typer.Argument(help="A folder of weights folders; without, those shipped.")] = None,
+) -> None:
+    """Weights: licence, training data, size, and what was measured of accuracy and speed."""
+    from canthus.weights import DEFAULT, ROOT, inside, shipped
 
-    for name, card in shipped().items():
-        console.print(
-            f"{name}{' (default)' if name == DEFAULT else ''}: {card.version}, {card.licence}", soft_wrap=True
-        )
+    with _plain_errors():
+        cards = inside(folder) if folder else shipped()
+    for name, card in cards.items():
+        default = " (default)" if name == DEFAULT and not folder else ""
+        use = "commercial use allowed" if card.commercial_use else "no commercial use"
+        sizes = [f"{file} {((folder or ROOT) / name / file).stat().st_size / 1e6:.1f} MB" for file in card.files]
+        console.print(f"{name}{default}: {card.version}, {card.licence}, {use}; {', '.join(sizes)}", soft_wrap=True)
         console.print(f"    trained on {card.training_data}", soft_wrap=True)
         for row in card.measured:
             console.print("    " + ", ".join(f"{k} {v}" for k, v in row.items()), soft_wrap=True)

@@ -118,7 +118,8 @@ class Predictor(ABC):
             f: None if getattr(aligned, f) is None else replaced(getattr(aligned, f), getattr(second, f))
             for f in ALIGNMENT_FIELDS
         }
-        center, side, angle = (replaced(getattr(crop, f), getattr(better, f)[poor]) for f in ("center", "side", "angle"))
+        pairs = (crop.center, better.center), (crop.side, better.side), (crop.angle, better.angle)
+        center, side, angle = (replaced(old, new[poor]) for old, new in pairs)
         return Crop(center, side, angle, crop.size), Alignment(**columns)
 
     def run_batches(self, crops: np.ndarray) -> Alignment:

@@ -20,11 +20,19 @@ def shipped() -> dict[str, Card]:
     return {f.name: Card.read(f) for f in folders}
 
 
+def inside(folder: Path) -> dict[str, Card]:
+    """Name -> card of the weights folders inside another; raises `WeightsError` if there is none."""
+    cards = {p.parent.name: Card.read(p.parent) for p in sorted(folder.glob(f"*/{CARD_FILE}"))}
+    if not cards:
+        raise WeightsError(f"no '{CARD_FILE}' in any folder inside '{folder}': one of weights folders is wanted")
+    return cards
+
+
 def find(name: str | Path) -> Path:
     """The folder of shipped weights by name, or a folder of one's own; raises `WeightsError` for neither."""
-    inside = ROOT / str(name)
-    if isfile(inside / CARD_FILE):
-        return inside
+    own = ROOT / str(name)
+    if isfile(own / CARD_FILE):
+        return own
     if isdir(name):
         return Path(name)
     names = sorted(shipped())
