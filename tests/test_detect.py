@@ -102,7 +102,7 @@ class OneAnchor:
 class NoFace(OneAnchor):
     def run(self, names, feed):
         offsets, scores = super().run(names, feed)
-        return offsets, scores * 0, None
+        return offsets, scores * 0
 
 
 def with_network(network):
