@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("scipy.io")
 
 from canthus.benchmark.protocols import PROTOCOLS  # noqa: E402
+from canthus.benchmark.scores import _roc_area  # noqa: E402
 from canthus.card import Card  # noqa: E402
 from canthus.crop import Crop  # noqa: E402
 from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
@@ -157,6 +158,23 @@ def test_scores_belong_to_the_predicted_uncertainty(folder):
     said = np.sort(np.repeat([1 - (1 + v) * np.exp(-v) for v in a], 68))
     assert [x for x, _ in scores.calibration] == pytest.approx([p.mean() for p in np.array_split(said, 10)], rel=1e-3)
     assert [y for _, y in scores.calibration] == [1.0] * 10
+
+
+def test_predicted_errors_stand_beside_measured_ones(folder):
+    # The k-th point is off by k % of the face: in tenths of what was said, 2 / sqrt(3) sigma with sigma 2 px in all.
+    size = lambda xyz: np.sqrt(np.prod(np.ptp(xyz[:, :2], axis=0)))  # noqa: E731
+    scores = scored(folder, lambda _, xyz: xyz + size(xyz) * 0.01 * np.arange(68)[:, None] * [1, 0, 0])
+    table = scores.table("error by tenths")
+    said = np.sort(np.repeat([100 * 2 / np.sqrt(3) * 2 / size(s.points) for s in samples(folder)], 68))
+    assert table.rows["predicted"] == pytest.approx([p.mean() for p in np.array_split(said, 10)], rel=1e-3)
+    assert np.mean(table.rows["measured"]) == pytest.approx(np.arange(68).mean(), rel=0.02)  # tenths are not all alike
+
+
+def test_the_roc_area_is_that_of_all_pairs():
+    rng = np.random.default_rng(0)
+    said, true = rng.integers(0, 6, (7, 5)) / 5, rng.random((7, 5)) < 0.4  # many ties
+    pairs = [(a > b) + (a == b) / 2 for a in said[true] for b in said[~true]]
+    assert _roc_area(said, true) == pytest.approx(np.mean(pairs))
 
 
 def test_progress_counts_the_photos(folder):

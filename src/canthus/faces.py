@@ -17,6 +17,7 @@ from canthus.landmarks import convert
 from canthus.morphable import MorphableModel
 
 SCORE_RADIUS = 0.05
+MEAN_RADIUS = 2 / np.sqrt(3)  # mean distance from the truth in sigmas, by the density of `scores_of`
 """Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
 
 ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
@@ -148,9 +149,7 @@ class Faces:
             if shape != self.xyz.shape[:2]:
                 raise LandmarkError(f"got {name} of shape {shape}, want {self.xyz.shape[:2]}")
         if (self.sigma < 0).any() or np.isinf(self.sigma).any():
-            raise LandmarkError(
-                "got a negative or infinite sigma, want standard deviations in pixels, or NaN"
-            )
+            raise LandmarkError("got a negative or infinite sigma, want standard deviations in pixels, or NaN")
         if ((self.visible < 0) | (self.visible > 1)).any():
             raise LandmarkError("got a visibility outside 0 to 1, want probabilities, or NaN")
         if len(self.pose) != len(self):

@@ -15,7 +15,7 @@ from canthus.benchmark.protocols import DEPTH, SECOND, Protocol
 from canthus.benchmark.tracks import track_table
 from canthus.crop import box_sizes, tight_boxes
 from canthus.data.formats import FaceSample
-from canthus.faces import SCORE_RADIUS, scores_of
+from canthus.faces import MEAN_RADIUS, SCORE_RADIUS, scores_of
 from canthus.geometry.rotation import euler_from_matrix, geodesic
 from canthus.landmarks import scheme
 
@@ -97,7 +97,7 @@ def score(protocol: Protocol, samples: Sequence[FaceSample], predictions: Predic
     tables = [*_yaw_tables(samples, pairs.found, errors), *_group_table(samples, pairs.found, errors)]
     if errors:
         tables += [_all_table(pairs.found, errors), _curve_table(protocol.limits, errors), _part_table(kept)]
-        tables += _seen_table(kept)
+        tables += [*_seen_table(kept), *_sure_table(kept)]
     tables += _pose_table(kept)
     if protocol.video:
         tables.append(Table(*track_table(pairs, errors[names[0]])))
@@ -209,7 +209,34 @@ def _seen_table(pairs: Pairs) -> list[Table]:
     seen, distance = np.stack([np.asarray(s.visible) for s in pairs.samples]), 100 * pairs.distance
     known = np.isfinite(distance)
     values = [_mean(distance[known & seen]), _mean(distance[known & ~seen])]
-    return [Table("NME box of points", ("visible", "hidden"), {"NME box": values})]
+    tables = [Table("NME box of points", ("visible", "hidden"), {"NME box": values})]
+    said = pairs.predictions.visible
+    if said.shape == seen.shape and np.isfinite(said).all() and 0 < seen.sum() < seen.size:
+        tables.append(
+            Table("visibility, area under the ROC curve", ("AUC",), {"visible": [100 * _roc_area(said, seen)]})
+        )
+    return tables
+
+
+def _roc_area(said: np.ndarray, true: np.ndarray) -> float:
+    """The share of pairs, one true and one not, of which the true one is said to be so more surely (Mann-Whitney)."""
+    order, rank = np.unique(said, return_inverse=True)
+    yes, no = (np.bincount(rank.reshape(-1)[t.reshape(-1)], minlength=len(order)) for t in (true, ~true))
+    below = np.concatenate([[0], np.cumsum(no)[:-1]])
+    return float((yes * (below + no / 2)).sum() / (yes.sum() * no.sum()))
+
+
+def _sure_table(pairs: Pairs) -> list[Table]:
+    sigma, distance = pairs.predictions.sigma, 100 * pairs.distance
+    if sigma.shape != distance.shape:
+        return []
+    said = 100 * MEAN_RADIUS * sigma / box_sizes(pairs.boxes)[:, None]
+    known = np.isfinite(said) & np.isfinite(distance)
+    if known.sum() < 10:
+        return []
+    tenths = np.array_split(np.argsort(said[known], kind="stable"), 10)
+    rows = {n: [_mean(v[known][t]) for t in tenths] for n, v in (("predicted", said), ("measured", distance))}
+    return [Table("error by tenths of the predicted error", tuple(map(str, range(1, 11))), rows)]
 
 
 def _pose_table(pairs: Pairs) -> list[Table]:
