@@ -9,6 +9,7 @@ CVPR 2019).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,11 @@ class Swift(Aligner):
         size = self.config.size
         middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0])
         self.mean_shape.copy_((xyz.mean(0) - middle) / size)
+
+    def scale_sigma(self, factor: float) -> None:
+        """Multiply every sigma that is predicted from now on."""
+        with torch.no_grad():
+            self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] += math.log(factor)
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
