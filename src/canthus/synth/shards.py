@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from canthus.errors import CanthusError, RecipeError
+from canthus.images import as_png
 from canthus.outputs import atomic_write
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.layouts import Samples, read_shard, shard_path, write_shard
@@ -150,4 +151,4 @@ def contact_sheet(shard: str | Path, path: str | Path, rows: int = 8, columns: i
         for (x, y, _), why in zip(samples["xyz"][k], hidden[k]):
             pen.ellipse([x - 1, y - 1, x + 1, y + 1], fill=DOTS[why])
         sheet.paste(tile, (k % columns * size, k // columns * size))
-    sheet.save(path)
+    atomic_write(path, as_png(sheet))
