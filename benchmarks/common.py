@@ -30,8 +30,9 @@ CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
 
 
 def weights() -> dict[str, Path]:
-    """Name -> folder of all weights of the project: those in the package, then those beside it."""
-    return {name: find(name) for name in shipped()} | {name: RELEASED / name for name in inside(RELEASED)}
+    """Name -> folder of all weights of the project: those in the package, then those that are only beside it."""
+    packaged = {name: find(name) for name in shipped()}
+    return packaged | {name: RELEASED / name for name in inside(RELEASED) if name not in packaged}
 
 
 def load(folder: Path, threads: int | None = None) -> Predictor:
