@@ -338,7 +338,7 @@ def build(wheel: zipfile.ZipFile) -> MorphableModel:
     mean = (mean + mirrored(mean, base)) / 2
     heads = heads @ in_millimetres(mean).astype(np.float32)
     mean = mean @ in_millimetres(mean)
-    mean -= landmarks_of(mean, ids, weights).mean(axis=0)
+    mean -= landmarks_of(mean, ids, weights).mean(axis=0) * [0, 1, 1]  # in x the mean is symmetric already
 
     importance = vertex_importance(mean, base, landmarks_of(mean, ids, weights))
     identity, share = identity_modes(heads, base, importance)

