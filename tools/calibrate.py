@@ -1,11 +1,11 @@
-"""Trained swift weights whose predicted errors fit photos: one factor on every sigma.
+"""Trained swift weights whose predicted errors fit photos: sigma becomes factor * sigma^power.
 
     python tools/calibrate.py runs/swift/weights PHOTOS --out calibrated
 
 Weights that learnt from rendered faces are surer of photos than they should be. PHOTOS are pairs in the layout of
-AFLW2000-3D. Their points are put in tenths by the predicted mean error, and the factor is the geometric mean of what
-is measured over what is predicted. Prints these ratios on the half of the faces that the factor was not taken from,
-both ways round, then takes it from all.
+AFLW2000-3D. Their points are put in tenths by the predicted mean error; factor and power are the line that lies
+nearest to the logarithms of predicted and measured error. Prints measured / predicted of the tenths on the half of the
+faces that the line was not taken from, both ways round, then takes it from all.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ import numpy as np
 
 from canthus.aligner import Aligner
 from canthus.benchmark.protocols import protocol
-from canthus.benchmark.scores import Scores, score
-from canthus.evaluate import predict
+from canthus.crop import Crop, tight_boxes
+from canthus.faces import MEAN_RADIUS
 from canthus.methods.swift import Swift
 
-PROTOCOL = "aflw2000"
+
+def tenths(said: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means (10,) of the predicted and of the measured errors (N,68), by tenths of the predicted one."""
+    parts = np.array_split(np.argsort(said, axis=None), 10)
+    return np.array([said.flat[p].mean() for p in parts]), np.array([measured.flat[p].mean() for p in parts])
 
 
-def ratios(scores: Scores) -> np.ndarray:
-    """Measured / predicted error (10,) of the tenths."""
-    table = scores.table("error by tenths").rows
-    return np.array(table["measured"]) / np.array(table["predicted"])
+def line(said: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    """Factor and power."""
+    x, y = (np.log(v) for v in tenths(said, measured))
+    power, shift = np.polyfit(x, y, 1)
+    # of mean errors; sigma is MEAN_RADIUS times smaller on both sides
+    return float(np.exp(shift) * MEAN_RADIUS ** (power - 1)), float(power)
 
 
 def main() -> None:
@@ -40,22 +46,26 @@ def main() -> None:
     aligner = Aligner.load(given.weights)
     if not isinstance(aligner, Swift):
         raise SystemExit(f"'{given.weights}' holds {aligner.card.method}, which predicts no sigma; swift is wanted")
-    rules = protocol(PROTOCOL)
-    samples = list(rules.faces(given.photos))
-    answers = predict(PROTOCOL, given.photos, aligner)
+    samples = list(protocol("aflw2000").faces(given.photos))
+    labels = np.stack([s.points for s in samples])
+    boxes = tight_boxes(labels)
+    faces = aligner.predict_many([s.image for s in samples], list(boxes))
+    side = Crop.around_boxes(boxes, aligner.card.crop_scale, 1).side[:, None]  # the unit of the network's sigma
+    sigma = np.concatenate([f.sigma for f in faces]) / side
+    measured = np.linalg.norm(np.concatenate([f.xy for f in faces]) - labels[..., :2], axis=2) / side
+
+    def fitted(factor: float, power: float) -> np.ndarray:
+        return MEAN_RADIUS * factor * sigma**power
+
     mixed = np.random.default_rng(0).permutation(len(samples))
-
-    def of(index: np.ndarray) -> np.ndarray:
-        some = [samples[k] for k in index]
-        return ratios(score(rules, some, answers.of([s.name for s in some])))
-
     for one, other in (mixed[::2], mixed[1::2]), (mixed[1::2], mixed[::2]):
-        factor = np.exp(np.log(of(one)).mean())
-        print(f"factor {factor:.2f}; the other half's tenths: {np.round(of(other) / factor, 2).tolist()}")
-    factor = float(np.exp(np.log(of(np.arange(len(samples)))).mean()))
-    aligner.scale_sigma(factor)
+        factor, power = line(MEAN_RADIUS * sigma[one], measured[one])
+        said, found = tenths(fitted(factor, power)[other], measured[other])
+        print(f"factor {factor:.2f}, power {power:.2f}; the other half: {np.round(found / said, 2).tolist()}")
+    factor, power = line(MEAN_RADIUS * sigma, measured)
+    aligner.scale_sigma(factor, power)
     aligner.save(given.out)
-    print(f"factor {factor:.3f}: {given.out}")
+    print(f"factor {factor:.3f}, power {power:.3f}: {given.out}")
 
 
 if __name__ == "__main__":

@@ -93,10 +93,12 @@ class Swift(Aligner):
         middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0])
         self.mean_shape.copy_((xyz.mean(0) - middle) / size)
 
-    def scale_sigma(self, factor: float) -> None:
-        """Multiply every sigma that is predicted from now on."""
+    def scale_sigma(self, factor: float, power: float = 1.0) -> None:
+        """Every sigma that is predicted from now on, in sides of the crop, becomes factor * sigma^power."""
+        rows = slice(LANDMARKS * 3, LANDMARKS * 4)
         with torch.no_grad():
-            self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] += math.log(factor)
+            self.out.weight[rows] *= power
+            self.out.bias[rows] = self.out.bias[rows] * power + math.log(factor)
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
