@@ -20,6 +20,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from label_marks import plane
 
 import canthus
 from canthus.benchmark.protocols import protocol
@@ -45,22 +46,17 @@ def mean_difference(labels: np.ndarray, points: np.ndarray, rotation: np.ndarray
     """d (68,3) in the frame of the head, in face sizes, that moves points (N,68,3) in the plane nearest to labels."""
     size = box_sizes(tight_boxes(labels))[:, None, None]
     apart = (labels - points)[..., :2] / size
-    flat = in_plane(rotation)
+    flat = plane(rotation)
     normal = np.einsum("nij,nik->jk", flat, flat) + PRIOR * np.eye(3)
     d = np.linalg.solve(normal, np.einsum("nij,npi->jp", flat, apart)).T
     return (d + d[scheme("ibug68").mirror] * [-1, 1, 1]) / 2
-
-
-def in_plane(rotation: np.ndarray) -> np.ndarray:
-    """From the head's frame (y up) to the image plane (y down), (N,2,3)."""
-    return rotation[:, :2] * np.array([1.0, -1.0])[None, :, None]
 
 
 def moved(points: np.ndarray, rotation: np.ndarray, d: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Points (N,68,2) with those of PARTS moved by d."""
     out = points[..., :2].copy()
     size = box_sizes(tight_boxes(labels))[:, None, None]
-    out[:, MOVED] += size * np.einsum("nij,pj->npi", in_plane(rotation), d[MOVED])
+    out[:, MOVED] += size * np.einsum("nij,pj->npi", plane(rotation), d[MOVED])
     return out
 
 
