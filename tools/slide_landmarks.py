@@ -88,12 +88,17 @@ def nearest_on_surface(
 
 
 def slide(
-    ids: np.ndarray, weights: np.ndarray, targets: np.ndarray, vertices: np.ndarray, triangles: np.ndarray
+    which: np.ndarray,
+    ids: np.ndarray,
+    weights: np.ndarray,
+    targets: np.ndarray,
+    vertices: np.ndarray,
+    triangles: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and weights (68,3) of the surface points nearest to targets (68,3); those that are not MOVED stay."""
+    """Ids and weights (68,3) of the surface points nearest to targets (68,3); points other than `which` stay."""
     ids, weights = ids.copy(), weights.copy()
     facing = np.cross(*(vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2)))
-    for k in MOVED:
+    for k in which:
         normal = facing[np.isin(triangles, ids[k]).any(1)].sum(0)
         ids[k], weights[k] = nearest_on_surface(targets[k], normal / np.linalg.norm(normal), vertices, triangles)
     return ids, weights
@@ -138,7 +143,7 @@ def main() -> None:
     old = (mean[ids] * weights[..., None]).sum(1)
     skin = np.concatenate([assets.surfaces[n].vertex[assets.surfaces[n].triangles] for n in SKIN_PARTS])
     d = box_sizes(tight_boxes(old[None])) * d @ ICT_FROM_HEAD.T
-    ids, weights = slide(ids, weights, old + d, mean, skin)
+    ids, weights = slide(MOVED, ids, weights, old + d, mean, skin)
     new = (mean[ids] * weights[..., None]).sum(1)
     way = np.linalg.norm(new - old, axis=1)
     print("cm (mean):", ", ".join(f"{part} {way[points].mean():.2f}" for part, points in PARTS.items()))
@@ -148,10 +153,13 @@ def main() -> None:
     dense = DenseHead(assets)
     skin = model.triangles[slice(*model.card["triangle_ranges"]["skin"])]
     ids = np.searchsorted(dense.ids, np.array(begin["makehuman"]["vertex_ids"]))
-    ids, weights = slide(ids, np.array(begin["makehuman"]["weights"]), new, dense(assets.mean).astype(float), skin)
+    weights = np.array(begin["makehuman"]["weights"])
+    ids, weights = slide(MOVED, ids, weights, new, dense(assets.mean).astype(float), skin)
     other = np.array(scheme("ibug68").mirror)
-    left = MOVED[other[MOVED] < MOVED]
+    left, middle = MOVED[other[MOVED] < MOVED], MOVED[other[MOVED] == MOVED]
     ids[left], weights[left] = model.mirror[ids[other[left]]], weights[other[left]]
+    level = (model.mean[ids] * weights[..., None]).sum(1) * [0, 1, 1]
+    ids, weights = slide(middle, ids, weights, level, model.mean.astype(float), skin)
     write(MAKEHUMAN, "the MakeHuman hm08 base mesh (base.obj, 19158 vertices, 0-based)", dense.ids[ids], weights)
 
 
