@@ -25,6 +25,8 @@ def open_session(path: Path, threads: int | None = None) -> ort.InferenceSession
     """A session on the CPU; `threads` None leaves their number to the runtime. Raises `WeightsError`."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # Between runs its threads would wait in a loop and slow NumPy and other sessions: a fitted head then costs twice.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
