@@ -51,8 +51,10 @@ def main() -> None:
     accuracy, speed = record("accuracy"), record("speed")
     for name, folder in common.weights().items():
         if measured := rows(name, accuracy["results"] if accuracy else {}, speed or {"results": {"steps_ms": {}}}):
-            card = replace(Card.read(folder), measured=measured)
-            atomic_write(folder / CARD_FILE, card.to_json().encode())
+            for copy in {folder, common.RELEASED / name}:  # packaged weights may lie there for training, too
+                if (copy / CARD_FILE).is_file():
+                    card = replace(Card.read(copy), measured=measured)
+                    atomic_write(copy / CARD_FILE, card.to_json().encode())
             print(f"{name}: {json.dumps(measured[0])}")
 
 
