@@ -126,6 +126,15 @@ def test_a_detected_face_whose_box_fits_is_looked_at_once():
     assert distance(faces.xy[1], wanted) < distance(once, wanted) / 2
 
 
+def test_points_on_one_spot_are_looked_at_again_all_the_same():
+    fresh = canthus.load(threads=1)
+    fresh.detector = Turned(BOX)
+    fresh.run = lambda crops: Alignment(
+        np.full((len(crops), 68, 3), 20.0), rotation=np.eye(3)[None].repeat(len(crops), 0)
+    )
+    assert np.ptp(fresh.predict(photo()).xy, axis=1).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     "boxes",
     [

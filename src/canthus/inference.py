@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from os import PathLike
@@ -136,7 +137,8 @@ def upright_crops(faces: Faces, card: Card) -> Crop:
     """Crops of weights in which faces found before stand upright."""
     up = faces.pose.matrix[:, :2, 1]  # of the head, in the image plane with y up
     angle = np.where(np.linalg.norm(up, axis=1) > LEVEL, np.arctan2(up[:, 0], up[:, 1]), 0.0)
-    return Crop.around_points(faces.xy.astype(np.float64), card.crop_scale, card.crop_size, angle)
+    crop = Crop.around_points(faces.xy.astype(np.float64), card.crop_scale, card.crop_size, angle)
+    return replace(crop, side=np.maximum(crop.side, 1.0))  # untrained weights may put all points on one spot
 
 
 def points_within(predictor: Predictor, crops: np.ndarray, crop_scale: float) -> np.ndarray:
