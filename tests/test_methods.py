@@ -186,7 +186,8 @@ def test_it_learns_eight_faces_by_heart(method, overfitted):
     axes = slice(3 if out.xyz[..., 2].any() else 2)  # a method without depth says z = 0
     distance = np.linalg.norm((out.xyz - truth)[..., axes], axis=-1).mean() / aligner.card.crop_size
     # A head model that completes the points comes near to these faces, but not on them.
-    assert distance < (0.02 if aligner.card.completion else 0.015)
+    fitted = aligner.card.completion is not None
+    assert distance < (0.02 if fitted else 0.015)
     if out.rotation is not None:
         cosine = (np.einsum("bij,bij->b", out.rotation, rotation) - 1) / 2
-        assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < 5
+        assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < (10 if fitted else 5)
