@@ -17,20 +17,15 @@ import numpy as np
 
 from canthus.aligner import Aligner
 from canthus.benchmark.protocols import protocol
+from canthus.benchmark.scores import tenths
 from canthus.crop import Crop, tight_boxes
 from canthus.faces import MEAN_RADIUS
 from canthus.methods.swift import Swift
 
 
-def tenths(said: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means (10,) of the predicted and of the measured errors (N,68), by tenths of the predicted one."""
-    parts = np.array_split(np.argsort(said, axis=None), 10)
-    return np.array([said.flat[p].mean() for p in parts]), np.array([measured.flat[p].mean() for p in parts])
-
-
 def line(said: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Factor and power."""
-    x, y = (np.log(v) for v in tenths(said, measured))
+    """Factor and power, from predicted and measured errors (N,68)."""
+    x, y = np.log(tenths(said.ravel(), measured.ravel())).T
     power, shift = np.polyfit(x, y, 1)
     # of mean errors; sigma is MEAN_RADIUS times smaller on both sides
     return float(np.exp(shift) * MEAN_RADIUS ** (power - 1)), float(power)
@@ -60,7 +55,7 @@ def main() -> None:
     mixed = np.random.default_rng(0).permutation(len(samples))
     for one, other in (mixed[::2], mixed[1::2]), (mixed[1::2], mixed[::2]):
         factor, power = line(MEAN_RADIUS * sigma[one], measured[one])
-        said, found = tenths(fitted(factor, power)[other], measured[other])
+        said, found = np.transpose(tenths(fitted(factor, power)[other].ravel(), measured[other].ravel()))
         print(f"factor {factor:.2f}, power {power:.2f}; the other half: {np.round(found / said, 2).tolist()}")
     factor, power = line(MEAN_RADIUS * sigma, measured)
     aligner.scale_sigma(factor, power)

@@ -20,7 +20,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from label_marks import plane
+from build_head import landmarks_of
+from label_marks import plane, sizes
 
 import canthus
 from canthus.benchmark.protocols import protocol
@@ -44,8 +45,7 @@ ABOUT = (
 
 def mean_difference(labels: np.ndarray, points: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """d (68,3) in the frame of the head, in face sizes, that moves points (N,68,3) in the plane nearest to labels."""
-    size = box_sizes(tight_boxes(labels))[:, None, None]
-    apart = (labels - points)[..., :2] / size
+    apart = (labels - points)[..., :2] / sizes(labels)
     flat = plane(rotation)
     normal = np.einsum("nij,nik->jk", flat, flat) + PRIOR * np.eye(3)
     d = np.linalg.solve(normal, np.einsum("nij,npi->jp", flat, apart)).T
@@ -55,8 +55,7 @@ def mean_difference(labels: np.ndarray, points: np.ndarray, rotation: np.ndarray
 def moved(points: np.ndarray, rotation: np.ndarray, d: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Points (N,68,2) with those of PARTS moved by d."""
     out = points[..., :2].copy()
-    size = box_sizes(tight_boxes(labels))[:, None, None]
-    out[:, MOVED] += size * np.einsum("nij,pj->npi", plane(rotation), d[MOVED])
+    out[:, MOVED] += sizes(labels) * np.einsum("nij,pj->npi", plane(rotation), d[MOVED])
     return out
 
 
@@ -140,11 +139,11 @@ def main() -> None:
     begin = json.loads((given.assets / "landmarks68_bfm.json").read_text())
     ids, weights = (np.array(begin["ict"][key]) for key in ("vertex_ids", "weights"))
     mean = assets.mean.astype(float)
-    old = (mean[ids] * weights[..., None]).sum(1)
+    old = landmarks_of(mean, ids, weights)
     skin = np.concatenate([assets.surfaces[n].vertex[assets.surfaces[n].triangles] for n in SKIN_PARTS])
     d = box_sizes(tight_boxes(old[None])) * d @ ICT_FROM_HEAD.T
     ids, weights = slide(MOVED, ids, weights, old + d, mean, skin)
-    new = (mean[ids] * weights[..., None]).sum(1)
+    new = landmarks_of(mean, ids, weights)
     way = np.linalg.norm(new - old, axis=1)
     print("cm (mean):", ", ".join(f"{part} {way[points].mean():.2f}" for part, points in PARTS.items()))
     write(LANDMARKS, "the ICT-FaceKit Light mesh (0-based)", ids, weights)
@@ -158,7 +157,7 @@ def main() -> None:
     other = np.array(scheme("ibug68").mirror)
     left, middle = MOVED[other[MOVED] < MOVED], MOVED[other[MOVED] == MOVED]
     ids[left], weights[left] = model.mirror[ids[other[left]]], weights[other[left]]
-    level = (model.mean[ids] * weights[..., None]).sum(1) * [0, 1, 1]
+    level = landmarks_of(model.mean, ids, weights) * [0, 1, 1]
     ids, weights = slide(middle, ids, weights, level, model.mean.astype(float), skin)
     write(MAKEHUMAN, "the MakeHuman hm08 base mesh (base.obj, 19158 vertices, 0-based)", dense.ids[ids], weights)
 

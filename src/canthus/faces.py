@@ -17,8 +17,10 @@ from canthus.landmarks import convert
 from canthus.morphable import MorphableModel
 
 SCORE_RADIUS = 0.05
-MEAN_RADIUS = 2 / np.sqrt(3)  # mean distance from the truth in sigmas, by the density of `scores_of`
 """Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
+
+MEAN_RADIUS = 2 / np.sqrt(3)
+"""Mean distance from the truth in sigmas, by the density of `scores_of`."""
 
 ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
 """What of an `Alignment` one row a face is kept of, and exported."""

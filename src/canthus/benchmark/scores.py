@@ -124,10 +124,14 @@ def calibration(pairs: Pairs) -> list[tuple[float, float]]:
         return []
     scores = scores_of(sigma, box_sizes(tight_boxes(pairs.prediction)))
     known = np.isfinite(scores) & np.isfinite(distance)
-    order = np.argsort(scores[known], kind="stable")
-    hit = (distance[known] < SCORE_RADIUS)[order]
-    tenths = zip(np.array_split(scores[known][order], 10), np.array_split(hit, 10))
-    return [(float(s.mean()), float(h.mean())) for s, h in tenths if len(s)]
+    return tenths(scores[known], distance[known] < SCORE_RADIUS)
+
+
+def tenths(said: np.ndarray, measured: np.ndarray) -> list[tuple[float, float]]:
+    """Means of what was said (P,) and of what was measured (P,), by tenths of what was said, the least first; fewer
+    than ten for less than ten values."""
+    parts = np.array_split(np.argsort(said, kind="stable"), 10)
+    return [(float(said[p].mean()), float(measured[p].mean())) for p in parts if len(p)]
 
 
 def yaws(samples: Sequence[FaceSample]) -> dict[str, np.ndarray]:
@@ -234,8 +238,8 @@ def _sure_table(pairs: Pairs) -> list[Table]:
     known = np.isfinite(said) & np.isfinite(distance)
     if known.sum() < 10:
         return []
-    tenths = np.array_split(np.argsort(said[known], kind="stable"), 10)
-    rows = {n: [_mean(v[known][t]) for t in tenths] for n, v in (("predicted", said), ("measured", distance))}
+    predicted, measured = (list(column) for column in zip(*tenths(said[known], distance[known])))
+    rows = {"predicted": predicted, "measured": measured}
     return [Table("error by tenths of the predicted error", tuple(map(str, range(1, 11))), rows)]
 
 

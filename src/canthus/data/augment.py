@@ -44,11 +44,16 @@ def warp_batch(images: Tensor, crop: Crop) -> Tensor:
     is mirrored."""
     height, width = images.shape[-2:]
     affine = crop.affine_image_from_crop()
-    axis = torch.arange(crop.size, dtype=affine.dtype, device=affine.device)
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    points = torch.stack([u, v, torch.ones_like(u)], -1) @ affine[:, None].transpose(-1, -2)
+    points = functional.pad(_pixels(crop.size, affine), (0, 1), value=1.0) @ affine[:, None].transpose(-1, -2)
     grid = (2 * points + 1) / torch.tensor([width, height], device=affine.device) - 1
     return functional.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+
+
+def _pixels(size: int, like: Tensor) -> Tensor:
+    """Places (S,S,2) of a crop's pixels, x and y."""
+    axis = torch.arange(size, dtype=like.dtype, device=like.device)
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([u, v], -1)
 
 
 class Augmenter:
@@ -127,9 +132,7 @@ class Augmenter:
             b = ((d[..., 1] * c[:, None] - d[..., 0] * s[:, None]) / half[:, 1:]).square()
             return torch.where(boxy, torch.maximum(a, b), a + b).lt(1) & on[:, None]
 
-        axis = torch.arange(size, dtype=crops.dtype, device=crops.device)
-        v, w = torch.meshgrid(axis, axis, indexing="ij")
-        mask = inside(torch.stack([w, v], -1).reshape(1, -1, 2)).reshape(count, 1, size, size)
+        mask = inside(_pixels(size, crops).reshape(1, -1, 2)).reshape(count, 1, size, size)
         other = crops.roll(1, 0).flip(-2)
         plain = torch.rand(count, 3, 1, 1, generator=rng, device=crops.device).expand_as(crops)
         cover = torch.where((u[:, 7] < 0.5)[:, None, None, None], other, plain)
@@ -145,9 +148,7 @@ class Augmenter:
             sides = torch.cat([points, self.size - 1 - points], -1)
             return (sides < depth[:, None]).any(-1)
 
-        axis = torch.arange(self.size, dtype=crops.dtype, device=crops.device)
-        v, w = torch.meshgrid(axis, axis, indexing="ij")
-        mask = beyond(torch.stack([w, v], -1).reshape(1, -1, 2)).reshape(-1, 1, self.size, self.size)
+        mask = beyond(_pixels(self.size, crops).reshape(1, -1, 2)).reshape(-1, 1, self.size, self.size)
         return crops.masked_fill(mask, 0), beyond(xyz[..., :2])
 
     def _develop(self, crops: Tensor, rng: torch.Generator) -> Tensor:
