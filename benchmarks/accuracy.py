@@ -17,8 +17,8 @@ import common
 from rich.console import Console
 from rich.table import Table
 
-from canthus.benchmark.scores import Scores
-from canthus.evaluate import evaluate, predict
+from canthus.evaluation.evaluate import evaluate, predict
+from canthus.evaluation.scores import Scores
 
 COLUMNS = ("0-30", "30-60", "60-90", "mean of bins")
 

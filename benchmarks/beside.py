@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import canthus
-from canthus.benchmark.predictions import Predictions
-from canthus.evaluate import evaluate, predict
+from canthus.evaluation.evaluate import evaluate, predict
+from canthus.evaluation.predictions import Predictions
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 PEERS = Path(__file__).parent / "peers"

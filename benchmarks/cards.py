@@ -16,8 +16,8 @@ from accuracy import COLUMNS
 from readme import record
 from report import row as row_of_report
 
-from canthus.card import CARD_FILE, Card
-from canthus.outputs import atomic_write
+from canthus.io.card import CARD_FILE, Card
+from canthus.io.outputs import atomic_write
 
 PROTOCOLS = {
     "true boxes": "300 images of AFLW2000-3D, original labels, true boxes, NME % of sqrt(w h)",

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 import canthus
-from canthus.card import Card
-from canthus.inference import Predictor
-from canthus.session import MODEL_FILE
+from canthus.inference.predictor import Predictor
+from canthus.io.card import Card
+from canthus.io.session import MODEL_FILE
 from canthus.weights import find, inside, shipped
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,7 +39,7 @@ def load(folder: Path, threads: int | None = None) -> Predictor:
     """The aligner of a weights folder, by ONNX Runtime where it was exported, else by torch."""
     if (folder / MODEL_FILE).exists():
         return canthus.load(folder, threads=threads)
-    from canthus.aligner import Aligner
+    from canthus.training.aligner import Aligner
 
     return Aligner.load(folder)
 
@@ -64,7 +64,7 @@ def renders(folder: Path, assets: Path | None) -> Path:
     """A folder of held-out faces, rendered now if it has none; without `assets` plainer heads."""
     if not any(folder.glob("shard-*")):
         from canthus.synth.recipe import SynthRecipe
-        from canthus.synth.shards import render_shards
+        from canthus.synth.render_jobs import render_shards
 
         deque(
             render_shards(folder, assets, SynthRecipe(seed=RENDERS_SEED, dense=True), RENDERS, os.cpu_count() or 1),
@@ -78,7 +78,7 @@ def clips(folder: Path, assets: Path | None, count: int = CLIPS, frames: int = F
     picture is large."""
     if not any(folder.glob("clip-*/truth.npz")):
         from canthus.synth.recipe import SynthRecipe
-        from canthus.synth.shards import render_clips
+        from canthus.synth.render_jobs import render_clips
 
         recipe = SynthRecipe(size=256, face=0.4, yaw=90.0, seed=CLIPS_SEED)
         deque(render_clips(folder, assets, recipe, count, os.cpu_count() or 1, frames), maxlen=0)

@@ -3,8 +3,8 @@
     canthus synth --assets HEAD_ASSETS --seed 7 --count 1024 --out out/boxes
     python benchmarks/detector_box.py out/boxes
 
-Prints the constants of `canthus.detect.TIGHT` and how well the converted boxes fit. Left and right are made equal,
-since a mirrored photo must give a mirrored box.
+Prints the constants of `canthus.inference.detect.TIGHT` and how well the converted boxes fit. Left and right are made
+equal, since a mirrored photo must give a mirrored box.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus import detect
+from canthus.inference.predictor import detect
 
 
 def main() -> None:

@@ -35,24 +35,24 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from canthus import metrics
-from canthus.aligner import Aligner
-from canthus.benchmark.charts import Chart, beside, lines
-from canthus.benchmark.collect import collect, picture_of, true_boxes
-from canthus.benchmark.protocols import protocol
-from canthus.benchmark.report import png
-from canthus.benchmark.scores import BINS, Scores, by_steps_of_yaw, score
-from canthus.benchmark.spoil import spoil
-from canthus.crop import Crop
 from canthus.data.datasets import StoredFaces
 from canthus.data.formats import FaceSample, read_renders
-from canthus.images import crop_image
-from canthus.inference import Predictor
-from canthus.methods.cprfa import Cprfa
-from canthus.morphable import MorphableModel
-from canthus.nn.linear_face import pixels
-from canthus.nn.unet import UNet
-from canthus.outputs import atomic_write
+from canthus.evaluation import metrics
+from canthus.evaluation.charts import Chart, beside, lines
+from canthus.evaluation.collect import collect, picture_of, true_boxes
+from canthus.evaluation.corruptions import spoil
+from canthus.evaluation.protocols import protocol
+from canthus.evaluation.report import png
+from canthus.evaluation.scores import BINS, Scores, by_steps_of_yaw, score
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop
+from canthus.inference.predictor import Predictor
+from canthus.io.images import crop_image
+from canthus.io.outputs import atomic_write
+from canthus.methods.cprfa.linear_face import pixels
+from canthus.methods.cprfa.method import Cprfa
+from canthus.methods.cprfa.unet import UNet
+from canthus.training.aligner import Aligner
 from canthus.weights import find
 
 BATCH = 16

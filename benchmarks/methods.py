@@ -19,8 +19,8 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import canthus
-from canthus.aligner import Aligner, build
-from canthus.recipe import Recipe
+from canthus.training.aligner import Aligner, build
+from canthus.training.recipe import Recipe
 
 
 def cost(aligner: Aligner, repeats: int) -> dict[str, float]:

@@ -20,11 +20,11 @@ from accuracy import summary
 from rich.console import Console
 from rich.table import Table
 
-from canthus.aligner import Aligner
-from canthus.evaluate import evaluate, predict
+from canthus.evaluation.evaluate import evaluate, predict
 from canthus.synth.recipe import SynthRecipe
-from canthus.synth.shards import SHARD_SIZE, render_shards, shard_path
-from canthus.train import Recipe, train
+from canthus.synth.render_jobs import SHARD_SIZE, render_shards, shard_path
+from canthus.training.aligner import Aligner
+from canthus.training.train import Recipe, train
 
 SEED = 11
 FEW, MANY = 1536, 5120  # faces of a row, and of the row that shows what more faces and steps give

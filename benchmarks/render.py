@@ -27,17 +27,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from canthus.synth.darkroom import Studio, faces_on
+from canthus.synth.batch_renderer import Studio, faces_on
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator
 from canthus.synth.heads import Head
 from canthus.synth.lighting import invented_environments
+from canthus.synth.preparation import VIEWS_PER_PERSON, Preparer
 from canthus.synth.recipe import Dice, SynthRecipe
+from canthus.synth.render_jobs import SHARD_SIZE, render_shards
 from canthus.synth.renderer import PerspectiveCamera
+from canthus.synth.renderers.torch import Scene, TorchRenderer
 from canthus.synth.sampling import lash_texture, pose_head, sample_expression, sample_person
-from canthus.synth.shading import Scene, TorchRenderer
-from canthus.synth.shards import SHARD_SIZE, render_shards
 from canthus.synth.shipped import ShippedHead
-from canthus.synth.takes import VIEWS_PER_PERSON, Preparer
 
 SIZE, VIEWS = 256, 8
 
@@ -45,7 +45,7 @@ SIZE, VIEWS = 256, 8
 def renderers() -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
-        from canthus.synth.opengl import OpenGLRenderer
+        from canthus.synth.renderers.opengl import OpenGLRenderer
 
         gl = OpenGLRenderer(SIZE)
         found[f"OpenGL ({gl.context.info['GL_RENDERER']})"] = gl

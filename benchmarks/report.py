@@ -23,9 +23,9 @@ from accuracy import COLUMNS
 from rich.console import Console
 from rich.table import Table
 
-from canthus.benchmark.report import jpeg, png
-from canthus.evaluate import evaluate, predict, write_report, write_scores
-from canthus.inference import Predictor
+from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores
+from canthus.evaluation.report import jpeg, png
+from canthus.inference.predictor import Predictor
 
 
 def report(name: str, protocol: str, folder: Path, out: Path, aligner: Predictor, tracking: Predictor | None) -> dict:

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 import canthus
-from canthus.crop import Crop
-from canthus.detect import FaceDetector
-from canthus.faces import Alignment
-from canthus.images import crop_image, read_image
-from canthus.runtime import OnnxAligner
-from canthus.session import MODEL_FILE
+from canthus.face.faces import Alignment
+from canthus.geometry.crop import Crop
+from canthus.inference.detect import FaceDetector
+from canthus.inference.runtime import OnnxAligner
+from canthus.io.images import crop_image, read_image
+from canthus.io.session import MODEL_FILE
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 

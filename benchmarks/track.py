@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 import canthus
-from canthus import metrics
-from canthus.crop import Crop
-from canthus.faces import Faces
-from canthus.metrics import yaw_bins
-from canthus.smooth import Smoother
-from canthus.synth.layouts import read_shard
-from canthus.track import Tracker
-from canthus.video import FILES, RATE, Video
+from canthus.evaluation import metrics
+from canthus.evaluation.metrics import yaw_bins
+from canthus.face.faces import Faces
+from canthus.geometry.crop import Crop
+from canthus.inference.smooth import Smoother
+from canthus.inference.tracker import Tracker
+from canthus.io.shards import read_shard
+from canthus.io.video import FILES, RATE, Video
 
 
 class Unturned(Tracker):

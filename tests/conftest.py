@@ -39,7 +39,7 @@ def overfitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
     pytest.importorskip("torch")
     from small import recipe
 
-    from canthus.train import train
+    from canthus.training.train import train
 
     shards = write_shards(tmp_path_factory.mktemp("eight"), count=8, size=96)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from canthus.face.morphable import MorphableModel
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import matrix_from_euler
-from canthus.morphable import MorphableModel
 
 SPOTS = np.array([(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)]) / 4  # spread over a triangle
 LIGHT = np.array([-0.36, 0.48, 0.8])

@@ -9,8 +9,8 @@ import numpy as np
 from made_up_face import face
 from PIL import Image
 
+from canthus.face.landmarks import convert
 from canthus.geometry.rotation import matrix_from_euler
-from canthus.landmarks import convert
 
 SIZE = (260, 240)
 YAWS = (5.0, -29.0, 31.0, -45.0, 75.0, -88.0)  # degrees, two a bin
@@ -234,7 +234,7 @@ def truths() -> dict[str, np.ndarray]:
 
 def renders(folder: Path) -> Path:
     """Two shards of three faces each."""
-    from canthus.synth.layouts import shard_path, write_shard
+    from canthus.io.shards import shard_path, write_shard
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate((slice(0, 3), slice(3, 6))):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import canthus
-from canthus.runtime import OnnxAligner
+from canthus.inference.runtime import OnnxAligner
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 # Read off the photo by hand, pixels: the tight box around the landmarks, and the subject's right and left pupils.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.data.augment import Augmentation
-from canthus.train import Recipe
+from canthus.training.train import Recipe
 
 # A method that is not named here is built as it is, but for the size of its crop.
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -44,7 +44,7 @@ def test_how_the_first_calls_are_made():
     assert str(inspect.signature(canthus.load)).startswith(
         "(weights: 'str | Path | None' = None, *, threads: 'int | None' = None)"
     )
-    from canthus.inference import Predictor
+    from canthus.inference.predictor import Predictor
 
     assert list(inspect.signature(Predictor.predict).parameters) == ["self", "image", "boxes"]
     assert list(inspect.signature(Predictor.predict_many).parameters) == ["self", "images", "boxes"]

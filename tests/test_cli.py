@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import canthus
 from canthus.cli import app
-from canthus.outputs import read_json
+from canthus.io.outputs import read_json
 from canthus.weights import find
 
 VERBS = ("align", "track", "models", "evaluate", "synth", "train", "export")
@@ -244,7 +244,7 @@ def test_synth_without_assets_is_one_sentence_and_exit_2(tmp_path):
 
 
 def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "canthus.export", None)
+    monkeypatch.setitem(sys.modules, "canthus.training.export", None)
     monkeypatch.delattr(canthus, "export", raising=False)
 
     class Finder:
@@ -253,7 +253,7 @@ def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
             if name == "torch":
                 raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    for name in [n for n in sys.modules if n == "torch" or n == "canthus.export"]:
+    for name in [n for n in sys.modules if n == "torch" or n == "canthus.training.export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     text = run("export", tmp_path, code=2)
@@ -263,5 +263,5 @@ def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
 def test_what_align_writes_is_described_by_the_schema(tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     run("align", PHOTO, "--out", tmp_path)
-    schema = json.loads((Path(canthus.__file__).parent / "faces.schema.json").read_text())
+    schema = json.loads((Path(canthus.__file__).parent / "face" / "faces.schema.json").read_text())
     jsonschema.validate(json.loads((tmp_path / "astronaut.json").read_text()), schema)

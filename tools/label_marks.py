@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 
 import canthus
-from canthus.crop import box_sizes, tight_boxes
 from canthus.data.datasets import StoredFaces
 from canthus.data.formats import FaceSample, read_aflw21
-from canthus.images import read_image
-from canthus.inference import Predictor
-from canthus.landmarks import convert, scheme
-from canthus.synth.layouts import shard_path, write_shard
+from canthus.face.landmarks import convert, scheme
+from canthus.geometry.crop import box_sizes, tight_boxes
+from canthus.inference.predictor import Predictor
+from canthus.io.images import read_image
+from canthus.io.shards import shard_path, write_shard
 
 GROWTH, NOISE = 3.0, 0.02  # of the covariance; of a mark, in face sizes. Marks held back are met best around here
 WORST = 0.08  # mean distance of a face's marks from its label, in face sizes

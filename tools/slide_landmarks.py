@@ -24,10 +24,10 @@ from build_head import landmarks_of
 from label_marks import plane, sizes
 
 import canthus
-from canthus.benchmark.protocols import protocol
-from canthus.crop import box_sizes, tight_boxes
-from canthus.landmarks import scheme
-from canthus.morphable import MorphableModel
+from canthus.evaluation.protocols import protocol
+from canthus.face.landmarks import scheme
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import box_sizes, tight_boxes
 from canthus.synth.dense import DenseHead
 from canthus.synth.heads import ICT_FROM_HEAD, LANDMARKS, SKIN_PARTS, HeadAssets
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.benchmark.boxes import nearest
-from canthus.benchmark.collect import picture_of, true_boxes
-from canthus.benchmark.predictions import Predictions
-from canthus.benchmark.protocols import PROTOCOLS, protocol
-from canthus.landmarks import convert
+from canthus.evaluation.boxes import nearest
+from canthus.evaluation.collect import picture_of, true_boxes
+from canthus.evaluation.predictions import Predictions
+from canthus.evaluation.protocols import PROTOCOLS, protocol
+from canthus.face.landmarks import convert
 
 Answer = Callable[[np.ndarray], list[np.ndarray]]
 

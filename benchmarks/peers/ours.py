@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import canthus
-from canthus.detect import FaceDetector
+from canthus.inference.detect import FaceDetector
 
 MODULE, SCHEME = "canthus", "ibug68"
 

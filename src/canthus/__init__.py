@@ -12,15 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canthus.draw import overlay
 from canthus.errors import CanthusError
-from canthus.faces import Alignment, FaceMeshes, Faces, Pose
-from canthus.images import read_image
-from canthus.landmarks import LandmarkScheme, convert, scheme
-from canthus.morphable import MorphableModel
+from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose
+from canthus.face.landmarks import LandmarkScheme, convert, scheme
+from canthus.face.morphable import MorphableModel
+from canthus.io.draw import overlay
+from canthus.io.images import read_image
 
 if TYPE_CHECKING:
-    from canthus.runtime import OnnxAligner
+    from canthus.inference.runtime import OnnxAligner
 
 __version__ = version("canthus")
 __all__ = [
@@ -45,7 +45,9 @@ def load(weights: str | Path | None = None, *, threads: int | None = None) -> On
     `threads` is the number of CPU threads of a network call; None leaves it to ONNX Runtime. Nothing is downloaded.
     Raises `WeightsError` for weights that are unknown, damaged or incomplete.
     """
-    from canthus.runtime import OnnxAligner  # ONNX Runtime takes a while to import: only who aligns waits for it
+    from canthus.inference.runtime import (
+        OnnxAligner,  # ONNX Runtime takes a while to import: only who aligns waits for it
+    )
     from canthus.weights import DEFAULT, find
 
     return OnnxAligner(find(DEFAULT if weights is None else weights), threads)

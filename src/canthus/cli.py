@@ -71,8 +71,8 @@ def align(
     threads: Threads = None,
 ) -> None:
     """Landmarks, pose and mesh of every face in photos, as JSON and overlay pictures."""
-    from canthus.align import Outputs, Summary, find_images
-    from canthus.align import align as run
+    from canthus.commands.photos import Outputs, Summary, find_images
+    from canthus.commands.photos import align as run
 
     if mesh not in (None, "obj", "ply", "glb"):
         raise typer.BadParameter(f"'{mesh}' is none of obj, ply, glb", param_hint="--mesh")
@@ -118,9 +118,9 @@ def track(
     threads: Threads = None,
 ) -> None:
     """Follow every face through videos: a line of JSON a frame, each face under a number of its own."""
-    from canthus.clips import Outputs, find_videos
-    from canthus.clips import track as run
-    from canthus.track import Tracker
+    from canthus.commands.videos import Outputs, find_videos
+    from canthus.commands.videos import track as run
+    from canthus.inference.tracker import Tracker
 
     with _plain_errors():
         videos = find_videos(inputs)
@@ -189,13 +189,13 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure by a protocol of the field; writes predictions.npz and scores.json."""
-    from canthus.benchmark.collect import BOXES
+    from canthus.evaluation.collect import BOXES
 
     if boxes not in BOXES:
         raise typer.BadParameter(f"'{boxes}' is none of {', '.join(BOXES)}", param_hint="--boxes")
     with _plain_errors():
-        from canthus import evaluate as measure
-        from canthus.benchmark.predictions import Predictions
+        from canthus.evaluation import evaluate as measure
+        from canthus.evaluation.predictions import Predictions
 
         with _bar("evaluate") as bar:
             task = bar.add_task("", total=None, note="")
@@ -254,7 +254,14 @@ def synth(
         raise typer.BadParameter(f"'{quality}' is none of raster, path", param_hint="--quality")
     with _plain_errors():
         from canthus.synth.recipe import SynthRecipe
-        from canthus.synth.shards import SHARD_SIZE, clip_path, contact_sheet, render_clips, render_shards, shard_path
+        from canthus.synth.render_jobs import (
+            SHARD_SIZE,
+            clip_path,
+            contact_sheet,
+            render_clips,
+            render_shards,
+            shard_path,
+        )
 
         changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
         plan = SynthRecipe.read(recipe, **changes)
@@ -288,8 +295,8 @@ def train(
 ) -> None:
     """Train a method from a recipe; run it again to go on after a stop."""
     with _plain_errors():
-        from canthus.recipe import Recipe
-        from canthus.train import train as run
+        from canthus.training.recipe import Recipe
+        from canthus.training.train import train as run
 
         plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))
         with _bar("train") as bar:
@@ -315,7 +322,7 @@ def export(
 ) -> None:
     """Turn trained weights into a folder that `canthus.load` runs (ONNX)."""
     with _plain_errors():
-        from canthus.export import export_onnx, quantise
+        from canthus.training.export import export_onnx, quantise
 
         export_onnx(weights, out)
         if int8:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from canthus.crop import Crop, tight_boxes
 from canthus.data.sample import FaceBatch
+from canthus.face.landmarks import scheme
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
-from canthus.landmarks import scheme
-from canthus.morphable import MorphableModel
 
 DEEPEST = 0.45  # of a crop's side: how far inside it the picture can end
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
+from canthus.face.landmarks import mirror
 from canthus.geometry import Array
 from canthus.geometry.similarity import apply, fit_similarity
-from canthus.landmarks import mirror
 
 ROUNDS = 5  # of Procrustes analysis; the mean moves by less than 1e-4 in the last
 NOSE_TIP = 30

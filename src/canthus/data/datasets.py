@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canthus.crop import Crop, tight_boxes
 from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
-from canthus.images import as_image, crop_image
-from canthus.morphable import MorphableModel
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop, tight_boxes
+from canthus.io.images import as_image, crop_image
+from canthus.io.shards import Rows, open_shard, shards_in
 from canthus.synth.heads import NormalOperator
-from canthus.synth.layouts import Rows, open_shard, shards_in
 
 FIELDS = ("xyz", "visible", "rotation")
 FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: room to turn, shift and zoom

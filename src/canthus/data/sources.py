@@ -20,7 +20,7 @@ from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
 from canthus.data.formats import read_aflw2000
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError
-from canthus.synth.layouts import shards_in
+from canthus.io.shards import shards_in
 from canthus.synth.live import LiveFaces
 
 LIVE = "synth:"
@@ -171,6 +171,6 @@ def _live(name: str, pixels: int, seed: int, device: torch.device | None) -> Liv
     assets, recipe = name.removeprefix(LIVE) or None, SynthRecipe(size=pixels, seed=seed)
     if device is None or device.type == "cpu":
         return LiveFaces(functools.partial(SynthGenerator, assets, recipe), VIEWS_PER_HEAD)
-    from canthus.synth.darkroom import faces_on
+    from canthus.synth.batch_renderer import faces_on
 
     return faces_on(device, assets, recipe)

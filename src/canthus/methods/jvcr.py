@@ -13,14 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from canthus.aligner import Aligner, AlignerConfig, Stage
 from canthus.codecs.volumes import encode_volume, voxel_from_crop
 from canthus.data.sample import FaceBatch
-from canthus.faces import Alignment
-from canthus.landmarks import convert
-from canthus.losses import binary_cross_entropy, mse
+from canthus.face.faces import Alignment
+from canthus.face.landmarks import convert
 from canthus.nn.hourglass import Hourglass, nearest
 from canthus.nn.residual import Residual
+from canthus.training.aligner import Aligner, AlignerConfig, Stage
+from canthus.training.losses import binary_cross_entropy, mse
 
 STRIDE = 4  # crop pixels per voxel
 
@@ -196,8 +196,8 @@ def weighted_mse(prediction: Tensor, truth: Tensor) -> Tensor:
 def landmark_maps(count: int) -> tuple[Tensor, Tensor]:
     """Matrices (count,68) and (68,count): the points that P learns from the 68, and the 68 from them.
 
-    66 points are those of 3DFAW, two of the 68 are then blended (`canthus.landmarks`). 71 are the 68 and the means of
-    four points of each eyelid and of two of the inner lips: in this order right eye, left eye, mouth.
+    66 points are those of 3DFAW, two of the 68 are then blended (`canthus.face.landmarks`). 71 are the 68 and the
+    means of four points of each eyelid and of two of the inner lips: in this order right eye, left eye, mouth.
     """
     full = torch.eye(68)
     if count == 66:

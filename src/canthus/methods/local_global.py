@@ -1,8 +1,9 @@
 """local_global: heatmaps drawn by stacked hourglasses with attention, then one shape regressed from all of them.
 
 "Combining Local and Global Features for 3D Face Tracking", ICCV Workshops 2017 (Menpo 3D). The points are projections
-of 3D points into the image; the paper predicts no depth, so z is 0. Its tracking loop (section 3.4) is `canthus.track`,
-for every method. Where the paper is silent or unclear, docs/methods/local_global.md says what was chosen and why.
+of 3D points into the image; the paper predicts no depth, so z is 0. Its tracking loop (section 3.4) is
+`canthus.inference.tracker`, for every method. Where the paper is silent or unclear, docs/methods/local_global.md says
+what was chosen and why.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from canthus.aligner import Aligner, AlignerConfig, Stage
 from canthus.codecs import (
     crop_from_map,
     decode_dark,
@@ -26,13 +26,14 @@ from canthus.codecs import (
 )
 from canthus.data.sample import FaceBatch
 from canthus.errors import LandmarkError
-from canthus.faces import Alignment
-from canthus.landmarks import scheme
-from canthus.losses import binary_cross_entropy, mse
+from canthus.face.faces import Alignment
+from canthus.face.landmarks import scheme
 from canthus.nn.hourglass import Hourglass, deconvolution, nearest
 from canthus.nn.linear import zero_linear
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import ResNet
+from canthus.training.aligner import Aligner, AlignerConfig, Stage
+from canthus.training.losses import binary_cross_entropy, mse
 
 STRIDE = 4
 """Crop pixels a heatmap pixel (section 3.1: 256 and 64)."""

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from canthus.aligner import Aligner, AlignerConfig, Stage
 from canthus.codecs import crop_from_map, decode_argmax, decode_dark, encode_disc, encode_gaussian, map_from_crop
 from canthus.data.sample import FaceBatch
 from canthus.errors import RecipeError
-from canthus.faces import Alignment
-from canthus.landmarks import convert, scheme
-from canthus.losses import binary_cross_entropy, mse, smooth_l1
+from canthus.face.faces import Alignment
+from canthus.face.landmarks import convert, scheme
 from canthus.nn.hourglass import deconvolution
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import PreActResNet, ResNet
+from canthus.training.aligner import Aligner, AlignerConfig, Stage
+from canthus.training.losses import binary_cross_entropy, mse, smooth_l1
 
 FACE_HEIGHT = 220  # px, of the face that a disc of `disc_radius` is for (Sect. 2.1)
 DETECTION_STRIDE = 16  # crop pixels a pixel of the detection trunk

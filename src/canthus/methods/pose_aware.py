@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canthus.aligner import Aligner, AlignerConfig, Stage
-from canthus.completion import Completion
-from canthus.crop import Crop
 from canthus.data.augment import warp_batch
 from canthus.data.balance import PoseSpace, balanced_weights, coefficient, pose_space
 from canthus.data.sample import FaceBatch
-from canthus.faces import Alignment
+from canthus.face.completion import Completion
+from canthus.face.faces import Alignment
+from canthus.face.landmarks import scheme
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import matrix_from_euler
 from canthus.geometry.similarity import apply, fit_similarity, invert
-from canthus.landmarks import scheme
-from canthus.losses import wing
-from canthus.morphable import MorphableModel
 from canthus.nn.resnet import ResNet
+from canthus.training.aligner import Aligner, AlignerConfig, Stage
+from canthus.training.losses import wing
 
 LANDMARKS = 68
 SEMIFACE = (*range(17, 22), *range(27, 34), *range(36, 42), *range(48, 52), *range(57, 63), 66, 67)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from canthus.aligner import Aligner, AlignerConfig, Stage
 from canthus.data.sample import FaceBatch
-from canthus.faces import Alignment
+from canthus.face.faces import Alignment
 from canthus.geometry.rotation import matrix_from_6d
-from canthus.losses import binary_cross_entropy, laplace_nll, mse
+from canthus.training.aligner import Aligner, AlignerConfig, Stage
+from canthus.training.losses import binary_cross_entropy, laplace_nll, mse
 
 LANDMARKS = 68
 

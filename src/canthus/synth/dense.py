@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from canthus.face.morphable import MorphableModel
 from canthus.geometry import similarity
-from canthus.morphable import MorphableModel
 from canthus.synth.heads import HeadAssets
 from canthus.synth.shipped import ShippedHead
 

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from canthus.errors import RecipeError
-from canthus.keys import read_keys, refuse_unknown
+from canthus.io.yaml_config import read_keys, refuse_unknown
 
 NO_SHARES = ("size", "face", "seed", "yaw", "pitch", "roll", "gaze", "dense", "maps")
 

@@ -48,7 +48,7 @@ def renderer_of(quality: str, size: int) -> Renderer:
     if quality not in QUALITIES:
         raise CanthusError(f"the quality '{quality}' is none of {', '.join(QUALITIES)}")
     if quality == "path":
-        from canthus.synth.path import PathRenderer
+        from canthus.synth.renderers.path import PathRenderer
 
         return PathRenderer(size)
     return best_renderer(size)
@@ -57,11 +57,11 @@ def renderer_of(quality: str, size: int) -> Renderer:
 def best_renderer(size: int) -> Renderer:
     """OpenGL where it works without a window, else the torch rasteriser, on a GPU where there is one."""
     try:
-        from canthus.synth.opengl import OpenGLRenderer
+        from canthus.synth.renderers.opengl import OpenGLRenderer
 
         return OpenGLRenderer(size)
     except Exception:  # no moderngl, no library, no driver: each fails in its own way
-        from canthus.synth.shading import TorchRenderer
+        from canthus.synth.renderers.torch import TorchRenderer
 
         return TorchRenderer(size)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.synth.accessories import cap, glasses, pressed
-from canthus.synth.covers import mask, scarf
+from canthus.synth.cloth import mask, scarf
 from canthus.synth.hands import free_hand, held_object
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets, Piece
 from canthus.synth.recipe import Dice, SynthRecipe

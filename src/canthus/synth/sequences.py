@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from canthus.io.shards import jpeg, new_part
 from canthus.synth.generator import SynthGenerator, head_rotation, sample_camera, stack
-from canthus.synth.layouts import jpeg, new_part
 from canthus.synth.recipe import Dice, SynthRecipe
 from canthus.synth.renderer import PerspectiveCamera
 from canthus.synth.sampling import MOST_GAZE, look, sample_expression, sample_person

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import cKDTree
 
-from canthus.morphable import MorphableModel
+from canthus.face.morphable import MorphableModel
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, HeadAssets, NormalOperator, _Surface
 
 SKIN_COLOURS = {  # sRGB

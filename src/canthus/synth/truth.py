@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from canthus.camera import WeakPerspective
+from canthus.geometry.camera import WeakPerspective
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, Piece
 from canthus.synth.renderer import PerspectiveCamera, Renderer
 from canthus.synth.sampling import NO_COVER, OWN_PIECES

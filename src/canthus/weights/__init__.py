@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from os.path import isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 
-from canthus.card import CARD_FILE, Card
 from canthus.errors import WeightsError
-from canthus.session import MODEL_FILE
+from canthus.io.card import CARD_FILE, Card
+from canthus.io.session import MODEL_FILE
 
 ROOT = Path(__file__).parent
 DEFAULT = "swift"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from canthus.errors import LandmarkError
-from canthus.landmarks import scheme
+from canthus.face.landmarks import scheme
 
 PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG")
 

@@ -108,7 +108,7 @@ def read_dlib_xml(path: str | Path, scheme: str) -> Iterator[FaceSample]:
 
     Parts that are not there are NaN. Raises `LandmarkError`.
     """
-    from canthus.landmarks import scheme as find
+    from canthus.face.landmarks import scheme as find
 
     path, count = Path(path), find(scheme).count
     try:

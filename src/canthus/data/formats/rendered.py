@@ -12,7 +12,7 @@ import numpy as np
 from canthus.data.formats.face import FaceSample, checked, interpolated, some
 from canthus.errors import LandmarkError
 from canthus.geometry.rotation import euler_from_matrix
-from canthus.synth.layouts import Samples, open_shard, shards_in
+from canthus.io.shards import Samples, open_shard, shards_in
 
 TRUTH = ("xyz", "visible", "rotation")
 EVERY = 10  # frames between those whose labels the others' second labels are interpolated from

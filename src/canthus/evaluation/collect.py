@@ -1,0 +1,129 @@
+"""Running a predictor over the faces of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from canthus.data.formats import FaceSample
+from canthus.errors import CanthusError
+from canthus.evaluation import boxes as box_rules
+from canthus.evaluation.predictions import Predictions
+from canthus.face.faces import Faces
+from canthus.inference.predictor import Predictor
+from canthus.inference.tracker import Tracker
+from canthus.io.images import as_image
+
+BOXES = ("true", "detected", "jittered", "tracked")
+CHUNK = 16  # photos in memory
+
+Change = Callable[[int, np.ndarray, np.ndarray], np.ndarray]  # number, image, box -> image
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def true_boxes(samples: Sequence[FaceSample]) -> np.ndarray:
+    """The boxes (N,4) around the true 68 landmarks; of a set without landmarks, its own boxes."""
+    known = [np.isfinite(s.points).any() for s in samples]
+    boxes = [box_rules.tight_box(s.points, s.scheme) if k else s.box for s, k in zip(samples, known)]
+    return np.array([np.full(4, np.nan) if b is None else b for b in boxes]).reshape(-1, 4)
+
+
+def collect(
+    predictor: Predictor,
+    samples: Sequence[FaceSample],
+    boxes: str = "true",
+    progress: Progress = silent,
+    tracking: Predictor | None = None,
+) -> Predictions:
+    """The predictor's answers for all faces.
+
+    boxes: "true", around the true landmarks; "detected", the predictor finds faces itself and the one whose centre is
+    nearest to the true one's counts, unless it is farther away than the face is large; "jittered", see
+    `boxes.jittered`; "tracked", the samples are frames of videos, which a `Tracker` follows, going on from frame to
+    frame by `tracking`, and what counts is as for "detected".
+    """
+    if boxes not in BOXES:
+        raise CanthusError(f"got the boxes '{boxes}', want one of {', '.join(BOXES)}")
+    true = true_boxes(samples)
+    if boxes == "detected":
+        return _detected(predictor, samples, true, progress)
+    if boxes == "tracked":
+        return _tracked(Tracker(predictor, tracking), samples, true, progress)
+    return collect_from(predictor, samples, box_rules.jittered(true) if boxes == "jittered" else true, progress)
+
+
+def collect_from(
+    predictor: Predictor,
+    samples: Sequence[FaceSample],
+    boxes: np.ndarray,
+    progress: Progress = silent,
+    change: Change | None = None,
+) -> Predictions:
+    """The answers for given boxes (N,4); `change` spoils the pictures first."""
+    found: list[Faces] = []
+    for start in range(0, len(samples), CHUNK):
+        part = range(start, min(start + CHUNK, len(samples)))
+        pictures = [picture_of(samples[k]) for k in part]
+        if change:
+            pictures = [change(k, picture, boxes[k]) for k, picture in zip(part, pictures)]
+        found += predictor.predict_many(pictures, [boxes[k] for k in part])
+        progress(part.stop, len(samples))
+    return _joined(predictor, [s.name for s in samples], found, boxes)
+
+
+def _detected(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:
+    names, found = [], []
+    for k, sample in enumerate(samples):
+        faces = predictor.predict(picture_of(sample))
+        which = box_rules.nearest(faces.boxes, true[k])
+        if which is not None:
+            names.append(sample.name)
+            found.append(faces[which])
+        progress(k + 1, len(samples))
+    boxes = np.array([f.boxes[0] for f in found]).reshape(-1, 4)
+    return _joined(predictor, names, found, boxes)
+
+
+def _tracked(tracker: Tracker, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:
+    names, found, restarted, video, seen = [], [], [], None, False
+    for k, sample in enumerate(samples):
+        now = sample.name.rpartition("/")[0]
+        if now != video:
+            tracker.reset()
+            video, seen = now, False
+        faces = tracker.step(picture_of(sample))
+        which = box_rules.nearest(faces.boxes, true[k])
+        if which is not None:
+            names.append(sample.name)
+            found.append(faces[which])
+            restarted.append(seen and not tracker.followed[which])
+            seen = True
+        progress(k + 1, len(samples))
+    boxes = np.array([f.boxes[0] for f in found]).reshape(-1, 4)
+    return _joined(tracker.aligner, names, found, boxes, np.array(restarted, float))
+
+
+def _joined(
+    predictor: Predictor,
+    names: Sequence[str],
+    found: Sequence[Faces],
+    boxes: np.ndarray,
+    restarted: np.ndarray | None = None,
+) -> Predictions:
+    def of(field: Callable[[Faces], np.ndarray], *shape: int) -> np.ndarray:
+        return np.array([field(f)[0] for f in found], np.float64).reshape(len(found), *shape)
+
+    return Predictions(
+        names, of(lambda f: f.xyz, 68, 3), boxes, of(lambda f: f.sigma, 68), of(lambda f: f.visible, 68),
+        of(lambda f: f.pose.matrix, 3, 3), restarted, system=predictor.card.title,
+    )  # fmt: skip
+
+
+def picture_of(sample: FaceSample) -> np.ndarray:
+    """The photo of a face, (H,W,3) uint8 RGB. Raises `ImageError`."""
+    return as_image(sample.image)

@@ -1,0 +1,75 @@
+"""Measuring a predictor, or any system's predictions, on annotated photos by a protocol of the field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from canthus.errors import CanthusError, OutputError
+from canthus.evaluation.collect import Progress, collect, silent
+from canthus.evaluation.predictions import Predictions
+from canthus.evaluation.protocols import protocol
+from canthus.evaluation.report import Report, jpeg, make_report, png
+from canthus.evaluation.scores import Scores, score
+from canthus.inference.predictor import Predictor
+from canthus.io.outputs import atomic_write
+
+
+def predict(
+    name: str,
+    folder: str | Path,
+    predictor: Predictor,
+    boxes: str = "true",
+    progress: Progress = silent,
+    tracking: Predictor | None = None,
+) -> Predictions:
+    """What `predictor` answers on the faces of a protocol, see `benchmark.collect.collect`. Raises `CanthusError`."""
+    rules = protocol(name)
+    if boxes == "tracked" and not rules.video:
+        raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
+    return collect(predictor, rules.faces(folder), boxes, progress, tracking)
+
+
+def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
+    """The scores of predictions by a protocol on the data in `folder`. Raises `CanthusError`."""
+    rules = protocol(name)
+    return score(rules, rules.faces(folder), predictions)
+
+
+def write_scores(out: str | Path, scores: Scores, predictions: Predictions) -> None:
+    """Write `predictions.npz` and `scores.json` into the folder `out`. Raises `OutputError`."""
+    out = _folder(out)
+    predictions.write(out / "predictions.npz")
+    atomic_write(out / "scores.json", _json(scores.to_json()))
+
+
+def write_report(
+    out: str | Path, name: str, scores: Scores, predictor: Predictor | None, progress: Progress = silent
+) -> Report:
+    """Write `report.html`, `report.json`, the charts as PNG, and where everybody may see the set's pictures the worst
+    cases as `worst.jpg`, into the folder `out`.
+
+    With a predictor also sweeps over boxes and spoiled photos, but of videos. Raises `CanthusError`.
+    """
+    out, rules = _folder(out), protocol(name)
+    report = make_report(rules, scores.pairs.samples, scores, predictor, progress)
+    atomic_write(out / "report.html", report.to_html().encode())
+    atomic_write(out / "report.json", _json(report.to_json()))
+    for title, chart in report.charts().items():
+        atomic_write(out / f"{title}.png", png(chart))
+    if report.worst:
+        atomic_write(out / "worst.jpg", jpeg(report.worst))
+    return report
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _folder(out: str | Path) -> Path:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"could not make the folder '{out}': {error.strerror}") from error
+    return Path(out)

@@ -1,0 +1,144 @@
+"""What a system answered for the faces of a data set, as a file: any system's answers are scored by the same code.
+
+NPZ without objects, or JSON lines with one object a face. Both have, a face: `id` (the name in the set), `xyz` (L,2 or
+3) image pixels, and if known `box` (4,), `sigma` (L,), `visible` (L,), `rotation` (3,3) camera-from-head in
+right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew). A face that is not there was
+not found.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canthus.errors import LandmarkError
+from canthus.face.landmarks import scheme as find_scheme
+from canthus.io.outputs import atomic_write
+
+_FIELDS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "box": lambda L: (4,), "sigma": lambda L: (L,), "visible": lambda L: (L,), "rotation": lambda L: (3, 3),
+    "restarted": lambda L: (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The answers for N faces. Arrays hold NaN where the system does not say.
+
+    names: (N,) of the faces. xyz: (N,L,3) or (N,L,2) image pixels in `scheme`. box: (N,4) what the system was given or
+    found. sigma: (N,L) pixels. visible: (N,L) 0..1. rotation: (N,3,3). restarted: (N,) 0 or 1. system: who answered.
+    Raises `LandmarkError` for arrays that do not fit together.
+    """
+
+    names: Sequence[str]
+    xyz: Any
+    box: Any = None
+    sigma: Any = None
+    visible: Any = None
+    rotation: Any = None
+    restarted: Any = None
+    scheme: str = "ibug68"
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        names = tuple(str(n) for n in self.names)
+        xyz = np.asarray(self.xyz, np.float64)
+        count = find_scheme(self.scheme).count
+        if xyz.shape not in ((len(names), count, 2), (len(names), count, 3)):
+            raise LandmarkError(f"got points of shape {xyz.shape} for {len(names)} faces of {self.scheme}")
+        twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise LandmarkError(f"got several predictions for '{twice[0]}', want one a face")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "xyz", xyz)
+        for field, shape in _FIELDS.items():
+            wanted = (len(names), *shape(count))
+            given = getattr(self, field)
+            values = np.full(wanted, np.nan) if given is None else np.asarray(given, np.float64)
+            if values.shape != wanted:
+                raise LandmarkError(f"got {field} of shape {values.shape}, want {wanted}")
+            object.__setattr__(self, field, values)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, names: Sequence[str]) -> Predictions:
+        """The predictions for these faces in this order, NaN for a face that is not there."""
+        place = {n: k for k, n in enumerate(self.names)}
+        rows = np.array([place.get(n, -1) for n in names], dtype=int)
+        values: dict[str, Any] = {}
+        for field in ("xyz", *_FIELDS):
+            array = getattr(self, field)
+            padded = np.concatenate([array, np.full((1, *array.shape[1:]), np.nan)])
+            values[field] = padded[rows]
+        return Predictions(names, scheme=self.scheme, system=self.system, **values)
+
+    def write(self, path: str | Path) -> None:
+        """Write .npz, or .jsonl. Raises `OutputError`, and `LandmarkError` for another ending."""
+        path = Path(path)
+        if path.suffix == ".npz":
+            buffer = io.BytesIO()
+            arrays: dict[str, Any] = {
+                f: np.asarray(getattr(self, f), np.float32) for f in _FIELDS if _known(getattr(self, f))
+            }
+            np.savez_compressed(
+                buffer, id=np.array(self.names, dtype=np.str_), xyz=self.xyz.astype(np.float32),
+                scheme=np.array(self.scheme), system=np.array(self.system), **arrays,
+            )  # fmt: skip
+            atomic_write(path, buffer.getvalue())
+        elif path.suffix == ".jsonl":
+            atomic_write(path, "".join(json.dumps(self._line(k)) + "\n" for k in range(len(self))).encode())
+        else:
+            raise LandmarkError(f"got the predictions file '{path}', want one that ends in .npz or .jsonl")
+
+    def _line(self, k: int) -> dict[str, Any]:
+        line: dict[str, Any] = {"id": self.names[k], "scheme": self.scheme, "system": self.system}
+        for field in ("xyz", *_FIELDS):
+            value = getattr(self, field)[k]
+            if _known(value):
+                line[field] = np.where(np.isnan(value), np.array(None), value.round(4).astype(object)).tolist()
+        return line
+
+    @classmethod
+    def read(cls, path: str | Path) -> Predictions:
+        """Read .npz or .jsonl. Raises `LandmarkError` for a file that is neither or does not fit."""
+        path = Path(path)
+        try:
+            return cls._read_npz(path) if path.suffix == ".npz" else cls._read_lines(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LandmarkError(f"'{path}' is no file of predictions (.npz or .jsonl with id, xyz): {error}") from error
+
+    @classmethod
+    def _read_npz(cls, path: Path) -> Predictions:
+        with np.load(path, allow_pickle=False) as z:
+            more: dict[str, Any] = {f: z[f] for f in _FIELDS if f in z.files}
+            words: dict[str, Any] = {f: str(z[f]) for f in ("scheme", "system") if f in z.files}
+            return cls([str(n) for n in z["id"]], z["xyz"], **more, **words)
+
+    @classmethod
+    def _read_lines(cls, path: Path) -> Predictions:
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        found = [row for row in rows if row.get("xyz") is not None]
+        schemes = {row.get("scheme", "ibug68") for row in found} or {"ibug68"}
+        if len(schemes) > 1:
+            raise LandmarkError(f"'{path}' mixes the schemes {sorted(schemes)}, want one a file")
+        name = schemes.pop()
+        count = find_scheme(name).count
+        values: dict[str, Any] = {}
+        for field, shape in _FIELDS.items():
+            unknown = np.full(shape(count), np.nan)
+            values[field] = np.array([unknown if row.get(field) is None else row[field] for row in found], float)
+            values[field] = values[field].reshape(len(found), *shape(count))
+        xyz = np.array([row["xyz"] for row in found], float).reshape(len(found), count, -1)
+        system = next((row["system"] for row in found if row.get("system")), "")
+        return cls([row["id"] for row in found], xyz, scheme=name, system=system, **values)
+
+
+def _known(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array).any())

@@ -1,0 +1,96 @@
+"""The protocols by name: which faces, which errors.
+
+What the labels allow (bins of yaw, subsets, pose, depth) is printed side by side for all of them, because published
+tables differ in exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from canthus.data import formats
+from canthus.data.formats import FaceSample
+from canthus.errors import CanthusError
+from canthus.evaluation import pairs
+from canthus.evaluation.pairs import Error
+
+BOX: dict[str, Error] = {"NME box": pairs.nme_box}
+EYES: dict[str, Error] = {"inter-ocular": pairs.interocular, "inter-pupil": pairs.interpupil}
+DEPTH: dict[str, Error] = {
+    "NME 3D": pairs.nme_3d, "GTE": pairs.gte, "CVGTCE": pairs.cvgtce, "GTE xy": partial(pairs.gte, axes=(0, 1)),
+    "GTE x": partial(pairs.gte, axes=(0,)), "GTE y": partial(pairs.gte, axes=(1,)),
+    "GTE z": partial(pairs.gte, axes=(2,)),
+}  # fmt: skip
+SECOND: dict[str, Error] = {
+    "NME box, second labels": pairs.nme_relabelled,
+    "first to second labels": pairs.labels_apart,
+}
+
+
+BETWEEN: dict[str, Error] = {
+    "NME box, interpolated labels": pairs.nme_relabelled,
+    "truth to interpolated labels": pairs.labels_apart,
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is measured.
+
+    title: the set and its labels. read: folder -> faces. errors: name -> errors as fractions; the first is the one of
+    curves and sweeps. limits: for area under the curve and failure rate. only: the groups whose faces count (any of
+    them), all faces if empty. video: faces are frames in order, and tracks are measured too. free: everybody may see
+    the pictures, so that reports may show them.
+    """
+
+    title: str
+    read: Callable[[Path], Iterable[FaceSample]]
+    errors: Mapping[str, Error]
+    limits: tuple[float, ...] = (0.07, 0.08, 0.10)
+    only: frozenset[str] = frozenset()
+    video: bool = False
+    free: bool = False
+
+    def faces(self, folder: str | Path) -> list[FaceSample]:
+        """The faces that count. Raises `LandmarkError`."""
+        faces = [s for s in self.read(Path(folder)) if not self.only or s.groups & self.only]
+        if not faces:
+            raise CanthusError(f"no face in '{folder}' is in one of the subsets {sorted(self.only)}")
+        return faces
+
+
+DIAGONAL: dict[str, Error] = {"NME diagonal": pairs.nme_diagonal}
+PUPILS = {name: EYES[name] for name in ("inter-pupil", "inter-ocular")}
+OWN_BOX: dict[str, Error] = {"NME set's box": pairs.nme_own_box}
+CHALLENGE = {name: DEPTH[name] for name in ("GTE", "CVGTCE", "GTE xy", "GTE x", "GTE y", "GTE z")}
+
+PROTOCOLS: dict[str, Protocol] = {
+    "aflw2000": Protocol(
+        "AFLW2000-3D, 68 points, original labels", formats.read_aflw2000, BOX | DEPTH | SECOND | DIAGONAL
+    ),
+    "300wlp": Protocol("300W-LP, 68 points", formats.read_300wlp, BOX | DEPTH),
+    "3dfaw": Protocol("3DFAW, 66 points", formats.read_3dfaw, CHALLENGE | BOX),
+    "menpo3d": Protocol("Menpo-3D, 84 points", formats.read_menpo3d, BOX | DIAGONAL | EYES | DEPTH),
+    "300w": Protocol("300-W, 68 points", formats.read_300w, EYES | BOX, only=frozenset({"full", "private"})),
+    "cofw": Protocol("COFW, 29 points", formats.read_cofw29, PUPILS | BOX),
+    "cofw68": Protocol("COFW-68", formats.read_cofw68, PUPILS | BOX),
+    "wflw": Protocol("WFLW, 98 points", formats.read_wflw, EYES | BOX),
+    "aflw21": Protocol("AFLW by 3DDFA's protocol, visible ones of 21 points", formats.read_aflw21, OWN_BOX | BOX),
+    "aflw19": Protocol("AFLW-Full, 19 points", formats.read_aflw_full, OWN_BOX | BOX),
+    "biwi": Protocol("BIWI, pose", formats.read_biwi, {}),
+    "300vw": Protocol("300-VW, 68 points, video", formats.read_300vw, BOX | EYES | DIAGONAL, video=True),
+    "renders": Protocol("rendered faces, 68 points, exact", formats.read_renders, BOX | DEPTH | DIAGONAL, free=True),
+    "clips": Protocol(
+        "rendered clips, 68 points, exact", formats.read_clips, BOX | DEPTH | BETWEEN | DIAGONAL, video=True, free=True
+    ),
+}
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol called `name`. Raises `CanthusError` for an unknown one."""
+    if name not in PROTOCOLS:
+        raise CanthusError(f"no protocol '{name}': one of {', '.join(PROTOCOLS)} is wanted")
+    return PROTOCOLS[name]

@@ -1,0 +1,277 @@
+"""The report of one measurement: tables and charts in one HTML file, the same charts as PNG, the numbers as JSON."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from canthus.data.formats import FaceSample
+from canthus.errors import LandmarkError
+from canthus.evaluation import boxes as box_rules
+from canthus.evaluation import metrics
+from canthus.evaluation.charts import Chart, Points, contact_sheet, face_map, lines, part_map
+from canthus.evaluation.collect import Progress, collect_from, picture_of, silent
+from canthus.evaluation.corruptions import SPOILS, spoil
+from canthus.evaluation.pairs import Pairs, pair
+from canthus.evaluation.predictions import Predictions
+from canthus.evaluation.protocols import Protocol
+from canthus.evaluation.scores import Scores, Table, by_steps_of_yaw, compared, yaws
+from canthus.face.landmarks import convert
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop
+from canthus.inference.predictor import Predictor
+from canthus.io.images import crop_image
+
+SWEPT = 100  # faces of a sweep, evenly spaced in the set: 39 runs over each, 7 minutes for a method of 0.1 s a face
+WORST, TILE = 12, 160  # faces of the sheet of worst cases; side of one, px
+CLIPS = 6  # videos in the chart of errors by frame: as many as there are colours
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#282c34}
+table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-variant-numeric:tabular-nums}
+th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #dee1e6}
+th:first-child,td:first-child{text-align:left}
+figure{display:inline-block;margin:.3rem}img{border:1px solid #dee1e6;max-width:100%}"""
+
+
+@dataclass
+class Report:
+    """What a report shows. sweeps: name -> (what the strength is, strengths, mean first error in percent).
+    plain: that error with nothing changed, over the same `swept` faces. worst: the faces with the largest first errors,
+    where everybody may see the set's pictures."""
+
+    scores: Scores
+    sweeps: dict[str, tuple[str, list[float], list[float]]] = field(default_factory=dict)
+    plain: float = float("nan")
+    swept: int = 0
+    worst: Image.Image | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        sweeps = {
+            name: {"strength": what, "strengths": list(x), "error": [round(v, 4) for v in y]}
+            for name, (what, x, y) in self.sweeps.items()
+        }
+        swept = {"sweeps": sweeps, "swept faces": self.swept, "unchanged": round(self.plain, 4)}
+        frames = {
+            video: [None if np.isnan(v) else round(100 * float(v), 3) for v in errors]
+            for video, errors in _by_video(self.scores).items()
+        }
+        more = {f"{self.scores.main} by frame": frames} if frames else {}
+        return self.scores.to_json() | more | (swept if sweeps else {})
+
+    def charts(self) -> dict[str, Image.Image]:
+        """Pictures by name."""
+        found: dict[str, Image.Image] = {}
+        if self.scores.errors:
+            found |= {"ced": _ced(self.scores), "landmarks": _landmarks(self.scores), "parts": _parts(self.scores)}
+            found |= {f"yaw-{k}": chart for k, chart in enumerate(_yaw(self.scores))}
+            if _by_video(self.scores):
+                found["frames"] = _frames(self.scores)
+        if self.scores.calibration:
+            found["calibration"] = _calibration(self.scores)
+        for name, (what, x, y) in self.sweeps.items():
+            places = [float(k) for k in range(len(x))]  # strengths grow by factors: evenly spaced reads better
+            ticks = {place: f"{strength:g}" for place, strength in zip(places, x)}
+            chart = Chart(name, what, f"{self.scores.main}, %", size=(380, 280))
+            series: dict[str, Points] = {name: (places, y), "unchanged": (places, [self.plain] * len(x))}
+            found[f"sweep-{name.replace(' ', '-')}"] = lines(chart, series, ticks=ticks)
+        return found
+
+    def to_html(self) -> str:
+        """One page with everything inside."""
+        s = self.scores
+        title = f"{s.title}: {s.pairs.predictions.system or 'predictions'}"
+        facts = f"{len(s.pairs.found)} faces, {int((~s.pairs.found).sum())} lost. Compared: {compared(s.pairs)}."
+        pictures = {n: ("png", png(c)) for n, c in self.charts().items()}
+        if self.worst:
+            pictures["worst cases: true points green, predicted red"] = ("jpeg", jpeg(self.worst))
+        figures = "".join(
+            f'<figure><img alt="{html.escape(n)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+            "</figure>"
+            for n, (kind, data) in pictures.items()
+        )
+        swept = (
+            f"<p>Sweeps: means over the same {self.swept} faces each, evenly spaced in the set; true boxes.</p>"
+            if self.sweeps
+            else ""
+        )
+        return (
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+            f"<h1>{html.escape(title)}</h1><p>{html.escape(facts)} Errors in percent.</p>"
+            + "".join(_html_table(t) for t in s.tables) + swept + figures + "</html>\n"
+        )  # fmt: skip
+
+
+def make_report(
+    protocol: Protocol,
+    samples: Sequence[FaceSample],
+    scores: Scores,
+    predictor: Predictor | None,
+    progress: Progress = silent,
+) -> Report:
+    """The report of scores; with the predictor itself at hand, sweeps over boxes and spoiled photos too, but of videos,
+    which are not told where faces are."""
+    report = Report(scores)
+    if protocol.free and scores.errors and scores.pairs.found.any():
+        report.worst = _worst(scores)
+    if predictor is None or not scores.errors or protocol.video:
+        return report
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(SWEPT, len(samples))).round().astype(int))
+    part = [samples[k] for k in chosen]
+    boxes = scores.pairs.boxes[chosen]
+    report.swept = len(part)
+    done, total = 0, 1 + len(box_rules.SHIFTS) + len(box_rules.SCALES) + sum(len(x) for _, x in SPOILS.values())
+
+    def error(predictions: Predictions) -> float:
+        nonlocal done
+        done += 1
+        progress(done, total)
+        pairs = pair(part, predictions)
+        return 100 * float(np.mean(protocol.errors[scores.main](pairs.part(pairs.found))))
+
+    report.plain = plain = error(collect_from(predictor, part, boxes))
+    shifted = [error(collect_from(predictor, part, box_rules.moved(boxes, s, 1, 0))) for s in box_rules.SHIFTS]
+    scaled = [error(collect_from(predictor, part, box_rules.moved(boxes, 0, s, 0))) for s in box_rules.SCALES]
+    report.sweeps["box shift"] = ("% of the box", [0, *(100 * s for s in box_rules.SHIFTS)], [plain, *shifted])
+    around = dict(sorted([(1.0, plain), *zip(box_rules.SCALES, scaled)]))
+    report.sweeps["box scale"] = ("times the box", list(around), list(around.values()))
+    for what, (unit, strengths) in SPOILS.items():
+        values = [
+            error(collect_from(predictor, part, boxes, change=partial(spoil, what, strength))) for strength in strengths
+        ]
+        report.sweeps[what] = (unit, list(strengths), values)
+    return report
+
+
+def png(image: Image.Image) -> bytes:
+    """A chart as the bytes of a PNG file of 64 colours."""
+    stream = io.BytesIO()
+    image.quantize(64, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as the bytes of a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def _ced(scores: Scores) -> Image.Image:
+    limit = max(scores.limits)
+    x = np.linspace(0, limit, 101)
+    first = list(scores.errors)[:4]
+    series = {
+        f"{n} (AUC {100 * metrics.auc(e, limit):.1f}, FR {100 * metrics.failure_rate(e, limit):.1f} %)":
+        ((100 * x).tolist(), (100 * metrics.ced(np.where(np.isnan(e), np.inf, e), x)).tolist())
+        for n, e in ((n, scores.errors[n]) for n in first)
+    }  # fmt: skip
+    chart = Chart("cumulative errors", "error, %", "faces, %", (0, 100 * limit), (0, 100), (640, 400), True)
+    return lines(chart, series, dots=False)
+
+
+def _calibration(scores: Scores) -> Image.Image:
+    said, measured = ([100 * v for v in column] for column in zip(*scores.calibration))
+    chart = Chart(
+        "scores, by tenths of the points", "predicted, %", "within 5 % of the face, %", (0, 100), (0, 100), (400, 400)
+    )
+    return lines(chart, {"measured": (said, measured), "ideal": ([0, 100], [0, 100])})
+
+
+def _yaw(scores: Scores) -> list[Image.Image]:
+    """The mean error by steps of 10 degrees of |yaw|."""
+    charts = []
+    for title, yaw in yaws(scores.pairs.samples).items():
+        series = {name: by_steps_of_yaw(yaw, 100 * scores.errors[name]) for name in list(scores.errors)[:4]}
+        chart = Chart(f"by |{title}|", "degrees, steps of 10", "mean error, %", (0, 90), size=(640, 360))
+        charts.append(lines(chart, series))
+    return charts
+
+
+def _landmarks(scores: Scores) -> Image.Image:
+    """The mean distance of each point on the mean head."""
+    pairs = scores.pairs
+    distance = 100 * pairs.distance[pairs.found]
+    known = np.isfinite(distance)
+    means = np.where(known, distance, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+    return face_map("mean error of each point, % of the face's size", _mean_face(pairs), means, pairs.scheme)
+
+
+def _parts(scores: Scores) -> Image.Image:
+    """The mean distance of each part of the face."""
+    table = scores.table("by part of the face")
+    values = {part: row[0] for part, row in table.rows.items()}
+    pairs = scores.pairs
+    return part_map("mean error of each part, % of the face's size", _mean_face(pairs), values, pairs.scheme)
+
+
+def _by_video(scores: Scores) -> dict[str, np.ndarray]:
+    """The first error of each frame, by video; empty for photos."""
+    if all(t.title != "video" for t in scores.tables):
+        return {}
+    videos = np.array([s.name.rpartition("/")[0] for s in scores.pairs.samples])
+    return {v: scores.errors[scores.main][videos == v] for v in dict.fromkeys(videos.tolist())}
+
+
+def _frames(scores: Scores) -> Image.Image:
+    """The first error of each frame of the first videos; gaps where the face was lost."""
+    videos = list(_by_video(scores).items())[:CLIPS]
+    series: dict[str, Points] = {v: (list(range(len(e))), (100 * e).tolist()) for v, e in videos}
+    return lines(Chart("error by frame", "frame", f"{scores.main}, %", size=(640, 400)), series, dots=False)
+
+
+def _worst(scores: Scores) -> Image.Image:
+    """The found faces with the largest first errors, worst first; of a video one frame, since its worst are alike."""
+    errors, pairs = np.nan_to_num(scores.errors[scores.main], nan=-1), scores.pairs
+    order = np.argsort(-errors, kind="stable")[: int(pairs.found.sum())]
+    if _by_video(scores):
+        videos = [pairs.samples[k].name.rpartition("/")[0] for k in order]
+        order = order[[videos.index(v) for v in dict.fromkeys(videos)]]
+    order = order[:WORST]
+    crop = Crop.around_boxes(pairs.boxes[order], 1.7, TILE)
+    truth, guess = (crop.crop_from_image(points[order, :, :2]) for points in (pairs.truth, pairs.prediction))
+    tiles = []
+    for row, k in enumerate(order):
+        one = Crop(crop.center[[row]], crop.side[[row]], crop.angle[[row]], TILE)
+        cut = Image.fromarray(crop_image(picture_of(pairs.samples[k]), one)[0])
+        name = pairs.samples[k].name.replace("shard-", "").replace("frame-", "")
+        tiles.append((f"{name}: {100 * errors[k]:.1f} %", cut, truth[row], guess[row]))
+    return contact_sheet(tiles)
+
+
+def _mean_face(pairs: Pairs) -> np.ndarray:
+    """Where the points (L,2) are drawn: on the mean head from the front, y down."""
+    head = MorphableModel.default().landmarks()[0].astype(np.float64)[:, :2] * [1, -1]
+    try:
+        xy = convert(head, "ibug68", pairs.scheme)[0]
+    except LandmarkError:  # no map from the mean head's points: the mean of the labels, each in its own box
+        xy = np.full((1, 2), np.nan)
+    if not np.isfinite(xy).all():
+        middle = (pairs.boxes[:, None, :2] + pairs.boxes[:, None, 2:]) / 2
+        size = (pairs.boxes[:, 2:] - pairs.boxes[:, :2]).max(1)[:, None, None]
+        inside = (pairs.truth[..., :2] - middle) / size
+        labelled = np.isfinite(inside)
+        xy = np.where(labelled, inside, 0).sum(0) / np.maximum(labelled.sum(0), 1)
+    return xy
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *table.columns))
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>"
+        for name, row in table.rows.items()
+    )
+    return f"<h2>{html.escape(table.title)}</h2><table><tr>{head}</tr>{body}</table>"
+
+
+def _cell(value: float) -> str:
+    return "" if not np.isfinite(value) else f"{value:.0f}" if value == round(value) else f"{value:.2f}"

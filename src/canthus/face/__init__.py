@@ -1,0 +1,1 @@
+"""What is known of faces: landmarks and their schemes, head models, results."""

@@ -1,0 +1,287 @@
+"""What a network says (`Alignment`, crop pixels) and what a user gets (`Faces`, image pixels)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from canthus.errors import BoxError, ImageError, LandmarkError
+from canthus.face.landmarks import convert
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.camera import WeakPerspective
+from canthus.geometry.crop import Crop, box_sizes, tight_boxes
+from canthus.geometry.projection import fit_weak_perspective
+from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, quaternion_from_matrix
+
+SCORE_RADIUS = 0.05
+"""Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
+
+MEAN_RADIUS = 2 / np.sqrt(3)
+"""Mean distance from the truth in sigmas, by the density of `scores_of`."""
+
+ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
+"""What of an `Alignment` one row a face is kept of, and exported."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What a network says about B face crops; arrays of NumPy or torch, in crop pixels.
+
+    xyz: (B,L,3); x right, y down, z nearer the camera when larger, all in the same unit.
+    sigma: (B,L), one standard deviation of the error along x and along y (isotropic), or None.
+    visible: (B,L), probability 0..1 that the point can be seen, or None.
+    rotation: (B,3,3), camera-from-head in right-handed axes with y up, or None.
+    coefficients: (B,K) of the method's own face model, or None.
+    score: (B,L), the method's own confidence 0..1, such as the peak of a heatmap, not calibrated; or None.
+    steps: earlier xyz of the same shape, first to last.
+    maps: what the network drew on the way (heatmaps, volumes, code images), each (B,...), first to last: losses and
+    pictures want them, users do not.
+    """
+
+    xyz: Any
+    sigma: Any = None
+    visible: Any = None
+    rotation: Any = None
+    coefficients: Any = None
+    score: Any = None
+    steps: tuple[Any, ...] = ()
+    maps: tuple[Any, ...] = ()
+
+    def each(self, change: Callable[[Any], Any]) -> Alignment:
+        """Every field of ALIGNMENT_FIELDS that is there, changed; earlier steps and maps are left out."""
+        given = {name: getattr(self, name) for name in ALIGNMENT_FIELDS}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in given.items()}
+        return Alignment(**changed)
+
+    def to_image(
+        self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""
+    ) -> Faces:
+        """The same faces in the pixels of the image that `crop` was cut from, with mean z zero.
+
+        `image_size` is (width, height); `detection_scores` (B,) of the boxes, unknown (NaN) if not given.
+        Without a rotation from the network the pose is that of the mean head of the default morphable model.
+        Raises `LandmarkError` unless there are 68 landmarks a face.
+        """
+        crop = Crop(_numpy(crop.center), _numpy(crop.side), _numpy(crop.angle), crop.size)
+        xyz = crop.image_from_crop(_numpy(self.xyz))
+        if self.rotation is None:
+            rotation = _head_rotation(xyz)
+        else:
+            # The crop's angle turns x towards y, which points down: with y up, a negative turn about z.
+            turn = matrix_from_vector(crop.angle[:, None] * [0, 0, -1])
+            rotation = turn @ _numpy(self.rotation)
+        unknown = np.full(xyz.shape[:2], np.nan)
+        return Faces(
+            xyz=xyz - [0, 0, 1] * xyz.mean(1, keepdims=True),
+            detection_scores=unknown[:, 0] if detection_scores is None else _numpy(detection_scores),
+            sigma=unknown if self.sigma is None else _numpy(self.sigma) / crop.zoom[:, None],
+            visible=unknown if self.visible is None else _numpy(self.visible),
+            pose=Pose(rotation),
+            image_size=image_size,
+            weights=weights,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Head rotations: `matrix` (N,3,3), camera-from-head in right-handed axes.
+
+    Head axes: x to the subject's left, y up, z out of the face. Camera axes: x right, y up, z to the camera.
+    """
+
+    matrix: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", np.asarray(self.matrix, np.float64))
+        if self.matrix.ndim != 3 or self.matrix.shape[1:] != (3, 3) or not np.isfinite(self.matrix).all():
+            raise LandmarkError(f"got a pose of shape {self.matrix.shape}, want finite matrices (N, 3, 3)")
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def quaternion(self) -> np.ndarray:
+        """Unit quaternions (N,4) = (w, x, y, z), w >= 0."""
+        return quaternion_from_matrix(self.matrix)
+
+    def euler(self, convention: str = "aflw") -> np.ndarray:
+        """Angles (N,3) = (pitch, yaw, roll) in degrees, by a convention of `geometry.rotation`.
+
+        Raises `CanthusError` for an unknown convention.
+        """
+        return np.rad2deg(euler_from_matrix(self.matrix, convention))
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """N faces in one image; N may be 0. Iterating and indexing give `Faces` again.
+
+    xyz: (N,68,3) float32, 0-based image pixels (an integer is a pixel centre): x right, y down; z in the same
+    unit, larger = nearer the camera, mean zero over the landmarks of a face.
+    detection_scores: (N,), 0..1, NaN where unknown.
+    sigma: (N,68), one standard deviation of the error along x and along y, pixels; NaN where unknown.
+    visible: (N,68), probability 0..1 that the point can be seen; NaN where unknown.
+    image_size: (width, height). scheme: the landmark scheme. weights: name and version of the weights' card.
+    Raises `LandmarkError`, `BoxError` or `ImageError` for parts whose shapes or values do not fit.
+    """
+
+    xyz: np.ndarray
+    detection_scores: np.ndarray
+    sigma: np.ndarray
+    visible: np.ndarray
+    pose: Pose
+    image_size: tuple[int, int]
+    scheme: str = "ibug68"
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("xyz", "detection_scores", "sigma", "visible"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        width, height = (int(side) for side in self.image_size)
+        object.__setattr__(self, "image_size", (width, height))
+        if self.xyz.ndim != 3 or self.xyz.shape[1:] != (68, 3):
+            raise LandmarkError(f"got landmarks of shape {self.xyz.shape}, want (N, 68, 3)")
+        if not np.isfinite(self.xyz).all():
+            raise LandmarkError("got landmarks with NaN or infinity, want finite pixels")
+        for name in ("sigma", "visible"):
+            shape = getattr(self, name).shape
+            if shape != self.xyz.shape[:2]:
+                raise LandmarkError(f"got {name} of shape {shape}, want {self.xyz.shape[:2]}")
+        if (self.sigma < 0).any() or np.isinf(self.sigma).any():
+            raise LandmarkError("got a negative or infinite sigma, want standard deviations in pixels, or NaN")
+        if ((self.visible < 0) | (self.visible > 1)).any():
+            raise LandmarkError("got a visibility outside 0 to 1, want probabilities, or NaN")
+        if len(self.pose) != len(self):
+            raise LandmarkError(f"got {len(self.pose)} poses for {len(self)} faces, want one a face")
+        if self.detection_scores.shape != (len(self),):
+            got = self.detection_scores.shape
+            raise BoxError(f"got detection scores of shape {got} for {len(self)} faces, want one a face")
+        if ((self.detection_scores < 0) | (self.detection_scores > 1)).any():
+            raise BoxError("got a detection score outside 0 to 1, want probabilities, or NaN")
+        if width < 1 or height < 1:
+            raise ImageError(f"got an image of {width}x{height} px, want at least 1x1")
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int]) -> Faces:
+        """No face in an image of `image_size` (width, height)."""
+        points = np.zeros((0, 68))
+        return cls(np.zeros((0, 68, 3)), np.zeros(0), points, points, Pose(np.zeros((0, 3, 3))), image_size)
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def __getitem__(self, index: int | slice | np.ndarray | list[int]) -> Faces:
+        """The faces at `index` (number, slice, mask or numbers), always as `Faces`."""
+        if isinstance(index, int | np.integer):
+            index = np.arange(len(self))[[index]]
+        return Faces(
+            self.xyz[index], self.detection_scores[index], self.sigma[index], self.visible[index],
+            Pose(self.pose.matrix[index]), self.image_size, self.scheme, self.weights,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Faces]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def xy(self) -> np.ndarray:
+        """The landmarks in the image plane, (N,68,2) pixels."""
+        return self.xyz[..., :2]
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """The tight boxes (N,4) = (x0, y0, x1, y1) around the landmarks, pixels."""
+        return tight_boxes(self.xyz)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The face sizes (N,) = sqrt(width * height) of the boxes, pixels."""
+        return box_sizes(self.boxes)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
+        return scores_of(self.sigma, self.sizes)
+
+    def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
+        """The landmarks in another scheme, (N,L,3) image pixels; NaN for points that 68 cannot give.
+
+        `landmarks.convert` also tells how good each point is. Raises `LandmarkError` for a scheme that is
+        unknown or that no map leads to.
+        """
+        return convert(self.xyz, self.scheme, scheme)[0]
+
+    def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
+        """Whole heads: `model` (None: the default one) fitted to the landmarks, each weighted by 1 / sigma^2.
+
+        Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one.
+        """
+        model = MorphableModel.default() if model is None else model
+        fit = model.fit(self.xyz, self._fit_weights())
+        vertices = fit.camera.project(model.vertices(fit.identity, fit.expression))
+        landmarks = fit.camera.project(model.landmarks(fit.identity, fit.expression))
+        vertices[..., 2] -= landmarks[..., 2].mean(1, keepdims=True)
+        return FaceMeshes(
+            vertices, model.triangles, model.uv, model.uv_triangles,
+            fit.identity, fit.expression, model.expression_names, fit.camera, model.unit,
+        )  # fmt: skip
+
+    def _fit_weights(self) -> np.ndarray:
+        """1 / sigma^2 (N,68), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""
+        precision = np.maximum(self.sigma, 0.002 * self.sizes[:, None] + 1e-6).astype(float) ** -2
+        known = np.isfinite(precision)
+        total = np.where(known, precision, 0).sum(1, keepdims=True)
+        mean = total / np.maximum(known.sum(1, keepdims=True), 1)
+        return np.where(known, precision / np.where(mean > 0, mean, 1), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceMeshes:
+    """Heads fitted to N faces, all of one topology.
+
+    vertices: (N,V,3), image pixels as `Faces.xyz`; z is zero at the mean of the face's landmarks.
+    triangles: (T,3) vertex numbers, counter-clockwise from outside in the head frame.
+    uv, uv_triangles: texture coordinates (U,2), v up, and their numbers at triangle corners (T,3), or None.
+    identity: (N,K), standard deviations. expression: (N,E), 0 = at rest, with E expression_names.
+    camera: takes the model's head frame, in `unit`, to image pixels (but for the origin of z).
+    """
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+    uv: np.ndarray | None
+    uv_triangles: np.ndarray | None
+    identity: np.ndarray
+    expression: np.ndarray
+    expression_names: tuple[str, ...]
+    camera: WeakPerspective
+    unit: str
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+
+def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Probabilities (N,L) that points with `sigma` (N,L) lie within 5 % of the face sizes (N,) of the truth, pixels.
+
+    1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial Laplace
+    density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR 2020), which fits
+    the long tails of landmark errors better than a Gaussian.
+    """
+    a = np.sqrt(3) * SCORE_RADIUS * sizes[:, None] / np.maximum(sigma, 1e-6)
+    return 1 - (1 + a) * np.exp(-a)
+
+
+def _head_rotation(xyz: np.ndarray) -> np.ndarray:
+    """Rotations (B,3,3) that best lay the mean head on landmarks (B,68,3), in the image plane where all z are 0."""
+    if xyz.shape[1:] != (68, 3):
+        raise LandmarkError(f"got landmarks of shape {xyz.shape}, want (B, 68, 3)")
+    mean = np.broadcast_to(MorphableModel.default().landmarks()[0], xyz.shape)
+    seen = xyz if xyz[..., 2].any() else xyz[..., :2]
+    return fit_weak_perspective(mean.astype(np.float64), seen.astype(np.float64))[0]
+
+
+def _numpy(array: Any) -> np.ndarray:
+    """A NumPy array of doubles, from either kind of array and any precision."""
+    return np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array, np.float64)

@@ -1,0 +1,361 @@
+"""Readers of other head models, from files that a user holds under their own licence.
+
+Each answers with a `MorphableModel`: identity modes scaled to one standard deviation, the origin moved to the
+mean of the 68 mean landmarks, triangles turned so that they are anticlockwise from outside. Every format here
+already has x to the subject's left, y up and z towards the viewer, and its unit of length is kept.
+
+Where a file has no 68 iBUG landmarks, `landmarks` gives them: 68 vertex ids, or a pair of ids (68, 3) and
+barycentric weights (68, 3). Given landmarks win over those of the file. Every reader raises ModelError for a
+file that is missing, lacks something or is a pickle: pickles can run any code, so canthus never loads one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canthus.errors import ModelError
+from canthus.face.morphable import LANDMARKS, MorphableModel
+
+Landmarks = np.ndarray | Sequence[int] | tuple[np.ndarray, np.ndarray]
+
+BLENDSHAPE = (0.0, 1.0)
+BASEL = "Basel Face Model licence, non-commercial research"
+PCA_MODE = (-3.0, 3.0)  # standard deviations
+FLAME_IDENTITY = 300  # the modes of `shapedirs` before the expressions
+
+
+def read_ict(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
+    """ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020),
+    centimetres.
+
+    path: the folder of OBJ files (generic_neutral_mesh.obj, identityNNN.obj, one more a blendshape, and for
+        the landmarks vertex_indices.json), or an npz of it with mean (V, 3), id_q, exp_q (modes, int16),
+        id_scale, exp_scale, exp_names, faces, landmarks68 and optionally uv, faces_uv.
+    """
+    path = Path(path)
+    about: dict[str, Any] = {"name": "ICT-FaceKit", "unit": "cm", "licence": "MIT"}
+    if not path.is_dir():
+        data = _load_npz(path)
+        identity, expression = (data[f"{k}_q"] * data[f"{k}_scale"][:, None, None] for k in ("id", "exp"))
+        about |= {"expression_names": data["exp_names"], "uv": data.get("uv")}
+        about |= {"uv_triangles": data.get("faces_uv")}
+        points = _pick(landmarks, data.get("landmarks68"))
+        return _model(data["mean"], identity, expression, BLENDSHAPE, data["faces"], points, **about)
+    neutral = path / "generic_neutral_mesh.obj"
+    mean, faces = _read_obj(neutral)
+    identities = sorted(path.glob("identity*.obj"))
+    shapes = sorted(set(path.glob("*.obj")) - {neutral, *identities})
+    if not identities or not shapes:
+        raise ModelError(
+            f"{path} has {len(identities)} identity and {len(shapes)} expression OBJ files; wanted both"
+        )
+    indices, ids = path / "vertex_indices.json", None
+    if indices.is_file():
+        ids = json.loads(indices.read_text()).get("idx_to_landmark_verts")
+    identity, expression = _displacements(identities, mean), _displacements(shapes, mean)
+    about |= {"expression_names": [shape.stem for shape in shapes]}
+    return _model(mean, identity, expression, BLENDSHAPE, faces, _pick(landmarks, ids), **about)
+
+
+def read_bfm2009(path: str | Path, landmarks: Landmarks) -> MorphableModel:
+    """Basel Face Model 2009, 01_MorphableModel.mat (Paysan et al., AVSS 2009), micrometres; it has no
+    expressions."""
+    data = _load_mat(path, "shapeMU", "shapePC", "shapeEV", "tl")
+    modes = _columns(data["shapePC"]) * data["shapeEV"].reshape(-1, 1, 1)  # shapeEV holds standard deviations
+    mean, triangles = data["shapeMU"].reshape(-1, 3), data["tl"].astype(int) - 1
+    return _model(
+        mean, modes, None, PCA_MODE, triangles, landmarks, name="BFM 2009", unit="um", licence=BASEL
+    )
+
+
+def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
+    """Basel Face Model 2017 or 2019, *.h5 (Gerig et al., "Morphable Face Models - An Open Framework", FG
+    2018), mm."""
+    _refuse_pickle(Path(path))
+    h5py = _optional("h5py")
+    keys = ("mean", "pcaBasis", "pcaVariance")
+    wanted = [f"{part}/model/{key}" for part in ("shape", "expression") for key in keys] + [
+        "shape/representer/cells"
+    ]
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in wanted if key not in file]
+            data = {key: np.asarray(file[key]) for key in wanted if not missing}
+    except OSError as error:
+        raise ModelError(f"{path} is not a readable HDF5 file: {error}") from error
+    if missing:
+        raise ModelError(f"{path} lacks {', '.join(missing)}")
+
+    def modes(part: str) -> np.ndarray:
+        deviation = np.sqrt(data[f"{part}/model/pcaVariance"])
+        return _columns(data[f"{part}/model/pcaBasis"]) * deviation[:, None, None]
+
+    mean = (data["shape/model/mean"] + data["expression/model/mean"]).reshape(-1, 3)
+    triangles = data["shape/representer/cells"].T.astype(int)
+    about = {"name": "BFM 2017/2019", "unit": "mm", "licence": BASEL}
+    return _model(mean, modes("shape"), modes("expression"), PCA_MODE, triangles, landmarks, **about)
+
+
+def read_3ddfa(
+    folder: str | Path,
+    landmarks: Landmarks | None = None,
+    deviations: tuple[np.ndarray, np.ndarray] | None = None,
+) -> MorphableModel:
+    """The BFM with FaceWarehouse expressions of 3DDFA and 300W-LP (Zhu et al., CVPR 2016), micrometres.
+
+    folder: holds Model_Shape.mat (mu_shape, w, tri, keypoints) and Model_Exp.mat (mu_exp, w_exp), or the
+        arrays u_shp.npy, w_shp.npy, u_exp.npy, w_exp.npy, keypoints.npy (vertex ids, or three flat coordinate
+        ids a point) and tri.npy.
+    deviations: standard deviations of identity and expression coefficients, (K,) and (E,), where the files
+        lack `sigma` and `sigma_exp`: the bases alone do not know them.
+    """
+    folder = Path(folder)
+    if (folder / "Model_Shape.mat").is_file():
+        shape = _load_mat(folder / "Model_Shape.mat", "mu_shape", "w", "tri")
+        exp = _load_mat(folder / "Model_Exp.mat", "mu_exp", "w_exp")
+        names = {"u_shp": "mu_shape", "w_shp": "w", "u_exp": "mu_exp", "w_exp": "w_exp", "tri": "tri"}
+        data = {key: {**shape, **exp}[name] for key, name in names.items()}
+        data["tri"] = data["tri"].astype(int) - 1
+        points = None if "keypoints" not in shape else shape["keypoints"].ravel().astype(int) - 1
+        if deviations is None and "sigma" in shape and "sigma_exp" in exp:
+            deviations = (shape["sigma"], exp["sigma_exp"])
+    else:
+        data = {key: _load_npy(folder / f"{key}.npy") for key in ("u_shp", "w_shp", "u_exp", "w_exp", "tri")}
+        points = _load_npy(folder / "keypoints.npy").ravel().astype(int) if landmarks is None else None
+        if points is not None and len(points) == 3 * LANDMARKS:
+            points = points[::3] // 3
+    if deviations is None:
+        raise ModelError(
+            f"{folder} lacks sigma and sigma_exp; give them as deviations=(identity, expression)"
+        )
+    identity, expression = (
+        _columns(data[key]) * np.asarray(sigma).reshape(-1, 1, 1)
+        for key, sigma in zip(("w_shp", "w_exp"), deviations, strict=True)
+    )
+    mean, tri = (data["u_shp"] + data["u_exp"]).reshape(-1, 3), data["tri"].astype(int)
+    triangles = tri if tri.shape[1] == 3 else tri.T
+    about = {"name": "BFM 3DDFA", "unit": "um", "licence": BASEL}
+    return _model(mean, identity, expression, PCA_MODE, triangles, _pick(landmarks, points), **about)
+
+
+def read_eos(path: str | Path, landmarks: Landmarks, blendshapes: str | Path | None = None) -> MorphableModel:
+    """A model of the eos library, such as the Surrey Face Model (Huber et al., VISAPP 2016), millimetres.
+
+    Read with eos's own Python package, which must be installed (`pip install eos-py`).
+    blendshapes: a file of expression blendshapes, for a model that does not carry its expressions.
+    """
+    eos = _optional("eos", "eos-py")
+    for file in (path, blendshapes):
+        if file is not None and not Path(file).is_file():
+            raise ModelError(f"there is no file {file}")
+    model = eos.morphablemodel.load_model(str(path))
+    shape = model.get_shape_model()
+    if blendshapes is None:
+        shapes = model.get_expression_model()
+    else:
+        shapes = eos.morphablemodel.load_blendshapes(str(blendshapes))
+    about: dict[str, Any] = {"name": "eos model", "unit": "mm", "licence": "the licence of the model file"}
+    expression, bound = None, BLENDSHAPE
+    if hasattr(shapes, "get_rescaled_pca_basis"):
+        expression, bound = _columns(np.asarray(shapes.get_rescaled_pca_basis())), PCA_MODE
+    elif shapes:
+        expression = np.stack([np.asarray(one.deformation).reshape(-1, 3) for one in shapes])
+        about |= {"expression_names": [one.name for one in shapes]}
+    mean = np.asarray(shape.get_mean()).reshape(-1, 3)
+    identity = _columns(np.asarray(shape.get_rescaled_pca_basis()))
+    return _model(
+        mean, identity, expression, bound, np.asarray(shape.get_triangle_list()), landmarks, **about
+    )
+
+
+def read_flame(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
+    """FLAME 2020 or 2023 as npz (Li et al., "Learning a Model of Facial Shape and Expression from 4D Scans",
+    2017), metres.
+
+    Keys: v_template (V, 3), shapedirs (V, 3, 300 identity modes and then expressions), f (T, 3), and for
+    landmarks full_lmk_faces_idx (1, 68) with full_lmk_bary_coords (1, 68, 3). Pose, skinning and their
+    correctives are not read.
+    """
+    data = _load_npz(path)
+    modes = np.moveaxis(data["shapedirs"], -1, 0)
+    faces = data["f"].astype(int)
+    points: Any = None
+    if "full_lmk_faces_idx" in data:
+        points = (
+            faces[data["full_lmk_faces_idx"].reshape(-1)],
+            data["full_lmk_bary_coords"].reshape(-1, 3),
+        )
+    identity, expression = modes[:FLAME_IDENTITY], modes[FLAME_IDENTITY:]
+    points = _pick(landmarks, points)
+    about = {"name": "FLAME", "unit": "m", "licence": "FLAME model licence"}
+    return _model(data["v_template"], identity, expression, PCA_MODE, faces, points, **about)
+
+
+def read_gnm(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
+    """Google's GNM head as npz (v3, Apache-2.0), metres; joints and skinning are not read.
+
+    Keys: template_vertex_positions (V, 3), vertex_identity_basis (K, V, 3), expression_basis (E, V, 3),
+    triangles (T, 3) and optionally expression_names. The landmarks are those of head_sparse_68.txt (rows of
+    three ids and weights: id, weight, id, weight, id, weight) where that file lies beside the model.
+    """
+    table, points = Path(path).with_name("head_sparse_68.txt"), None
+    if table.is_file():
+        rows = np.loadtxt(table)
+        points = (rows[:, 0::2].astype(int), rows[:, 1::2])
+    data = _load_npz(path)
+    about: dict[str, Any] = {"name": "GNM head", "unit": "m", "licence": "Apache-2.0"}
+    if "expression_names" in data:
+        about |= {"expression_names": data["expression_names"]}
+    mean, identity = data["template_vertex_positions"], data["vertex_identity_basis"]
+    expression, points = data["expression_basis"], _pick(landmarks, points)
+    return _model(mean, identity, expression, PCA_MODE, data["triangles"], points, **about)
+
+
+class _Keys(dict):
+    """Arrays by name; a missing one is a ModelError that names the file."""
+
+    def __init__(self, path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, key: str) -> np.ndarray:
+        raise ModelError(f"{self.path} lacks {key}; it has {', '.join(sorted(self)) or 'nothing'}")
+
+
+def _model(
+    mean: np.ndarray,
+    identity: np.ndarray,
+    expression: np.ndarray | None,
+    bound: tuple[float, float],
+    triangles: np.ndarray,
+    landmarks: Any,
+    **about: Any,
+) -> MorphableModel:
+    """The model with its origin at the mean landmark and its triangles turned outwards."""
+    if expression is None:
+        expression = np.zeros((0, *mean.shape))
+    ids, weights = _landmark_points(landmarks, len(mean))
+    mean = mean - np.einsum("lkc,lk->c", mean[ids], weights) / LANDMARKS
+    a, b, c = np.moveaxis(mean[triangles] - mean.mean(axis=0), 1, 0)
+    inside_out = (a * np.cross(b, c)).sum() < 0  # the signed volume over the middle, of an open face too
+    about.setdefault("expression_names", [f"expression {i}" for i in range(len(expression))])
+    return MorphableModel(
+        mean=mean,
+        identity=identity,
+        expression=expression,
+        expression_bounds=np.tile(bound, (len(expression), 1)),
+        triangles=triangles[:, ::-1] if inside_out else triangles,
+        landmark_ids=ids,
+        landmark_weights=weights,
+        **about,
+    )
+
+
+def _pick(given: Any, own: Any) -> Any:
+    """The landmarks a caller gave, else those of the file."""
+    return own if given is None else given
+
+
+def _landmark_points(landmarks: Any, vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (68, 3) and weights (68, 3) from vertex ids, or from a pair of those arrays."""
+    if landmarks is None:
+        raise ModelError("the files hold no 68 landmarks; give landmarks=vertex ids or (ids, weights)")
+    if isinstance(landmarks, tuple) and len(landmarks) == 2:
+        ids, weights = np.asarray(landmarks[0]), np.asarray(landmarks[1], dtype=float)
+    else:
+        ids = np.repeat(np.asarray(landmarks)[..., None], 3, axis=-1)
+        weights = np.tile([1.0, 0.0, 0.0], (LANDMARKS, 1))
+    if ids.shape != (LANDMARKS, 3) or weights.shape != (LANDMARKS, 3):
+        raise ModelError(
+            f"landmarks have shapes {ids.shape} and {weights.shape}; wanted {LANDMARKS} ids or (68, 3) twice"
+        )
+    if ids.min() < 0 or ids.max() >= vertices:
+        raise ModelError(
+            f"landmark ids run from {ids.min()} to {ids.max()}; the model has {vertices} vertices"
+        )
+    return ids, weights
+
+
+def _columns(basis: np.ndarray) -> np.ndarray:
+    """Basis (3V, K), coordinates x0 y0 z0 x1 ... down a column, as modes (K, V, 3)."""
+    return np.asarray(basis).T.reshape(basis.shape[1], -1, 3)
+
+
+def _optional(module: str, package: str = "canthus[formats]") -> Any:
+    """Import what the base install does not have."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ModelError(f"this format needs {module}: pip install {package}") from error
+
+
+def _refuse_pickle(path: Path) -> None:
+    if path.suffix in (".pkl", ".pickle"):
+        raise ModelError(
+            f"{path} is a pickle, which can run any code and is never loaded; export its arrays to npz"
+        )
+
+
+def _load_npz(path: str | Path) -> _Keys:
+    """The arrays of an npz; anything that is not one, pickled arrays included, is a ModelError."""
+    _refuse_pickle(Path(path))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _Keys(path, {key: file[key] for key in file.files})
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is not a readable npz without pickled arrays: {error}") from error
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    pickled = path.with_suffix(".pkl")
+    if not path.is_file() and pickled.is_file():
+        _refuse_pickle(pickled)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} is not a readable npy: {error}") from error
+
+
+def _load_mat(path: str | Path, *keys: str) -> _Keys:
+    """Arrays of a MATLAB 5 file."""
+    _refuse_pickle(Path(path))
+    io = _optional("scipy.io")
+    try:
+        data = _Keys(path, {k: v for k, v in io.loadmat(path).items() if not k.startswith("__")})
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{path} is not a readable MATLAB 5 file: {error}") from error
+    for key in keys:
+        data[key]
+    return data
+
+
+def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and triangles (T, 3) of a Wavefront OBJ; polygons become fans."""
+    vertices, triangles = [], []
+    try:
+        for line in path.read_text().splitlines():
+            key, *rest = line.split() or [""]
+            if key == "v":
+                vertices.append([float(x) for x in rest[:3]])
+            elif key == "f":
+                ids = [int(corner.split("/")[0]) - 1 for corner in rest]
+                triangles += [[ids[0], ids[i], ids[i + 1]] for i in range(1, len(ids) - 1)]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a readable OBJ file: {error}") from error
+    return np.array(vertices, dtype=float).reshape(-1, 3), np.array(triangles, dtype=int).reshape(-1, 3)
+
+
+def _displacements(paths: Sequence[Path], mean: np.ndarray) -> np.ndarray:
+    """Displacements (N, V, 3) of OBJ meshes from the mean (V, 3)."""
+    meshes = [_read_obj(path)[0] for path in paths]
+    for path, mesh in zip(paths, meshes, strict=True):
+        if mesh.shape != mean.shape:
+            raise ModelError(f"{path} has {len(mesh)} vertices; the neutral mesh has {len(mean)}")
+    return np.stack(meshes) - mean

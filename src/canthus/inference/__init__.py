@@ -1,0 +1,1 @@
+"""From pictures to `Faces`: detection, networks, tracking. No torch."""

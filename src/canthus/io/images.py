@@ -1,0 +1,152 @@
+"""Images at the door: read a file, check an array, cut crops, write PNG. Inside, an image is uint8 (H, W, 3) RGB."""
+
+from __future__ import annotations
+
+import io
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from canthus.errors import BoxError, ImageError
+from canthus.geometry.crop import Crop
+
+
+def read_image(path: str | PathLike[str]) -> np.ndarray:
+    """The image in a file as uint8 (H, W, 3) RGB, turned upright as its EXIF tag says.
+
+    Raises `ImageError` for a file that is missing, empty, truncated, corrupt, no image, or too large to be
+    honest.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ImageError(f"got the directory {path}, want an image file")
+        if path.stat().st_size == 0:
+            raise ImageError(f"got the empty file {path}, want an image")
+        with Image.open(path) as opened:
+            return as_rgb(_plain_array(ImageOps.exif_transpose(opened)))
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"got the path {path}, where there is no file, want an image file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"got the file {path}, which is no known kind of image, want a JPEG") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"got the image {path}, which is too large ({error}), want a smaller one") from error
+    except Exception as error:  # on a damaged file the decoders raise anything, SyntaxError included
+        raise ImageError(f"got the file {path}, which cannot be read ({error}), want it intact") from error
+
+
+def as_image(image: str | PathLike[str] | np.ndarray) -> np.ndarray:
+    """An image that comes as a path, by `read_image`, or as an array, by `as_rgb`."""
+    return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """`image` as uint8 (H, W, 3) RGB; an array that is this already is returned as it is.
+
+    Accepts uint8, uint16 (0 to 65535) and floating point (0 to 1) arrays (H, W), (H, W, 1), (H, W, 3) and (H,
+    W, 4); the fourth channel is opacity, and what shines through is mid grey (127). Raises `ImageError` for
+    everything else: other types, shapes and ranges, NaN, and images with a side of less than 2 pixels.
+    """
+    try:
+        given = np.asarray(image)
+    except Exception as error:  # __array__ of a foreign object may raise anything
+        raise ImageError(f"got {type(image).__name__} ({error}), want an image array (H, W, 3)") from error
+    if given.ndim not in (2, 3) or (given.ndim == 3 and given.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"got an image of shape {given.shape}, want (H, W) or (H, W, 1, 3 or 4)")
+    if min(given.shape[:2]) < 2:
+        raise ImageError(f"got an image of {given.shape[1]} x {given.shape[0]} px, want at least 2 x 2")
+    pixels = _as_uint8(given)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] == 4:
+        wide = pixels.astype(np.uint16)  # 255 * 255 and the rounding fit
+        opacity = wide[:, :, 3:]
+        return ((wide[:, :, :3] * opacity + 127 * (255 - opacity) + 127) // 255).astype(np.uint8)
+    return pixels
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A Pillow image as the bytes of a PNG file, packed quickly rather than tightly."""
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:
+    """The pixels (B, S, S, 3) uint8 of each crop, S = crop.size; black outside the image.
+
+    Bilinear; a crop that shrinks the image by 2 or more is averaged over whole blocks of pixels first, so
+    that fine texture does not alias. Only the part of the image under the crop is touched. `image` is
+    anything that `as_rgb` takes. Raises `BoxError` for a crop that is not finite or has no area.
+    """
+    image = as_rgb(image)
+    fields = [np.asarray(field, dtype=np.float64) for field in (crop.center, crop.side, crop.angle)]
+    if not all(np.isfinite(field).all() for field in fields) or not (fields[1] > 0).all():
+        got = f"centre {fields[0].tolist()}, side {fields[1].tolist()} and angle {fields[2].tolist()}"
+        raise BoxError(f"got a crop with {got}, want finite numbers and a side above 0")
+    crop = Crop(fields[0], fields[1], fields[2], crop.size)
+    result = np.zeros((len(crop.side), crop.size, crop.size, 3), dtype=np.uint8)
+    for out, affine in zip(result, crop.affine_image_from_crop(), strict=True):
+        _cut(image, affine, out)
+    return result
+
+
+def _cut(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` (S, S, 3) from `image` with affine_image_from_crop (2, 3)."""
+    size = len(out)
+    extent = np.array(image.shape[1::-1])
+    linear, shift = affine[:, :2], affine[:, 2]
+    block = min(max(1, math.floor(math.hypot(linear[0, 0], linear[1, 0]) + 1e-9)), int(extent.max()))
+    corners = np.array([[0, 0], [0, size - 1], [size - 1, 0], [size - 1, size - 1]]) @ linear.T + shift
+    # One block more on each side is all that the bilinear kernel can reach.
+    low = np.clip(np.floor(corners.min(axis=0)) - block, 0, extent).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 1 + block, 0, extent).astype(int)
+    if (low >= high).any():
+        return
+    part = Image.fromarray(np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]]))
+    if block > 1:
+        part = part.reduce(block)
+    # A black rim: without it Pillow repeats the border's pixels for half a pixel instead of fading out.
+    part = ImageOps.expand(part, border=1)
+    # Pillow counts from a pixel's corner on both sides: corner coordinate = centre coordinate + 0.5. In these
+    # a reduction by `block` is a plain division.
+    start = (shift - linear.sum(axis=1) / 2 + 0.5 - low) / block + 1
+    linear = linear / block
+    data = (linear[0, 0], linear[0, 1], start[0], linear[1, 0], linear[1, 1], start[1])
+    cut = part.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    out[...] = np.asarray(cut)
+
+
+def _plain_array(image: Image.Image) -> np.ndarray:
+    """The pixels of a decoded file in one of the forms that `as_rgb` takes."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, which some formats hold in 32
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"got grey values from {values.min()} to {values.max()}, want 0 to 65535")
+        return values.astype(np.uint16)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "F", "RGB"):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind == "u" and image.dtype.itemsize == 2:
+        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype.kind != "f":
+        raise ImageError(f"got an image of type {image.dtype}, want uint8, uint16, or float from 0 to 1")
+    low, high = image.min(), image.max()
+    if not (low >= 0 and high <= 1):  # NaN fails every comparison
+        raise ImageError(f"got an image with values from {low:g} to {high:g}, want 0 to 1 for floating point")
+    return np.rint(image.astype(np.float32) * 255).astype(np.uint8)

@@ -1,0 +1,298 @@
+"""Files that hold faces: JSON (see `faces.schema.json`), menpo PTS, OpenFace CSV; OBJ, PLY and GLB meshes.
+
+Of a video there is one JSON object a line, or one row of CSV a face and frame.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from canthus.errors import CanthusError, LandmarkError, OutputError
+from canthus.face.faces import FaceMeshes, Faces, Pose
+from canthus.geometry.rotation import EULER_CONVENTIONS
+
+SCHEMA = "canthus.faces/1"
+
+_FRAME = {
+    "name": "image",
+    "unit": "pixel",
+    "origin": "centre of the top left pixel",
+    "x": "right",
+    "y": "down",
+    "z": "towards the camera",
+    "z_origin": "mean of the landmarks of the face",
+    "camera": "weak perspective",
+}
+_POSE_FRAME = {
+    "matrix": "camera from head",
+    "quaternion": "w, x, y, z",
+    "head": "x to the subject's left, y up, z out of the face",
+    "camera": "x right, y up, z towards the camera",
+}
+
+_COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz"]
+_COLUMNS += [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # OpenFace's names
+
+
+class TrackedFaces(NamedTuple):
+    """The faces of one frame of a video, as a `track.Tracker` gives them.
+
+    number: of the frame, from 0. time: seconds from the first frame. ids: (N,), the number of each face through the
+    video. followed: (N,), whether it was followed from the frame before; the detector has found the others.
+    """
+
+    number: int
+    time: float
+    ids: np.ndarray
+    followed: np.ndarray
+    faces: Faces
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises `OutputError` with the path and the reason.
+    """
+    with atomic_open(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file, to write and to seek in, that becomes `path` when the block ends, and is gone if it ends by an
+    error. Raises `OutputError` as `atomic_write`."""
+    try:
+        part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
+        file = open(part, "xb")
+    except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
+        raise _unwritten(path, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except CanthusError:  # of the block, such as a video that cannot be read
+        raise
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"could not write {os.fspath(path)!r}: {reason}")
+
+
+def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None) -> dict[str, Any]:
+    """`faces` as plain data that `json` can write, described by `faces.schema.json` of this package.
+
+    `mesh` adds the identity and expression coefficients of `faces.mesh()`; `image` is the image's name.
+    Angles are in degrees, numbers that are not known are null. Pixels are rounded to 3 decimals.
+    Raises `LandmarkError` if `mesh` has another number of faces.
+    """
+    if mesh is not None and len(mesh) != len(faces):
+        raise LandmarkError(f"got {len(mesh)} meshes for {len(faces)} faces, want one a face")
+    records = [_face(face) for face in faces]
+    if mesh is not None:
+        for record, identity, expression in zip(records, mesh.identity, mesh.expression, strict=True):
+            record["identity"] = _rounded(identity, 5)
+            record["expression"] = dict(zip(mesh.expression_names, _rounded(expression, 5), strict=True))
+    width, height = faces.image_size
+    return {
+        "schema": SCHEMA,
+        "image": {"name": image, "width": width, "height": height},
+        "frame": dict(_FRAME),
+        "pose_frame": dict(_POSE_FRAME),
+        "scheme": faces.scheme,
+        "weights": faces.weights,
+        "faces": records,
+    }
+
+
+def write_json(
+    path: str | os.PathLike[str], faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None
+) -> None:
+    """Write `to_json` of the same arguments to `path`. Raises `OutputError`."""
+    text = json.dumps(to_json(faces, mesh=mesh, image=image), allow_nan=False)
+    atomic_write(path, text.encode() + b"\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Faces:
+    """The `Faces` that `write_json` wrote, to the rounding of the file; coefficients of a mesh are left out.
+
+    Raises `LandmarkError` for a file that is not such JSON, and `OSError` for one that cannot be read.
+    """
+    return _read_faces(Path(path).read_bytes(), path)[1]
+
+
+def json_line(tracked: TrackedFaces, video: str | None = None) -> bytes:
+    """One frame of `video`, a name, as a line of JSON: `to_json` with the frame and the faces' numbers added."""
+    document = to_json(tracked.faces, image=video)
+    document["video"] = {"frame": tracked.number, "time": round(tracked.time, 6)}
+    for record, number, followed in zip(document["faces"], tracked.ids, tracked.followed, strict=True):
+        record["id"], record["followed"] = int(number), bool(followed)
+    return json.dumps(document, allow_nan=False).encode() + b"\n"
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFaces]:
+    """The frames of a file of `json_line`s. Raises `LandmarkError` and `OSError` as `read_json`."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            document, faces = _read_faces(line, path)
+            try:
+                ids = np.array([face["id"] for face in document["faces"]], int)
+                followed = np.array([face["followed"] for face in document["faces"]], bool)
+                yield TrackedFaces(document["video"]["frame"], document["video"]["time"], ids, followed, faces)
+            except (KeyError, TypeError) as error:
+                raise LandmarkError(f"got a file {path} of other JSON, want lines of a tracked video") from error
+
+
+def _read_faces(text: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
+    try:
+        document = json.loads(text)
+        if document["schema"] != SCHEMA:
+            raise LandmarkError(f"got the schema {document['schema']!r} in {path}, want {SCHEMA!r}")
+        records, image = document["faces"], document["image"]
+        count = len(records)
+        return document, Faces(
+            xyz=np.array([face["landmarks"] for face in records], np.float32).reshape(count, 68, 3),
+            detection_scores=np.array([face["detection_score"] for face in records], np.float32),
+            sigma=np.array([face["sigma"] for face in records], np.float32).reshape(count, 68),
+            visible=np.array([face["visible"] for face in records], np.float32).reshape(count, 68),
+            pose=Pose(np.array([face["pose"]["matrix"] for face in records]).reshape(count, 3, 3)),
+            image_size=(image["width"], image["height"]),
+            scheme=document["scheme"],
+            weights=document["weights"],
+        )
+    except LandmarkError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise LandmarkError(f"got a file {path} that is not {SCHEMA} JSON, want one by write_json") from error
+
+
+def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None:
+    """Write one face as menpo PTS: x and y in 1-based pixels with 3 decimals. Raises `OutputError`."""
+    points = faces.xy[face] + 1.0
+    lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points)
+    atomic_write(path, f"version: 1\nn_points:  {len(points)}\n{{\n{lines}}}\n".encode())
+
+
+def write_csv(
+    path: str | os.PathLike[str],
+    frames: Faces | Sequence[Faces],
+    *,
+    timestamps: Sequence[float] | None = None,
+    face_ids: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Write a table with the column names of OpenFace, one row a face.
+
+    `frames` is one `Faces` a frame, or that of a single image; `timestamps` is the second of each frame (0 if
+    not given), `face_ids` the number of each face of each frame (its place in the frame if not given).
+    `frame` counts from 1. A frame without a face gets one row with success 0 and empty cells, as do unknown
+    numbers.
+
+    confidence: mean of `Faces.scores`. pose_Rx, Ry, Rz: pitch, yaw, roll of the "openface" convention,
+    radians. x_i, y_i: image pixels, 0-based. OpenFace's X_i, Y_i, Z_i and pose_Tx, Ty, Tz are millimetres
+    from the camera, which a weak perspective camera cannot give; they are left out, as are gaze and action
+    units.
+    Raises `OutputError`.
+    """
+    frames = [frames] if isinstance(frames, Faces) else frames
+    timestamps = [0.0] * len(frames) if timestamps is None else timestamps
+    face_ids = [range(len(faces)) for faces in frames] if face_ids is None else face_ids
+    rows = [csv_rows(n, *frame) for n, frame in enumerate(zip(frames, timestamps, face_ids, strict=True), start=1)]
+    atomic_write(path, csv_header() + b"".join(rows))
+
+
+def csv_header() -> bytes:
+    """The first line of `write_csv`, for writers that go frame by frame."""
+    return _csv([_COLUMNS])
+
+
+def csv_rows(number: int, faces: Faces, second: float, ids: Sequence[int] | np.ndarray) -> bytes:
+    """The rows of `write_csv` for one frame; `number` counts from 1."""
+    if not len(faces):
+        return _csv([[number, "", f"{second:.3f}", 0, 0] + [""] * (len(_COLUMNS) - 5)])
+    angles, confidence = np.deg2rad(faces.pose.euler("openface")), faces.scores.mean(1)
+    rows = []
+    for index, face_id in zip(range(len(faces)), ids, strict=True):
+        cells = [_cell(confidence[index]), 1, *(f"{angle:.4f}" for angle in angles[index])]
+        cells += [f"{value:.3f}" for value in faces.xy[index].T.ravel()]
+        rows.append([number, face_id, f"{second:.3f}", *cells])
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) -> None:
+    """Write one face of `faces.mesh()` as .obj, .ply or .glb, by the suffix of `path`.
+
+    The file's frame is the image's with y turned up, so that the face stands upright in viewers: x right, y
+    up, z towards the camera, right-handed, in pixels, origin at the centre of the image's top left pixel.
+    Raises `OutputError`, also for another suffix.
+    """
+    import trimesh  # slow to import
+
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("obj", "ply", "glb"):
+        raise OutputError(f"got a mesh file {os.fspath(path)!r}, want one that ends in .obj, .ply or .glb")
+    vertices, triangles, visual = meshes.vertices[face] * [1, -1, 1], meshes.triangles, None
+    if meshes.uv is not None and meshes.uv_triangles is not None:
+        # The formats want one texture coordinate a vertex: a vertex on a seam becomes two.
+        corners = np.stack([triangles, meshes.uv_triangles], axis=-1).reshape(-1, 2)
+        pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
+        vertices, triangles = vertices[pairs[:, 0]], numbers.reshape(-1, 3)
+        visual = trimesh.visual.TextureVisuals(uv=meshes.uv[pairs[:, 1]])
+    mesh = trimesh.Trimesh(vertices, triangles, visual=visual, process=False)
+    data: Any = mesh.export(file_type=kind)
+    if kind == "obj":  # trimesh names a material file, which is not there: there is no texture image
+        lines = (line for line in data.splitlines() if not line.startswith(("mtllib", "usemtl")))
+        data = ("\n".join(lines) + "\n").encode()
+    atomic_write(path, data)
+
+
+def _face(face: Faces) -> dict[str, Any]:
+    """The record of a single face."""
+    euler = {name: face.pose.euler(name)[0] for name in EULER_CONVENTIONS}
+    return {
+        "box": _rounded(face.boxes[0], 3),
+        "detection_score": _rounded(face.detection_scores[0], 4),
+        "landmarks": _rounded(face.xyz[0], 3),
+        "sigma": _rounded(face.sigma[0], 3),
+        "score": _rounded(face.scores[0], 4),
+        "visible": _rounded(face.visible[0], 4),
+        "pose": {
+            "matrix": _rounded(face.pose.matrix[0], 6),
+            "quaternion": _rounded(face.pose.quaternion[0], 6),
+            "euler_degrees": {
+                name: dict(zip(("pitch", "yaw", "roll"), _rounded(angles, 3), strict=True))
+                for name, angles in euler.items()
+            },
+        },
+    }
+
+
+def _rounded(values: np.ndarray, decimals: int) -> Any:
+    """`values` as nested lists of rounded numbers, None for NaN."""
+    rounded = np.round(np.asarray(values, np.float64), decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return np.where(np.isnan(rounded), np.array(None), rounded.astype(object)).tolist()
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,5 @@
+"""CPRFA: dense annotation and recurrent, consistency-aware updates (see `method`)."""
+
+from canthus.methods.cprfa.method import Cprfa
+
+__all__ = ["Cprfa"]

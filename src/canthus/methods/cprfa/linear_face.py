@@ -1,0 +1,129 @@
+"""A morphable model inside a network: coefficients and pose to points, and points back to coefficients and pose."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.rotation import euler_from_matrix, matrix_from_euler
+from canthus.methods.cprfa.pncc import encode_vertices
+
+GROWN = 0.25
+"""The face is what lies within the landmarks' box, grown by this share of its sides; what is behind is skull."""
+NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.01, 0.001
+"""Standard deviations of the points that shapes are solved from, in half crops: the prior has one of 1."""
+TURNS = (1.0, -1.0, -1.0)
+"""Senses of rx, ry, rz against those of the Euler set "opencv", which is Rz Ry Rx in axes with y down."""
+
+
+class LinearFace(nn.Module):
+    """States (B,K+6) = (shape and expression, rx, ry, rz, s, tx, ty) as points in half crops from the crop's middle.
+
+    The unit makes the mean face seen from the front fill its crop at the state (0, ..., 0, 1, 0, 0). Coefficients are
+    in standard deviations, those of a blendshape as if its weights were spread evenly over their range.
+    Points are the model's V vertices and after them its 68 landmarks; x right, y up, z nearer.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    spread: Tensor
+    triangles: Tensor
+    drawn: Tensor
+    region: Tensor
+    codes: Tensor
+    from_vertices: Tensor
+    from_landmarks: Tensor
+
+    def __init__(self, model: MorphableModel, crop_scale: float):
+        super().__init__()
+        marks = model.landmarks()[0].astype(np.float64)
+        low, high = marks.min(0), marks.max(0)
+        self.unit = float(crop_scale * (high - low)[:2].max() / 2)  # of the model, in a half crop
+        self.vertices, self.identities = len(model.mean), len(model.identity)
+        bounds = model.expression_bounds.astype(np.float64)
+        weights = np.where(bounds[:, 0] < 0, 1.0, np.ptp(bounds, axis=1) / np.sqrt(12))
+        spread = np.concatenate([np.ones(self.identities), weights])
+        modes = np.concatenate([model.identity, model.expression]) * (spread / self.unit)[:, None, None]
+        mean = (model.mean - (low + high) / 2) / self.unit
+        mean, modes = (np.concatenate([a, model.at_landmarks(a)], axis=-2) for a in (mean, modes))
+        self.coefficients = len(modes)
+        first, last = model.card.get("triangle_ranges", {}).get("skin", (0, len(model.triangles)))
+        grown = GROWN * (high - low)
+        inside = ((model.mean >= low - grown) & (model.mean <= high + grown)).all(1)
+        drawn = inside[model.triangles].all(1)
+        drawn[:first], drawn[last:] = False, False
+        region = np.unique(model.triangles[drawn])
+        codes = np.full((self.vertices, 3), 0.5)
+        codes[region] = encode_vertices(mean[region])
+        for name, value in {
+            "mean": mean, "basis": modes, "spread": spread, "triangles": model.triangles.astype(np.int64),
+            "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
+            "from_vertices": _solver(mean[:-68], modes[:, :-68], NOISE_OF_VERTICES**2),
+            "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
+        }.items():  # fmt: skip
+            tensor = torch.as_tensor(value)
+            self.register_buffer(name, tensor.float() if tensor.is_floating_point() else tensor, persistent=False)
+
+    def start(self, count: int) -> Tensor:
+        """The mean face from the front, `count` times."""
+        state = self.mean.new_zeros(count, self.coefficients + 6)
+        state[:, -3] = 1
+        return state
+
+    def shape(self, state: Tensor, ids: Tensor | slice = slice(None)) -> Tensor:
+        """Points (B,V+68,3) of the face at rest in the middle, eq. 1; `ids` picks some of them, in any shape."""
+        mean, basis = self.mean[ids], self.basis[:, ids]
+        return mean + (state[:, : self.coefficients] @ basis.flatten(1)).unflatten(1, mean.shape)
+
+    def rotation(self, state: Tensor) -> Tensor:
+        """Rz Ry Rx (...,3,3) of states (...,K+6), camera-from-head."""
+        return matrix_from_euler(state[..., -6:-3] * state.new_tensor(TURNS), "opencv")
+
+    def project(self, shape: Tensor, state: Tensor) -> Tensor:
+        """Points (...,P,3) under the pose of states (...,K+6), eq. 2, with their depth."""
+        turned = state[..., -3, None, None] * (shape @ self.rotation(state).transpose(-1, -2))
+        return turned + nn.functional.pad(state[..., -2:], (0, 1))[..., None, :]
+
+    def pose(self, rotation: Tensor, scale: Tensor, shift: Tensor, coefficients: Tensor) -> Tensor:
+        """The state (B,K+6) of a rotation (B,3,3), a scale (B,), a shift (B,2) and coefficients (B,K)."""
+        angles = euler_from_matrix(rotation, "opencv") * rotation.new_tensor(TURNS)
+        return torch.cat([coefficients, angles, scale[:, None], shift], dim=1)
+
+    def solve(self, points: Tensor, rotation: Tensor) -> Tensor:
+        """The state (B,K+6) that puts the face where it is, given the rotation (B,3,3).
+
+        points: all vertices (B,V,3), or the 68 landmarks (B,68,3), which leave most of the shape to the prior. With
+        the head turned back, they are s mean + (s alpha) basis + t: linear in s, s alpha and t, so least squares
+        is one product with a matrix. Vertices of the model give their coefficients back to 0.01.
+        """
+        solver = self.from_landmarks
+        if points.shape[1] == self.vertices:
+            solver = self.from_vertices
+        back = (points @ rotation).flatten(1)  # rows times R = R^T times columns
+        found = back @ solver.T
+        scale, shift = found[:, 0], (found[:, None, -3:] @ rotation.transpose(1, 2))[:, 0, :2]
+        return self.pose(rotation, scale, shift, found[:, 1:-3] / scale[:, None])
+
+
+def _solver(mean: np.ndarray, modes: np.ndarray, prior: float) -> np.ndarray:
+    """Least squares (1+K+3, 3P) for s, s alpha and t, with `prior` times |s alpha|^2 added to the squared error."""
+    shifts = np.tile(np.eye(3), (len(mean), 1))
+    design = np.concatenate([mean.reshape(-1, 1), modes.reshape(len(modes), -1).T, shifts], axis=1)
+    ridge = np.diag([0.0] + [prior] * len(modes) + [0.0] * 3)
+    return np.linalg.solve(design.T @ design + ridge, design.T)
+
+
+def normalised(points: Tensor, size: int) -> Tensor:
+    """Crop pixels (...,2 or 3) as half crops from the middle, y up."""
+    flip = points.new_tensor([1.0, -1.0, 1.0])[: points.shape[-1]]
+    shift = points.new_tensor([1.0, 1.0, 0.0])[: points.shape[-1]]
+    return ((2 * points + shift) / size - shift) * flip
+
+
+def pixels(points: Tensor, size: int) -> Tensor:
+    """Crop pixels (...,2 or 3) of points in half crops, y up: the inverse of `normalised`."""
+    flip = points.new_tensor([1.0, -1.0, 1.0])[: points.shape[-1]]
+    shift = points.new_tensor([1.0, 1.0, 0.0])[: points.shape[-1]]
+    return ((points * flip + shift) * size - shift) / 2

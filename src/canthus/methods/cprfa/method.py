@@ -1,0 +1,328 @@
+"""cprfa: a U-Net paints each pixel of a face with the code of the vertex it shows; convolutional networks read the
+relations between the vertices found there, and update shape and pose of a morphable model one after the other.
+
+Wu, Ha, Xu, Kakadiaris, "Convolutional point-set representation: a convolutional bridge between a densely annotated
+image and 3D face alignment", arXiv 1803.06542. The representations are in `codecs.pointset`, the face model in
+`nn.linear_face`, what the paper leaves open in docs/methods/cprfa.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from canthus.data.sample import FaceBatch
+from canthus.face.faces import Alignment
+from canthus.face.landmarks import scheme
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import tight_boxes
+from canthus.geometry.projection import fit_weak_perspective
+from canthus.geometry.raster import rasterise
+from canthus.geometry.rotation import euler_from_matrix
+from canthus.inference.predictor import Predictor, points_within
+from canthus.inference.runtime import OnnxAligner
+from canthus.methods.cprfa import pointset
+from canthus.methods.cprfa.linear_face import LinearFace, normalised, pixels
+from canthus.methods.cprfa.pncc import lookup_forward, lookup_reverse
+from canthus.methods.cprfa.unet import UNet
+from canthus.methods.cprfa.updates import Round, Sample, Stream, UpdateConfig
+from canthus.training.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
+from canthus.training.losses import binary_cross_entropy
+from canthus.weights import find
+
+LOOKS = 8  # steps from one count of what is found to the next
+LOOKED_AT = 4  # faces counted
+FORGET = 0.99  # of earlier counts that is kept
+
+
+@dataclass(frozen=True)
+class CprfaConfig(UpdateConfig, AlignerConfig):
+    """The paper's configuration, where the paper says."""
+
+    size: int = 256
+    crop_scale: float = 1.375
+    model: str = ""  # file of a `MorphableModel`; none: the default head
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)  # of the U-Net
+    code_loss: Literal["all", "foreground"] = "all"  # pixels whose codes are learnt
+    lookup: Literal["forward", "reverse"] = "forward"  # from pixels to vertices, or from vertices to pixels
+    threshold: float = 0.01  # of codes that match
+    spacing: float = 0.0  # between chosen vertices, in the model's unit
+    share: float = 0.1  # kappa: of the vertices, those that reprojection errors are measured on
+    solver: Literal["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu", "cpr-fused-capu"] = "cpr-fused-capu"
+    sparse: str = "swift"  # weights of the detector of 68 points that is fused
+    sparse_noise: float = 0.02  # standard deviation of what stands in for it in training, in face sizes
+    regression: Literal["parameters", "vertices"] = "parameters"
+
+
+class Cprfa(Aligner):
+    """See the module's docstring."""
+
+    Config = CprfaConfig
+    config: CprfaConfig
+    parity = 0.1  # where two pixels match a vertex alike, the last digit decides between them
+    layout: Tensor
+    sparse_layout: Tensor
+    picked: Tensor
+    steps: Tensor
+    seen: Tensor
+    found: Tensor
+    closeness: Tensor
+
+    def __init__(self, config: CprfaConfig):
+        super().__init__(config)
+        model = MorphableModel.load(config.model) if config.model else MorphableModel.default()
+        self.face = LinearFace(model, config.crop_scale)
+        self.unet = UNet(config.widths, outputs=5)  # three codes, background and face
+        self.fused = "fused" in config.solver or config.solver == "pnp-sparse"
+        self.starter = config.sparse if self.fused else None
+        streams = 2 if self.fused else 1
+        if config.solver.startswith("cpr"):
+            self.round_1 = Round(self.face.coefficients, streams, False, config)
+        if config.solver.endswith("capu"):
+            self.round_2 = Round(self.face.coefficients, streams, True, config)
+        count, n = len(self.face.region), config.vertices // 2
+        # the chosen vertices of the region; how many faces were looked at by yaw, on how many of these each vertex of
+        # the region was found, how near to the truth
+        self.register_buffer("layout", torch.zeros(3, n, dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("found", torch.zeros(3, count))
+        self.register_buffer("closeness", torch.zeros(count))
+        self._choose(torch.rand(count, generator=torch.Generator().manual_seed(0)))
+        ids, right = torch.arange(68), self.face.mean[-68:, 0] < 0
+        midline = torch.tensor(scheme("ibug68").mirror) == ids
+        rows = [ids[right | midline], ids[~right | midline], ids]
+        sparse_layout = torch.stack([row[torch.arange(n) * len(row) // n] for row in rows])
+        self.register_buffer("sparse_layout", sparse_layout, persistent=False)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("picked", order[: math.ceil(config.share * count)], persistent=False)
+
+    def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
+        """See `Aligner.forward`. `start`: the 68 points that are fused; without, `config.sparse` finds them.
+
+        maps: codes and mask logits (B,5,s,s) at three scales, then the states after the updates of each round.
+        """
+        if self.fused and start is None:
+            start = self.sparse_points(crops)
+        return self.align(self.unet(crops), start)
+
+    def align(self, maps: tuple[Tensor, ...], start: Tensor | None) -> Alignment:
+        """What follows the U-Net: `maps` are its answers, `start` as for `forward` but needed; points of it that are
+        NaN are not there."""
+        with torch.autocast(maps[-1].device.type, enabled=False):
+            return self._align(maps, *self._observe(maps[-1], start))
+
+    def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2) -> Alignment:
+        """The first one or two rounds, or what takes their place."""
+        state = self.face.start(sample.observed.shape[0])  # len would fix the batch in an export
+        if self.config.solver.startswith("pnp"):
+            state = self._pnp(streams[-1])
+        steps = []
+        for part in list(self._rounds().values())[:rounds]:
+            state, trail = part(self.face, state, streams, sample)
+            maps = (*maps, trail)
+            steps.append(self._landmarks(state))
+        return Alignment(
+            xyz=self._landmarks(state),
+            rotation=self.face.rotation(state),
+            coefficients=state[:, :-6] * self.face.spread,
+            steps=tuple(steps[:-1]),
+            maps=maps,
+        )
+
+    def _rounds(self) -> dict[str, Round]:
+        return {name: module for name, module in self.named_children() if isinstance(module, Round)}
+
+    def _landmarks(self, state: Tensor) -> Tensor:
+        xyz = pixels(self.face.project(self.face.shape(state, slice(-68, None)), state), self.config.size)
+        return xyz - functional.pad(xyz[..., 2:].mean(1, keepdim=True), (2, 0))
+
+    @torch.no_grad()
+    def look_up(self, answer: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """Where (B,P,2), in half crops, some of the region's vertices (P,) are by the codes of an answer (B,5,S,S) of
+        the U-Net, and whether they are found (B,P), section 2.1."""
+        codes, mask = answer[:, :3].sigmoid(), answer[:, 4] > answer[:, 3]
+        own = self.face.codes[self.face.region]
+        if self.config.lookup == "forward":
+            points, found = (a[:, vertices] for a in lookup_forward(codes, mask, own, self.config.threshold))
+        else:
+            points, found = lookup_reverse(codes, mask, own[vertices], self.config.threshold)
+        return normalised(points, self.config.size), found
+
+    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[list[Stream], Sample]:
+        """The chosen vertices, with them, where they are fused, the points (B,68,2 or 3) in crop pixels, and a sample
+        of all vertices: in training another one each time."""
+        region, picked = self.face.region, self.picked
+        if self.training:
+            picked = torch.randperm(len(region), device=region.device)[: len(picked)]
+        points, found = self.look_up(answer, torch.cat([self.layout.flatten(), picked]))
+        ours, shape = self.layout.numel(), self.layout.shape
+        laid_out = points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape)
+        streams = [Stream(*laid_out, region[self.layout])]
+        if self.fused and start is not None:
+            sparse = normalised(start[..., :2].float(), self.config.size)[:, self.sparse_layout]
+            there = ~sparse.isnan().any(-1)
+            sparse = torch.where(there[..., None], sparse, torch.zeros_like(sparse))
+            streams.append(Stream(sparse, there, self.face.vertices + self.sparse_layout))
+        return streams, Sample(points[:, ours:], found[:, ours:], region[picked])
+
+    @torch.no_grad()
+    def sparse_points(self, crops: Tensor) -> Tensor:
+        """The 68 points (B,68,3) that `config.sparse` finds on crops (B,3,S,S), in their pixels."""
+        pictures = (crops.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        found = points_within(_detector(self.config.sparse), pictures, self.config.crop_scale)
+        return torch.as_tensor(found).to(crops.device)
+
+    def _pnp(self, stream: Stream) -> Tensor:
+        """The pose of the mean face alone, rows C-1 and C-2; unseen points barely count where they started."""
+        state = self.face.start(len(stream.observed))
+        points, found = stream.observed.flatten(1, 2), stream.found.flatten(1)
+        shape = self.face.shape(state, stream.ids.flatten())
+        points = torch.where(found[..., None], points, shape[..., :2])
+        down = points.new_tensor([1.0, -1.0])
+        rotation, scale, shift = fit_weak_perspective(shape, points * down, torch.where(found, 1.0, 1e-6))
+        return self.face.pose(rotation, scale, shift * down, state[:, :-6])
+
+    def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
+        """codes: L1, summed over three scales. mask: cross-entropy, likewise. round_1, round_2: see `_round_loss`.
+        points: mean distance of the 68 landmarks / crop side."""
+        state = self._true_state(truth)
+        terms = self._dense_loss(alignment.maps[:3], self._true_vertices(truth, state))
+        return {**terms, **self._pose_loss(alignment, truth, state)}
+
+    def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
+        """See `Aligner.training_terms`: the U-Net alone and the choice of vertices in the first stage, the rounds on
+        what the finished U-Net says in the others, with true landmarks and noise for the sparse detector's."""
+        with torch.set_grad_enabled(stage.name == "dense"):
+            maps = self.unet(truth.crops)
+        with torch.autocast(truth.crops.device.type, enabled=False):
+            state = self._true_state(truth)
+            if stage.name == "dense":
+                vertices = self._true_vertices(truth, state)
+                if self.steps % LOOKS == 0:
+                    self._count(maps[-1].detach()[:LOOKED_AT], truth, vertices)
+                self.steps += 1
+                return self._dense_loss(maps, vertices)
+            xy = truth.xyz[..., :2]
+            noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
+            seen = self._observe(maps[-1], xy + noise)
+            rounds = list(self._rounds()).index(stage.name) + 1
+            return self._pose_loss(self._align(maps, *seen, rounds), truth, state)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The U-Net, then each round on the answers of those before it."""
+        stages = [Stage("dense", {"codes": 1.0, "mask": 1.0}, ("unet",))]
+        for name, share in zip(self._rounds(), (0.5, 0.25)):
+            stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), share))
+        return tuple(stages)
+
+    def _dense_truth(self, truth: FaceBatch) -> Tensor | None:
+        return None if self.config.model else truth.vertices  # those of the default head
+
+    def _true_state(self, truth: FaceBatch) -> Tensor:
+        """Coefficients and pose (B,K+6), from the vertices or, where these are not known, from the landmarks."""
+        vertices = self._dense_truth(truth)
+        points = truth.xyz if vertices is None else vertices
+        return self.face.solve(normalised(points, self.config.size), truth.rotation)
+
+    def _true_vertices(self, truth: FaceBatch, state: Tensor) -> Tensor:
+        """The model's vertices in crop pixels (B,V,3)."""
+        vertices = self._dense_truth(truth)
+        if vertices is None:
+            shape = self.face.shape(state, slice(0, self.face.vertices))
+            vertices = pixels(self.face.project(shape, state), self.config.size)
+        return vertices
+
+    def _dense_loss(self, maps: tuple[Tensor, ...], vertices: Tensor) -> dict[str, Tensor]:
+        codes, masks = [], []
+        for answer in maps:
+            true, mask = self._code_image(vertices, answer.shape[-1])
+            apart = (answer[:, :3].sigmoid() - true).abs().mean(1)
+            if self.config.code_loss == "foreground":
+                codes.append((apart * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1))
+            else:
+                codes.append(apart.mean((1, 2)))
+            # cross-entropy of two classes is that of their difference
+            masks.append(binary_cross_entropy(answer[:, 4] - answer[:, 3], mask))
+        return {"codes": torch.stack(codes).sum(0), "mask": torch.stack(masks).sum(0)}
+
+    @torch.no_grad()
+    def _code_image(self, vertices: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """True codes (B,3,size,size) and mask (B,size,size): the mesh seen at the pixel centres of this very scale."""
+        stride = self.config.size / size
+        placed = (vertices + 0.5 * vertices.new_tensor([1, 1, 0])) / stride - 0.5 * vertices.new_tensor([1, 1, 0])
+        ids, weights = rasterise(placed, self.face.triangles, size)
+        mask = (ids >= 0) & self.face.drawn[ids]
+        corners = self.face.codes[self.face.triangles[ids]]
+        codes = (corners * weights[..., None]).sum(-2) * mask[..., None]
+        return codes.movedim(-1, 1), mask.float()
+
+    def _pose_loss(self, alignment: Alignment, truth: FaceBatch, state: Tensor) -> dict[str, Tensor]:
+        trails = zip(self._rounds().items(), alignment.maps[3:])
+        terms = {name: self._round_loss(part, trail, state) for (name, part), trail in trails}
+        apart = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1).mean(1)
+        return {**terms, "points": apart / self.config.size}
+
+    def _round_loss(self, part: Round, trail: Tensor, true: Tensor) -> Tensor:
+        """Squared errors of the parameters that each update is after, or distances of points, weighted up to 1 at the
+        last recurrence.
+
+        For the distances what is updated later is taken as true, so that each update minds its own errors alone;
+        a tenth of the squared errors is added.
+        """
+        updates = [(part.groups[name], q) for name, q in part.schedule if name != "translation"]
+        steps = list(zip(trail.unbind(1), (g for g, _ in updates)))
+        terms = torch.stack([((s - true) ** 2)[:, g.begin : g.end].mean(1) for s, g in steps], dim=1)
+        if self.config.regression == "vertices":
+            states = torch.stack([torch.cat([s[:, : g.end], true[:, g.end :]], dim=1) for s, g in steps], dim=1)
+            terms = 0.1 * terms + self._distances(states, true)
+        weights = [0.5 + 0.5 * (q + 1) / self.config.recurrences for _, q in updates]
+        return (terms * terms.new_tensor(weights)).sum(1)
+
+    def _distances(self, states: Tensor, true: Tensor) -> Tensor:
+        """Mean distances (B,U) of the chosen vertices and the landmarks under states (B,U,K+6) from true ones."""
+        chosen = self.face.region[self.layout[:2].flatten()]
+        ids = torch.cat([chosen, self.face.vertices + torch.arange(68, device=chosen.device)])
+        flat = states.flatten(0, 1)
+        points = self.face.project(self.face.shape(flat, ids), flat).unflatten(0, states.shape[:2])
+        apart = points - self.face.project(self.face.shape(true, ids), true)[:, None]
+        return torch.linalg.vector_norm(apart, dim=-1).mean(-1)
+
+    @torch.no_grad()
+    def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
+        """Count what is found on the first faces of a batch and how well, and choose the vertices by all counts."""
+        size, count = self.config.size, len(answer)
+        points, found = self.look_up(answer, torch.arange(len(self.face.region), device=answer.device))
+        true = normalised(vertices[:count, self.face.region, :2], size)
+        error = torch.linalg.vector_norm(points - true, dim=-1) / (_sizes(truth)[:count, None] * 2 / size)
+        yaw = euler_from_matrix(truth.rotation[:count], "aflw")[:, 1].abs()
+        bins = functional.one_hot((yaw / (math.pi / 6)).long().clamp(max=2), 3).float()
+        self.seen.mul_(FORGET).add_(bins.sum(0))
+        self.found.mul_(FORGET).add_(bins.T @ found.float())
+        self.closeness.mul_(FORGET).add_((found * torch.exp(-error / 0.03)).sum(0))
+        self._choose(pointset.vertex_scores(self.seen, self.found, self.closeness))
+
+    def _choose(self, scores: Tensor) -> None:
+        """Lay out the best of the region's vertices."""
+        face, config = self.face, self.config
+        sides = pointset.select_vertices(scores, face.mean[face.region], config.vertices, config.spacing / face.unit)
+        self.layout.copy_(pointset.layout(*sides))
+
+
+@functools.cache
+def _detector(weights: str) -> Predictor:
+    folder = Path(find(weights))
+    return Aligner.load(folder) if (folder / WEIGHTS_FILE).is_file() else OnnxAligner(folder)
+
+
+def _sizes(truth: FaceBatch) -> Tensor:
+    """Face sizes (B,), px."""
+    boxes = tight_boxes(truth.xyz)
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()

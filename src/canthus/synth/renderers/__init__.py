@@ -1,0 +1,1 @@
+"""The renderers: OpenGL, torch, path tracing."""

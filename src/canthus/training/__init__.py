@@ -1,0 +1,1 @@
+"""Training of methods: recipes, schedules, the loop, losses, export."""

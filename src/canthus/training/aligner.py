@@ -1,0 +1,170 @@
+"""`Aligner`: what every trainable method is: a network, its loss, its stages. Predicting, saving, loading are given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError, WeightsError
+from canthus.face.faces import Alignment
+from canthus.face.morphable import MorphableModel
+from canthus.inference.predictor import Predictor
+from canthus.io.card import CARD_FILE, Card, sha256
+from canthus.io.outputs import atomic_write
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    trains: names of the submodules that learn; empty for all. The others are frozen, batch statistics included.
+    terms: name of a loss term -> its weight; terms that are not named do not count.
+    share: part of the recipe's steps spent in this stage.
+    """
+
+    name: str
+    terms: dict[str, float]
+    trains: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class AlignerConfig:
+    """What every method's configuration has.
+
+    size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box. shape_aligned:
+    learn from crops that the similarity to the mean shape cuts, for the tracking model of a `Tracker`. Raises
+    `RecipeError` for a key that is a `Literal` and has another value.
+    """
+
+    size: int = 112
+    crop_scale: float = 1.4
+    shape_aligned: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(kind)} is wanted")
+
+
+class Aligner(nn.Module, Predictor):
+    """Base class of the methods. A method defines `Config`, `forward`, `loss` and, if it needs them, `stages`."""
+
+    Config: ClassVar[type[AlignerConfig]] = AlignerConfig
+    parity: ClassVar[float] = 1e-3  # px; more between torch and ONNX is a fault
+    starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without
+
+    def __init__(self, config: AlignerConfig):
+        super().__init__()
+        self.config = config
+        self.card = Card(
+            name=self.method, version="untrained", method=self.method,
+            crop_size=config.size, crop_scale=config.crop_scale, licence="", commercial_use=False,
+            training_data="", recipe="", commit="",
+            mean_shape=_mean_shape(config.crop_scale) if config.shape_aligned else None,
+        )  # fmt: skip
+
+    @property
+    def method(self) -> str:
+        """The name of the file or folder in methods/."""
+        return type(self).__module__.removeprefix("canthus.methods.").partition(".")[0]
+
+    def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
+        """Align crops (B,3,S,S) RGB 0..1; `start` (B,L,3) are crop pixels to start from, where a method uses them."""
+        raise NotImplementedError
+
+    def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
+        """Named loss terms, each (B,)."""
+        raise NotImplementedError
+
+    def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
+        """What one training step minimises: the terms that `stage` names, each (B,).
+
+        Here: the loss of what the network says. A method overrides it where truth enters the networks in training,
+        as when a later one learns from true maps of an earlier one.
+        """
+        return self.loss(self(truth.crops), truth)
+
+    def prepare(self, xyz: Tensor) -> None:
+        """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
+
+    def sampling_weights(self, xyz: Tensor) -> Tensor | None:
+        """How often each of the training shapes (N,68,3), in pixels of the stored pictures, is to be drawn: weights
+        (N,) up to a factor, for batches that are balanced over poses, say. None: all alike, once an epoch."""
+        return None
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stretches of training, in order."""
+        raise NotImplementedError
+
+    def run(self, crops: np.ndarray) -> Alignment:
+        """See `Predictor.run`."""
+        self.eval()
+        device = next(self.parameters()).device
+        with torch.inference_mode():
+            out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
+        return self.finish(out.each(lambda values: values.float().cpu().numpy()))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config, weights and card into a folder; returns it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"method": self.method, "config": asdict(self.config)}, indent=2)
+        atomic_write(folder / CONFIG_FILE, text.encode())
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        atomic_write(folder / WEIGHTS_FILE, save(tensors))
+        self.card.files[WEIGHTS_FILE] = sha256(folder / WEIGHTS_FILE)
+        atomic_write(folder / CARD_FILE, self.card.to_json().encode())
+        return folder
+
+    @staticmethod
+    def load(folder: str | Path) -> Aligner:
+        """The aligner that was saved into a folder. Raises `WeightsError`."""
+        folder = Path(folder)
+        card = Card.read(folder)
+        weights = card.checked(folder, WEIGHTS_FILE)
+        try:
+            described = json.loads((folder / CONFIG_FILE).read_text())
+            aligner = build(described["method"], described["config"])
+            aligner.load_state_dict(load_file(weights))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(f"'{folder}' holds no aligner that this version can load: {error}") from error
+        aligner.card = card
+        return aligner.eval()
+
+
+def _mean_shape(crop_scale: float) -> list[list[float]]:
+    """The mean head's landmarks from the front, their box in the middle of the crop: for `Crop.around_shapes`."""
+    xy = MorphableModel.default().landmarks()[0, :, :2] * [1, -1]
+    low, high = xy.min(0), xy.max(0)
+    return ((xy - (low + high) / 2) / (crop_scale * (high - low).max())).round(5).tolist()
+
+
+def method_class(method: str) -> type[Aligner]:
+    """The one `Aligner` subclass of methods/<method>.py, or of the folder methods/<method>. Raises `WeightsError`."""
+    try:
+        module = import_module(f"canthus.methods.{method}")
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"no method '{method}': a file methods/{method}.py is wanted") from error
+    return next(
+        c for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Aligner) and c.__module__.startswith(module.__name__)
+    )  # fmt: skip
+
+
+def build(method: str, config: dict[str, Any]) -> Aligner:
+    """A new aligner of methods/<method>.py, given its config. Raises `WeightsError`."""
+    cls = method_class(method)
+    return cls(cls.Config(**config))

@@ -1,0 +1,113 @@
+"""Trained weights as ONNX: the graph takes uint8 pictures and gives the fields of `Alignment`, parity checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canthus.errors import WeightsError
+from canthus.face.faces import ALIGNMENT_FIELDS
+from canthus.geometry.crop import Crop, tight_boxes
+from canthus.inference.runtime import OnnxAligner
+from canthus.io.card import CARD_FILE, Card, sha256
+from canthus.io.images import crop_image
+from canthus.io.outputs import atomic_write
+from canthus.io.session import MODEL_FILE
+from canthus.training.aligner import Aligner
+
+OPSET = 18
+
+
+class _Graph(nn.Module):
+    """uint8 pictures in, and points to start from where the method needs them; the outputs of the method out."""
+
+    def __init__(self, aligner: Aligner):
+        super().__init__()
+        self.aligner = aligner
+
+    def forward(self, crops: Tensor, start: Tensor | None = None) -> dict[str, Tensor]:
+        out = self.aligner(crops.permute(0, 3, 1, 2).float() / 255, start)
+        return {name: value for name in ALIGNMENT_FIELDS if (value := getattr(out, name)) is not None}
+
+
+def export_onnx(weights: str | Path, out: str | Path) -> float:
+    """Write the aligner of folder `weights` as an ONNX folder; returns the largest difference to torch, px.
+
+    Raises `WeightsError` if it is more than the method's `parity`.
+    """
+    aligner = Aligner.load(weights)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    size = aligner.config.size
+    inputs = {"crops": torch.zeros((2, size, size, 3), dtype=torch.uint8)}
+    if aligner.starter is not None:
+        inputs["start"] = torch.rand((2, 68, 3)) * size
+    path = out / MODEL_FILE
+    graph = _Graph(aligner).eval()
+    with torch.inference_mode():
+        names = list(graph(**inputs))
+    batch = {0: torch.export.Dim("batch")}  # one and the same of all inputs
+    torch.onnx.export(
+        graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=names,
+        dynamic_shapes=(batch,) * len(inputs), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    _write_card(out, replace(aligner.card, start=aligner.starter))
+    pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
+    ours, theirs = aligner.run(pictures), OnnxAligner(out).run(pictures)
+    worst = float(np.abs(ours.xyz - theirs.xyz).max())
+    if worst > aligner.parity:
+        raise WeightsError(
+            f"the exported network differs from torch by {worst:.2g} px; at most {aligner.parity} px is wanted"
+        )
+    return worst
+
+
+def quantise(folder: str | Path, shard: str | Path) -> None:
+    """Turn the network of an ONNX folder into int8, weights per channel, ranges measured on faces of a shard.
+
+    The last linear layer, which turns features into coordinates, stays in float32.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    folder = Path(folder)
+    card = Card.read(folder)
+    pictures = face_crops(shard, card, 256)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(np.array_split(pictures, 16))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.rest, None)
+            return None if batch is None else {"crops": batch}
+
+    prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
+    quant_pre_process(str(folder / MODEL_FILE), str(prepared))
+    last = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Gemm"][-1:]
+    quantize_static(
+        str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        op_types_to_quantize=["Conv", "Gemm"], nodes_to_exclude=last,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    prepared.unlink()
+    result.replace(folder / MODEL_FILE)
+    _write_card(folder, replace(card, name=f"{card.name}-int8"))
+
+
+def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
+    """The first `count` faces of a shard, cropped as the network of `card` wants them: (N,S,S,3) uint8."""
+    with np.load(shard, allow_pickle=False) as d:
+        images, xyz = d["image"][:count], d["xyz"][:count].astype(np.float64)
+    crops = Crop.around_boxes(tight_boxes(xyz), card.crop_scale, card.crop_size)
+    return np.concatenate([crop_image(image, crops[k : k + 1]) for k, image in enumerate(images)])
+
+
+def _write_card(folder: Path, card: Card) -> None:
+    card = replace(card, files={MODEL_FILE: sha256(folder / MODEL_FILE)})
+    atomic_write(folder / CARD_FILE, card.to_json().encode())

@@ -1,0 +1,207 @@
+"""What a training run needs to know: read from YAML, every key checked, compared with what a stopped run began with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from canthus.data.augment import Augmentation
+from canthus.errors import RecipeError
+from canthus.io.yaml_config import read_keys, refuse_unknown
+from canthus.training.aligner import method_class
+
+OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
+SCHEDULES = ("cosine", "geometric", "steps")
+MAY_CHANGE = ("steps", "save_every", "picture_every", "tensorboard")
+"""Keys that a run may go on with after they changed; of `steps`, only to more."""
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """What one stage of the method does otherwise than the rest of the recipe; see `Recipe` for the keys.
+
+    A stage that says anything but `share` and `batch` begins anew: a fresh optimiser, and warm-up and schedule run
+    within the stage. Stages that do not, as far as they follow each other, share one optimiser and one schedule.
+    """
+
+    share: float | None = None  # of the steps, relative to the other stages
+    batch: int | None = None
+    rate: float | None = None
+    warm_up: int | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    last_rate: float | None = None
+    drops: tuple[float, ...] | None = None
+    decay: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run needs to know; a recipe file holds what differs from these defaults.
+
+    faces: folders, each once an epoch; or folder -> weight, and faces are drawn by these weights, with replacement.
+    A folder holds rendered shards or pairs in the layout of AFLW2000-3D; `synth:ASSETS` renders while training.
+    stages: name of a stage of the method -> what it does otherwise (`StageRecipe`).
+    """
+
+    method: str = "swift"
+    config: dict[str, Any] = field(default_factory=dict)  # of the method
+    augment: dict[str, Any] = field(default_factory=dict)  # of data.augment.Augmentation
+    faces: tuple[str, ...] | dict[str, float] = ()
+    weights: str = ""  # a folder of trained weights of the same method and config to go on from; none: from scratch
+    steps: int = 10000
+    batch: int = 128  # of all processes together
+    optimizer: str = "adamw"  # or adam, rmsprop, sgd (momentum 0.9)
+    rate: float = 2e-3  # peak learning rate
+    warm_up: int = 300  # steps in which the rate rises from zero
+    schedule: str = "cosine"  # or geometric, both down to last_rate; or steps
+    last_rate: float = 0.01  # of the rate, at the end
+    drops: tuple[float, ...] = ()  # fractions of the steps at which the schedule `steps` divides the rate by ten
+    decay: float = 1e-3  # weight decay
+    clip: float = 5.0  # of the gradient's norm
+    average: float = 0.998  # of the weights kept a step (EMA)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    save_every: int = 250  # steps
+    picture_every: int = 500  # steps; 0 for no pictures
+    tensorboard: bool = False  # also log for TensorBoard
+    bf16: bool = True  # autocast of the network; points are always computed in full precision
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faces = (self.faces,) if isinstance(self.faces, str) else self.faces
+        object.__setattr__(self, "faces", dict(faces) if isinstance(faces, Mapping) else tuple(faces or ()))
+        object.__setattr__(self, "drops", _as_tuple(self.drops))
+        _check(asdict(self), Recipe, "")
+        _check_keys("`augment`", self.augment, Augmentation)
+        _check_keys("`config`", self.config, method_class(self.method).Config)
+        if not self.faces:
+            raise RecipeError("a recipe needs `faces`: a list of one or more folders of faces, or folder: weight")
+        if isinstance(self.faces, dict):
+            for name, weight in self.faces.items():
+                if not _is_number(weight) or weight <= 0:
+                    raise RecipeError(f"the weight of `faces` '{name}' is {weight!r}; a number above zero is wanted")
+        if not isinstance(self.stages, dict):
+            raise RecipeError(f"`stages` is {self.stages!r}; name of a stage: keys and values are wanted")
+        for name, values in self.stages.items():
+            if not isinstance(values, dict):
+                raise RecipeError(f"`stages.{name}` is {values!r}; keys and values are wanted")
+            _check_keys(f"`stages.{name}`", values, StageRecipe)
+            _check(values, Recipe, f"stages.{name}.")
+
+    @classmethod
+    def read(cls, path: str | Path, changes: Sequence[str] = (), **overrides: Any) -> Recipe:
+        """A recipe file (YAML); an unknown key is an error that names the nearest one.
+
+        changes: texts like `rate=0.001` or `augment.zoom=0.2` that replace what the file says.
+        """
+        values = read_keys(path) | overrides
+        for change in changes:
+            _change(values, change)
+        _check_keys(f"the recipe '{path}'", values, cls)
+        return cls(**values)
+
+    def stage(self, name: str) -> StageRecipe:
+        """What stage `name` of the method does otherwise."""
+        values = self.stages.get(name, {})
+        return StageRecipe(**{**values, **({"drops": _as_tuple(values["drops"])} if "drops" in values else {})})
+
+
+def refuse_changes(recipe: Recipe, began: Path) -> None:
+    """Raise `RecipeError` unless a run that began with the recipe in file `began` (JSON) may go on with this one."""
+    try:
+        before = json.loads(began.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"'{began}', which says how the run began, cannot be read: {error}") from error
+    now = json.loads(as_json(recipe))
+    if now["steps"] < before.get("steps", 0):
+        raise RecipeError(f"the run began with `steps` {before['steps']}, now {now['steps']}; fewer are not possible")
+    for f in fields(Recipe):
+        if f.name not in MAY_CHANGE:
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            for key, old, new in _differences(f.name, before.get(f.name, default), now[f.name]):
+                raise RecipeError(
+                    f"the run in '{began.parent}' began with `{key}` {old}, now {new}; "
+                    "go on with the old recipe or take another folder (`steps` may grow)"
+                )
+
+
+def as_json(recipe: Recipe) -> str:
+    """The recipe, every key of it, as JSON."""
+    return json.dumps(asdict(recipe), indent=2)
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Keys, dotted, with values that differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(n for n in new if n not in old)]:
+            yield from _differences(f"{key}.{name}", old.get(name, "not given"), new.get(name, "not given"))
+    elif old != new and list(_as_tuple(old)) != list(_as_tuple(new)):
+        yield key, old, new
+
+
+def _check_keys(where: str, values: dict[str, Any], options: type) -> None:
+    """Raise `RecipeError` for a key that is no field of the dataclass `options`, with the nearest that is."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} is {values!r}; keys and values are wanted")
+    refuse_unknown(where, values, [f.name for f in fields(options)])
+
+
+# lowest, highest
+_LIMITS = {
+    "steps": (1, math.inf), "batch": (1, math.inf), "save_every": (1, math.inf), "picture_every": (0, math.inf),
+    "warm_up": (0, math.inf), "rate": (0, math.inf), "decay": (0, math.inf), "last_rate": (0, 1), "average": (0, 1),
+    "share": (0, math.inf), "seed": (0, math.inf),
+}  # fmt: skip
+_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+def _check(values: dict[str, Any], options: type, where: str) -> None:
+    """Raise `RecipeError` for a value that makes no sense. `where` goes before the keys."""
+    kinds = {f.name: f.default for f in fields(options)} | {"share": 1.0}
+    for key, value in values.items():
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise RecipeError(f"`{where}{key}` is {value!r}; one of {', '.join(_CHOICES[key])} is wanted")
+        if key == "drops" and not all(_is_number(v) and 0 < v < 1 for v in _as_tuple(value)):
+            raise RecipeError(f"`{where}drops` is {value!r}; a list of fractions of the steps, 0..1, is wanted")
+        if isinstance(kinds.get(key), int | float) and not isinstance(value, int | float):
+            raise RecipeError(f"`{where}{key}` is {value!r}; a number is wanted (YAML reads 2e-3 as text: 2.0e-3)")
+        if type(kinds.get(key)) is int and value != int(value):
+            raise RecipeError(f"`{where}{key}` is {value!r}; a whole number is wanted")
+        low, high = _LIMITS.get(key, (-math.inf, math.inf))
+        if key in _LIMITS and not low <= value <= high:
+            wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise RecipeError(f"`{where}{key}` is {value!r}; {wanted} is wanted")
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """Put `key=value` into `values`; dots lead into nested keys, the value is YAML."""
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"got the change '{change}'; key=value is wanted")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value in '{change}' cannot be read: {error}") from error
+    if isinstance(value, str):
+        try:
+            value = float(value)  # 1e-3, which YAML takes for text
+        except ValueError:
+            pass
+    *outer, last = key.split(".")
+    for name in outer:
+        values[name] = values = dict(values.get(name) or {})
+    values[last] = value
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""The scripts in benchmarks/: what they write, on sets of a few made-up faces."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import layouts_maker as make
+import pytest
+
+pytest.importorskip("scipy.io")
+
+import canthus  # noqa: E402
+from canthus.io.card import CARD_FILE, Card  # noqa: E402
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """A function: import a script so that its results go to `tmp_path`."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = ("common", "accuracy", "report", "readme", "beside")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def load(name: str) -> ModuleType:
+        module = importlib.import_module(name)
+        monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path / "results")
+        monkeypatch.setattr(sys.modules["common"].subprocess, "check_output", lambda *a, **k: "0" * 40)
+        return module
+
+    yield load
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def arguments(monkeypatch, *given: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, given)])
+
+
+def test_all_weights_are_found_and_those_for_tracking_told_apart(tmp_path, monkeypatch, script):
+    common = script("common")
+    values = json.loads((common.find("swift") / CARD_FILE).read_text())
+    for name, shape in (("one-small", None), ("one-tracking-small", [[0.0, 0.0]] * 68)):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        card = Card(**values | {"name": name, "mean_shape": shape})
+        (tmp_path / "weights" / name / CARD_FILE).write_text(card.to_json())
+    monkeypatch.setattr(common, "RELEASED", tmp_path / "weights")
+    found = common.weights()
+    assert list(found) == ["swift", "swift-int8", "one-small", "one-tracking-small"]
+    assert [common.tracks_for(folder) for folder in found.values()] == [None, None, None, "one-small"]
+    monkeypatch.undo()
+    released = {p.parent.name for p in (BENCHMARKS.parent / "weights").glob(f"*/{CARD_FILE}")}
+    assert released <= set(importlib.import_module("common").weights())
+
+
+def test_one_command_reports_every_set(tmp_path, monkeypatch, script):
+    report = script("report")
+    monkeypatch.setattr("canthus.evaluation.report.SWEPT", 2)
+    make.aflw2000(tmp_path / "data" / "aflw2000-3d-dev")
+    held, clips = make.renders(tmp_path / "held"), make.clips(tmp_path / "clips", frames=4)
+    out = tmp_path / "out"
+    arguments(monkeypatch, "--data", tmp_path / "data", "--held", held, "--clips", clips, "--out", out,
+              "--weights", "swift")  # fmt: skip
+    report.main()
+    place = tmp_path / "results" / canthus.__version__ / "swift"
+    for protocol in ("aflw2000", "renders", "clips"):
+        written = json.loads((place / protocol / "report.json").read_text())
+        assert written["results"]["seconds"] > 0 and written["commit"] == "0" * 40
+        assert (out / "swift" / protocol / "report.html").exists() and (place / protocol / "ced.png").exists()
+        assert (place / protocol / "worst.jpg").exists() == (protocol == "renders")  # in grey clips no face is found
+        assert ("sweeps" in written["results"]) == (protocol != "clips")
+        assert not list(place.glob("**/*.html"))
+    assert report.row(written["results"])["lost"] >= 0
+
+
+def test_without_the_photos_the_rest_is_measured(tmp_path, monkeypatch, script, capsys):
+    accuracy = script("accuracy")
+    common = sys.modules["common"]
+    monkeypatch.setattr(common, "weights", lambda: {"swift": common.find("swift")})
+    arguments(monkeypatch, "--data", tmp_path / "nowhere", "--held", make.renders(tmp_path / "held"))
+    accuracy.main()
+    assert "they are left out" in capsys.readouterr().out
+    written = json.loads((tmp_path / "results" / canthus.__version__ / "accuracy.json").read_text())["results"]
+    assert list(written) == ["swift, renders, true boxes"] and written["swift, renders, true boxes"]["faces"] == 6
+
+
+def test_the_readme_holds_what_was_measured(tmp_path, script):
+    readme = script("readme")
+    row = {"0-30": 1.0, "30-60": 2.0, "60-90": 3.0, "mean of bins": 2.0, "gte": 4.0, "missed": 1}
+    step = {"swift, 1 threads": {"detect": {"median": 7.0}}, "jvcr-small, 1 threads": {"detect": {"median": 8.0}}}
+    common = sys.modules["common"]
+    common.write("accuracy", {"swift, true boxes": row, "jvcr-small, true boxes": row})
+    common.write("speed", {"steps_ms": step, "cold_start_s": 0.7})
+    text = readme.tables()
+    assert "| swift, true boxes | 1.00 | 2.00 | 3.00 | 2.00 | 4.00 | 1 |" in text and "the paper says" not in text
+    assert "| detect | 7.00 |" in text
+    recipe = {"parameters": 2.5e6, "GMAC": 1.25, "ms": 30.0}
+    common.write("methods", {"threads": 1, "recipes": {"jvcr-paper": recipe, "jvcr-small-synth": recipe}})
+    cost = {"system": "peer 1", "ms": 9.0, "ratio to ours": {"ms": 1.5}}
+    common.write("beside", {"cost": {"one core": [cost]}, "accuracy": {"peer 1": row | {"gte": 5.0}}})
+    text = readme.tables()
+    assert "| `jvcr` | AFLW2000-3D: 2.94, 3.46, 4.53, mean 3.64; GTE 7.28 | 2.5 M, 1.2 | 1.00, 2.00, 3.00" in text
+    assert "| peer 1, own detector | 1.00" in text and "| peer 1, one core | 9 (1.5x) |" in text
+
+
+def test_the_size_of_a_package_holds_what_it_needs(script, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    cost = importlib.import_module("cost")
+    assert cost.megabytes("canthus") > cost.megabytes("numpy") > 5
+    sys.modules.pop("cost")

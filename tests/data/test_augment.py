@@ -1,0 +1,226 @@
+"""Augmentation: picture, points, visibility and rotation move together, and by chance that can be repeated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from made_up_face import face  # noqa: E402
+from small import STILL  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from canthus.data.augment import Augmentation, Augmenter, warp_batch  # noqa: E402
+from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.face.landmarks import scheme  # noqa: E402
+from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
+from canthus.geometry.rotation import matrix_from_vector  # noqa: E402
+from canthus.geometry.sampling import warp  # noqa: E402
+
+MIRROR = scheme("ibug68").mirror
+HEAD = face() * [1, -1, 1]  # symmetric, y up
+SIZE = 112  # of the crops
+MOVES = {"turn": 17.0, "zoom": 0.1, "shift": 0.055}
+
+
+def augment(images, xyz, visible, rotation, seed=0, **options) -> FaceBatch:
+    augmenter = Augmenter(Augmentation(**{**STILL, **options}), SIZE, 1.4)
+    return augmenter(images, xyz, visible, rotation, torch.Generator().manual_seed(seed))
+
+
+def turned_heads(count: int, side: int) -> tuple[Tensor, Tensor]:
+    """Rotations (B,3,3), and `HEAD` under them in the middle of pictures of `side` px: xyz (B,68,3)."""
+    vectors = np.random.default_rng(5).uniform(-0.5, 0.5, (count, 3))
+    rotation = matrix_from_vector(vectors)
+    xyz = side / 250 * (HEAD @ np.swapaxes(rotation, 1, 2)) * [1, -1, 1] + [side / 2, side / 2, 0]
+    xyz[..., 2] -= xyz[..., 2].mean(1, keepdims=True)
+    return torch.as_tensor(rotation).float(), torch.as_tensor(xyz).float()
+
+
+def plain(count: int, side: int = 200) -> Tensor:
+    return torch.full((count, 3, side, side), 128, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def heads():
+    rotation, xyz = turned_heads(16, 200)
+    visible = torch.as_tensor(np.random.default_rng(3).random((16, 68)) < 0.5)
+    return xyz, visible, rotation
+
+
+def test_the_fast_warp_equals_the_plain_one_inside_the_picture():
+    rng = np.random.default_rng(0)
+    images = torch.as_tensor(rng.random((6, 3, 40, 60)))
+    crop = Crop(
+        torch.as_tensor(rng.uniform([15, 10], [45, 30], (6, 2))), torch.as_tensor(rng.uniform(15, 60, 6)),
+        torch.as_tensor(rng.uniform(-3, 3, 6)), 24,
+    )  # fmt: skip
+    affine = crop.affine_image_from_crop()
+    fast, slow = warp_batch(images, crop), warp(images, affine, 24)
+    v, u = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    grid = torch.stack([u, v, torch.ones_like(u)]).reshape(3, -1).double()
+    x, y = (affine @ grid).reshape(6, 2, 24, 24).unbind(1)
+    inside = (x >= 0) & (x <= 59) & (y >= 0) & (y <= 39)
+    assert 0.3 < inside.float().mean() < 1  # the squares stick out, as random ones do
+    torch.testing.assert_close(fast.movedim(1, -1)[inside], slow.movedim(1, -1)[inside], atol=1e-12, rtol=0)
+
+
+def test_beyond_the_border_the_picture_is_mirrored():
+    # One row 0 1 2 3 4; the crop is the same pixels two further left: 1 0 | 0 1 2, mirrored at the edge, -0.5.
+    image = torch.arange(5.0).expand(1, 1, 5, 5)
+    crop = Crop(torch.tensor([[0.0, 2.0]]), torch.tensor([5.0]), torch.tensor([0.0]), 5)
+    torch.testing.assert_close(warp_batch(image, crop)[0, 0, 2], torch.tensor([1.0, 0, 0, 1, 2]))
+
+
+def test_without_chance_the_crop_is_the_one_of_prediction(heads):
+    xyz, visible, rotation = heads
+    out = augment(plain(16), xyz, visible, rotation)
+    torch.testing.assert_close(out.xyz, Crop.around_boxes(tight_boxes(xyz), 1.4, SIZE).crop_from_image(xyz))
+    torch.testing.assert_close(out.rotation, rotation)
+    assert torch.equal(out.visible, visible.float())
+    assert out.crops.shape == (16, 3, SIZE, SIZE) and out.crops.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_what_lies_under_a_point_stays_under_it(mirror):
+    # Dots on the subject's right are red, on the left green, on the midline blue. In a mirrored picture the point of
+    # the right eye lies where the left eye, green, was.
+    apart = [0, 16, 8, 27, 30, 36, 45, 48, 54, 19, 24]
+    colour = {k: 2 if MIRROR[k] == k else int(k in (16, 45, 54, 24)) for k in apart}
+    rotation, xyz = turned_heads(16, 320)
+    y, x = torch.meshgrid(torch.arange(320.0), torch.arange(320.0), indexing="ij")
+    images = torch.zeros(16, 3, 320, 320)
+    for k in apart:
+        d2 = (x - xyz[:, k, 0, None, None]) ** 2 + (y - xyz[:, k, 1, None, None]) ** 2
+        images[:, colour[k]] += 150 * (d2 / -40).exp()
+    out = augment(images, xyz, torch.ones(16, 68), rotation, mirror=mirror, **MOVES)
+    errors: list[float] = []
+    for crop, points in zip(out.crops, out.xyz, strict=True):
+        for k in apart:
+            px, py = points[k, :2].round().int().tolist()
+            nearest = (points[apart, :2] - points[k, :2]).norm(dim=1).topk(2, largest=False).values[1]
+            if nearest < 14 or not (8 <= px < SIZE - 8 and 8 <= py < SIZE - 8):
+                continue
+            patch = crop[:, py - 5 : py + 6, px - 5 : px + 6].double()
+            patch = patch - patch.amin((1, 2), keepdim=True)
+            weight = patch[colour[int(MIRROR[k]) if mirror else k]]
+            assert weight.max() == patch.max()
+            offset = torch.stack([weight.sum(0), weight.sum(1)]) @ torch.arange(-5.0, 6).double() / weight.sum()
+            errors.append(float((torch.tensor([px, py]) + offset - points[k, :2]).norm()))
+    assert len(errors) > 80
+    assert max(errors) < 0.1  # px
+
+
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_the_rotation_still_turns_the_head_into_the_points(heads, mirror):
+    xyz, visible, rotation = heads
+    out = augment(plain(16), xyz, visible, rotation, mirror=mirror, **MOVES)
+    assert not torch.allclose(out.rotation, rotation, atol=0.1)
+    torch.testing.assert_close(torch.linalg.det(out.rotation), torch.ones(16))
+    # HEAD is symmetric, so a mirrored picture shows HEAD again, under another rotation. Its projection must be the
+    # points up to scale and shift.
+    expected = torch.as_tensor(HEAD).float() @ out.rotation.transpose(1, 2) * torch.tensor([1.0, -1, 1])
+
+    def normed(points):
+        points = points - points.mean(1, keepdim=True)
+        return points / torch.linalg.vector_norm(points, dim=(1, 2), keepdim=True)
+
+    torch.testing.assert_close(normed(out.xyz), normed(expected), atol=1e-5, rtol=0)
+
+
+def test_a_mirror_swaps_the_visibility_of_the_sides(heads):
+    xyz, visible, rotation = heads
+    out = augment(plain(16), xyz, visible, rotation, mirror=1.0)
+    expected = visible.numpy()[:, MIRROR].astype(np.float32)
+    np.testing.assert_array_equal(out.visible, expected)
+    assert (expected != visible.numpy()).any()
+
+
+def test_points_outside_the_crop_are_hidden(heads):
+    xyz, _, rotation = heads
+    out = augment(plain(16), xyz, torch.ones(16, 68), rotation, shift=0.5)
+    outside = ((out.xyz[..., :2] < 0) | (out.xyz[..., :2] > SIZE - 1)).any(-1)
+    assert 0.05 < outside.float().mean() < 0.9
+    assert torch.equal(out.visible, (~outside).float())
+
+
+def test_covered_points_are_hidden():
+    # Pictures are black and white in turns, so that a patch of another face is as easy to see as a coloured one:
+    # all that differs from the commonest colour of a crop was put there.
+    count = 64
+    rotation, xyz = turned_heads(count, 200)
+    images = plain(count) // 128 * (torch.arange(count) % 2 * 255).to(torch.uint8)[:, None, None, None]
+    out = augment(images, xyz, torch.ones(count, 68), rotation, cover=1.0)
+    checked = {True: 0, False: 0}
+    for crop, points, visible in zip(out.crops, out.xyz, out.visible, strict=True):
+        ground = crop.flatten(1).median(1).values
+        covered = ((crop - ground[:, None, None]).abs().amax(0) > 1e-3).numpy()
+        if covered.mean() > 0.45:
+            continue  # which colour is the ground is not certain
+        for (x, y), seen in zip(points[:, :2].round().int().tolist(), visible.tolist(), strict=True):
+            around = covered[y - 1 : y + 2, x - 1 : x + 2]
+            if around.all() or not around.any():  # not at an edge
+                assert seen == (not around.any())
+                checked[bool(seen)] += 1
+    assert min(checked.values()) > 300
+
+
+@pytest.mark.parametrize("cover", [0.0, 0.45])
+def test_as_many_faces_are_covered_as_asked_for(heads, cover):
+    rotation, xyz = turned_heads(400, 60)
+    out = augment(torch.zeros(400, 3, 8, 8), xyz, torch.ones(400, 68), rotation, cover=cover)
+    touched = float((out.visible < 1).any(1).float().mean())
+    # Few patches miss all points; three standard deviations of the share are 0.075.
+    assert cover - 0.2 <= touched <= cover + (0.075 if cover else 0)
+
+
+def test_a_picture_can_end_within_the_crop():
+    count = 64
+    rotation, xyz = turned_heads(count, 200)
+    whole = augment(plain(count), xyz, torch.ones(count, 68), rotation)
+    cut = augment(plain(count), xyz, torch.ones(count, 68), rotation, border=1.0)
+    black = cut.crops.eq(0).all(1)
+    assert torch.equal(cut.crops, whole.crops * ~black[:, None])
+    # Each of the four sides is cut with probability 0.35, so none with 0.65^4 = 0.18.
+    assert 0.65 < black.flatten(1).any(1).float().mean() < 0.97
+    for image, points, visible in zip(black, cut.xyz, cut.visible, strict=True):
+        assert not image[SIZE // 2, SIZE // 2]
+        for (x, y), seen in zip(points[:, :2].round().int().tolist(), visible.tolist(), strict=True):
+            around = image[y - 1 : y + 2, x - 1 : x + 2]
+            if around.all() or not around.any():  # not at an edge
+                assert seen == (not around.any())
+
+
+def test_the_same_seed_gives_the_same_batch(heads):
+    xyz, visible, rotation = heads
+    images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    kept = images.clone(), xyz.clone(), visible.clone(), rotation.clone()
+    defaults = vars(Augmentation())
+    one, same, other = (augment(images, xyz, visible, rotation, seed, **defaults) for seed in (7, 7, 8))
+    for name in ("crops", "xyz", "visible", "rotation"):
+        assert torch.equal(getattr(one, name), getattr(same, name)), name
+        assert not torch.equal(getattr(one, name), getattr(other, name)), name
+    for before, after in zip(kept, (images, xyz, visible, rotation), strict=True):
+        assert torch.equal(before, after)  # the stored faces are not touched
+    assert one.crops.min() >= 0 and one.crops.max() <= 1
+
+
+def test_grey_pictures_have_no_colour(heads):
+    xyz, visible, rotation = heads
+    images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    spread = lambda **options: (augment(images, xyz, visible, rotation, **options).crops.std(1)).mean()  # noqa: E731
+    assert spread(grey=1.0) < 1e-6 < spread()
+
+
+def test_crops_may_be_aligned_to_a_mean_shape(heads):
+    xyz, visible, rotation = heads
+    mean = HEAD[:, :2] * [1, -1] / 250  # in crop sides
+    aligned = Augmenter(Augmentation(**STILL), SIZE, 1.4, mean.tolist())
+    batch = aligned(plain(16), xyz, visible, rotation, torch.Generator().manual_seed(0))
+    crop = Crop.around_shapes(xyz[..., :2], torch.tensor(mean).float(), SIZE)
+    assert crop.angle.abs().max() > 0.1  # the heads are rolled
+    torch.testing.assert_close(batch.xyz, crop.crop_from_image(xyz))
+    # what is left of the roll is that of the points about the mean shape
+    turn = matrix_from_vector(crop.angle[:, None] * torch.tensor([0.0, 0.0, 1.0]))
+    torch.testing.assert_close(batch.rotation, turn @ rotation)

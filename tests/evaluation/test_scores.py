@@ -1,0 +1,380 @@
+"""Every protocol on a small made-up data set; files of predictions; boxes, spoiled photos, tracks, charts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import layouts_maker as make
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy.io")
+pytest.importorskip("h5py")
+
+from canthus.data.formats import FaceSample  # noqa: E402
+from canthus.errors import LandmarkError  # noqa: E402
+from canthus.evaluation import boxes as box_rules  # noqa: E402
+from canthus.evaluation.charts import Chart, face_map, lines  # noqa: E402
+from canthus.evaluation.corruptions import SPOILS, spoil  # noqa: E402
+from canthus.evaluation.predictions import Predictions  # noqa: E402
+from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
+from canthus.evaluation.scores import Scores, compared, score  # noqa: E402
+from canthus.face.landmarks import convert  # noqa: E402
+
+SETS: dict[str, Callable[[Path], Path]] = {
+    "aflw2000": lambda f: make.aflw2000(f, second=True), "300wlp": make.lp300w, "3dfaw": make.fdaw3,
+    "menpo3d": make.menpo3d, "300w": make.w300, "cofw": make.cofw, "cofw68": lambda f: make.cofw(f, True),
+    "wflw": make.wflw, "aflw21": make.aflw21, "aflw19": make.aflw_full, "biwi": make.biwi, "300vw": make.vw300,
+    "renders": make.renders, "clips": make.clips,
+}  # fmt: skip
+
+
+def answers(faces: list[FaceSample], shift: tuple[float, float] = (0, 0), **more) -> Predictions:
+    """The labels themselves, moved by `shift`."""
+    points = np.stack([s.points for s in faces])
+    points[..., :2] += shift
+    return Predictions([s.name for s in faces], points, scheme=faces[0].scheme, **more)
+
+
+def measured(name: str, folder: Path, shift: tuple[float, float] = (0, 0)) -> tuple[Scores, list[FaceSample]]:
+    faces = protocol(name).faces(SETS[name](folder))
+    rotation = np.stack([np.eye(3) if s.rotation is None else s.rotation for s in faces])
+    return score(protocol(name), faces, answers(faces, shift, rotation=rotation)), faces
+
+
+def test_every_protocol_has_a_made_up_set():
+    assert set(SETS) == set(PROTOCOLS)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_prediction_equal_to_the_labels_has_no_error(tmp_path, name):
+    scores, faces = measured(name, tmp_path)
+    assert scores.pairs.found.all() and len(faces) >= 2
+    for title, errors in scores.errors.items():
+        if "labels" not in title:  # these have an error of their own
+            assert errors == pytest.approx(np.zeros(len(faces)), abs=1e-9), title
+    assert bool(scores.errors) == (name != "biwi")
+
+
+@pytest.mark.parametrize("name", [n for n in SETS if n != "biwi"])
+def test_a_shift_is_divided_by_what_the_error_is_named_after(tmp_path, name):
+    """All points 5 px off: 5 / sqrt(w h), 5 / diagonal, 5 / eye distance, worked out here from the labels anew."""
+    scores, faces = measured(name, tmp_path, (3, -4))
+    for k, sample in enumerate(faces):
+        points = sample.points
+        if sample.scheme in ("ibug68", "wflw98", "3dfaw66", "menpo84"):
+            width, height = np.ptp(points[:, 0]), np.ptp(points[:, 1])
+            assert scores.errors["NME box"][k] == pytest.approx(5 / np.sqrt(width * height))
+            if "NME diagonal" in scores.errors:
+                assert scores.errors["NME diagonal"][k] == pytest.approx(5 / np.hypot(width, height))
+        if "inter-ocular" in scores.errors:
+            a, b = {"ibug68": (36, 45), "wflw98": (60, 72), "cofw29": (8, 9), "menpo84": (52, 61)}[sample.scheme]
+            eyes = np.linalg.norm((points[a] - points[b])[:2])
+            assert scores.errors["inter-ocular"][k] == pytest.approx(5 / eyes)
+        if "inter-pupil" in scores.errors:
+            ends = {
+                "ibug68": (range(36, 42), range(42, 48)), "menpo84": (range(52, 58), range(58, 64)),
+                "wflw98": ([96], [97]), "cofw29": ([16], [17]),
+            }  # fmt: skip
+            a, b = (points[list(end)].mean(0) for end in ends[sample.scheme])
+            assert scores.errors["inter-pupil"][k] == pytest.approx(5 / np.linalg.norm((a - b)[:2]))
+        if "GTE" in scores.errors:
+            a, b = {"ibug68": (36, 45), "3dfaw66": (36, 45), "menpo84": (52, 61)}[sample.scheme]
+            assert scores.errors["GTE"][k] == pytest.approx(5 / np.linalg.norm(points[a] - points[b]))
+            assert scores.errors["CVGTCE"][k] == pytest.approx(0, abs=1e-6)
+        if "NME set's box" in scores.errors:
+            size = sample.box[2:] - sample.box[:2]
+            assert scores.errors["NME set's box"][k] == pytest.approx(5 / np.sqrt(size.prod()))
+
+
+def test_300w_has_its_three_subsets_and_no_training_faces(tmp_path):
+    scores, faces = measured("300w", tmp_path, (3, 4))
+    assert len(faces) == 3
+    table = scores.table("by subset")
+    assert table.columns == ("challenge", "common", "full") and table.rows["faces"] == [1, 2, 3]
+    e = 100 * scores.errors["inter-ocular"][np.argsort([s.name for s in faces])]
+    assert table.rows["inter-ocular"] == pytest.approx([e[1], (e[0] + e[2]) / 2, e.mean()])
+
+
+def test_cofw68_tells_hidden_points_from_visible_ones(tmp_path):
+    faces = protocol("cofw68").faces(make.cofw(tmp_path, True))
+    wrong = answers(faces)
+    xyz = wrong.xyz.copy()
+    xyz[:, :17] += [3, 4]  # the jaw is what the made-up set says is hidden
+    scores = score(protocol("cofw68"), faces, Predictions(wrong.names, xyz))
+    table = scores.table("NME box of points")
+    sizes = [np.sqrt(np.prod(np.ptp(s.points, axis=0))) for s in faces]
+    assert table.cell("NME box", "visible") == 0
+    assert table.cell("NME box", "hidden") == pytest.approx(100 * np.mean([5 / s for s in sizes]))
+    parts = scores.table("by part")
+    assert parts.cell("jaw", "NME box") == pytest.approx(table.cell("NME box", "hidden"))
+    assert parts.cell("right_eye", "NME box") == 0
+
+
+def test_hidden_points_of_aflw_do_not_count(tmp_path):
+    faces = protocol("aflw21").faces(make.aflw21(tmp_path))
+    xyz = np.stack([s.points for s in faces])
+    xyz[:, 12] = 500  # hidden in all faces
+    scores = score(protocol("aflw21"), faces, Predictions([s.name for s in faces], xyz, scheme="aflw21"))
+    assert scores.errors["NME set's box"] == pytest.approx(np.zeros(6))
+    assert compared(scores.pairs) == "20 of 21 points of aflw21 in 2D"
+    assert scores.table("by labelled yaw").rows["faces"][:3] == [2, 2, 2]
+
+
+def test_68_points_are_compared_with_other_schemes(tmp_path):
+    """A system with 68 points on AFLW-21 (which they give), COFW-29 (but two) and WFLW (which is turned into 68)."""
+    shapes = make.shapes()
+    crop = np.array([70, 60])
+    for name, points, words in (
+        ("aflw21", [p[:, :2] - crop for p in shapes], "20 of 21 points of aflw21"),
+        ("cofw", [p[:, :2] for p in shapes[:2]], "27 of 29 points of cofw29"),
+        ("wflw", [p[:, :2] for p in shapes[:2]], "68 of 68 points of ibug68"),
+        ("aflw19", [p[:, :2] for p in shapes[:2]], "19 of 19 points of aflw19"),
+        ("menpo3d", [p[:, :2] for p in shapes[:2]], "68 of 68 points of ibug68"),
+    ):
+        faces = protocol(name).faces(SETS[name](tmp_path / name))
+        scores = score(protocol(name), faces, Predictions([s.name for s in faces], np.stack(points)))
+        assert compared(scores.pairs).startswith(words)
+        assert scores.errors[scores.main] == pytest.approx(np.zeros(len(faces)), abs=1e-6), name
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    faces = protocol("cofw").faces(make.cofw(tmp_path))
+    other = Predictions([s.name for s in faces], np.zeros((2, 84, 2)), scheme="menpo84")
+    scores = score(protocol("cofw"), faces, other)  # 84 points lead to 29 through 68
+    assert compared(scores.pairs).startswith("27 of 29")
+    with pytest.raises(LandmarkError, match="no map from"):
+        score(protocol("cofw"), faces, Predictions([s.name for s in faces], np.zeros((2, 21, 2)), scheme="aflw21"))
+
+
+def test_points_without_depth_are_scored_in_the_plane(tmp_path):
+    faces = protocol("aflw2000").faces(make.aflw2000(tmp_path))
+    flat = Predictions([s.name for s in faces], np.stack([s.points[:, :2] for s in faces]))
+    assert set(score(protocol("aflw2000"), faces, flat).errors) == {"NME box", "NME diagonal"}
+
+
+def test_lost_faces_are_counted_and_fail(tmp_path):
+    faces = protocol("300w").faces(make.w300(tmp_path))
+    part = [s for s in faces if "common" in s.groups]
+    scores = score(protocol("300w"), faces, answers(part))
+    assert scores.pairs.found.sum() == 2 and np.isnan(scores.errors["inter-ocular"]).sum() == 1
+    table = scores.table("by subset")
+    assert table.rows["lost"] == [1, 0, 1] and np.isnan(table.rows["inter-ocular"][0])
+    assert scores.table("area under").cell("inter-ocular", "FR@8") == pytest.approx(100 / 3)
+    assert scores.table("area under").cell("inter-ocular", "AUC@8") == pytest.approx(200 / 3)
+    json.dumps(scores.to_json(), allow_nan=False)
+    nothing = score(protocol("300w"), faces, answers(part).of([]))
+    assert nothing.table("area under").cell("inter-ocular", "FR@8") == 100
+
+
+def test_biwi_measures_the_pose_alone(tmp_path):
+    scores, _ = measured("biwi", tmp_path)
+    assert scores.errors == {} and compared(scores.pairs) == "poses"
+    assert scores.table("pose").rows["angles up to 99"] == pytest.approx([0, 0, 0, 0, 0, 6], abs=1e-4)
+
+
+# ---- video
+
+
+def test_a_track_is_measured(tmp_path):
+    faces = protocol("300vw").faces(make.vw300(tmp_path, frames=9))
+    exact = answers(faces)
+    xyz = exact.xyz.copy()
+    noise = np.random.default_rng(0).normal(0, 1.5, xyz.shape)
+    restarted = np.arange(9) == 5
+    keep = np.arange(9) != 4  # a gap: nothing is differenced across it
+    names = [n for n, k in zip(exact.names, keep) if k]
+    noisy = Predictions(names, (xyz + noise)[keep], restarted=restarted[keep])
+    table = score(protocol("300vw"), faces, noisy).table("video")
+    row = dict(zip(table.columns, table.rows["001"]))
+    assert (row["frames"], row["lost"], row["restarts"]) == (9, 1, 1)
+    size = np.sqrt(np.prod(np.ptp(faces[0].points, axis=0)))
+    assert row["jitter of labels"] == pytest.approx(0, abs=1e-4)  # constant speed, to the digits of the files
+    second = [np.diff((xyz + noise)[part], n=2, axis=0) for part in (slice(0, 4), slice(5, 9))]
+    wanted = np.sqrt(np.mean(np.concatenate(second) ** 2) / 6)
+    assert row["jitter"] == pytest.approx(100 * wanted / size, rel=1e-3)
+    assert wanted == pytest.approx(1.5, rel=0.1)
+    assert row["NME"] == pytest.approx(100 * np.mean(np.linalg.norm(noise[keep], axis=-1)) / size, rel=1e-3)
+
+
+def test_clips_are_also_labelled_by_interpolation(tmp_path):
+    """Of x = 0.1 k (k + 1) px the line between frames 10 a and 10 (a + 1) is off by 0.1 (k - 10 a) (10 (a + 1) - k)."""
+    scores, faces = measured("clips", tmp_path)
+    k = np.arange(21) % 10
+    sizes = [np.sqrt(np.prod(np.ptp(s.points[:, :2], axis=0))) for s in faces]
+    wanted = np.tile(0.1 * k * (10 - k), 2) / sizes
+    assert scores.errors["truth to interpolated labels"] == pytest.approx(wanted, abs=1e-6)
+    assert scores.errors["NME box, interpolated labels"] == pytest.approx(wanted, abs=1e-6)
+    table = scores.table("video")
+    assert list(table.rows)[:2] == ["clip-00000", "clip-00001"]
+    # second differences of 0.1 k (k + 1) are 0.2 in x and 0 in y: sqrt(0.2^2 / 2 / 6) px
+    assert table.cell("clip-00000", "jitter") == pytest.approx(100 * np.sqrt(0.04 / 12) / sizes[0], rel=1e-3)
+    assert table.cell("clip-00000", "jitter of error") == pytest.approx(0, abs=1e-6)
+
+
+def test_renders_have_hidden_points_and_exact_poses(tmp_path):
+    scores, faces = measured("renders", tmp_path)
+    assert [s.name for s in faces][2:4] == ["shard-00000#2", "shard-00001#0"]
+    assert scores.table("by yaw").rows["faces"][:3] == [2, 2, 2]
+    assert scores.table("pose").rows["angles up to 99"] == pytest.approx([0, 0, 0, 0, 0, 6], abs=1e-4)
+    assert set(scores.table("NME box of points").rows["NME box"]) == {0.0}
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("ending", ["npz", "jsonl"])
+def test_predictions_are_read_as_they_were_written(tmp_path, ending):
+    rng = np.random.default_rng(0)
+    names = ["a/1", "b#2"]
+    given = Predictions(
+        names, rng.normal(size=(2, 29, 3)), box=rng.normal(size=(2, 4)), rotation=rng.normal(size=(2, 3, 3)),
+        restarted=[1, 0], scheme="cofw29", system="me 1",
+    )  # fmt: skip
+    given.write(tmp_path / f"p.{ending}")
+    again = Predictions.read(tmp_path / f"p.{ending}")
+    assert again.names == ("a/1", "b#2") and again.scheme == "cofw29" and again.system == "me 1"
+    for field in ("xyz", "box", "rotation", "restarted"):
+        np.testing.assert_allclose(getattr(again, field), getattr(given, field), atol=1e-4)
+    assert np.isnan(again.sigma).all() and again.sigma.shape == (2, 29)
+    ordered = again.of(["b#2", "c", "a/1"])
+    np.testing.assert_allclose(ordered.xyz[[0, 2]], again.xyz[[1, 0]])
+    assert np.isnan(ordered.xyz[1]).all()
+
+
+def test_json_lines_may_say_less(tmp_path):
+    points = make.turned(0)[:, :2].round(2).tolist()
+    lines = [{"id": "a", "xyz": points, "box": [1, 2, 3, 4]}, {"id": "b", "xyz": None}, {"id": "c", "xyz": points}]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    read = Predictions.read(tmp_path / "p.jsonl")
+    assert read.names == ("a", "c") and read.xyz.shape == (2, 68, 2) and read.scheme == "ibug68"
+    np.testing.assert_array_equal(read.box, [[1, 2, 3, 4], [np.nan] * 4])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "no file of predictions"), ('{"id": "a"}\n{"xyz": [[1, 2]]}', "no file of predictions"),
+     ('{"id": "a", "xyz": [[1, 2]]}', "no file of predictions")],
+)  # fmt: skip
+def test_other_files_are_refused(tmp_path, text, said):
+    (tmp_path / "p.jsonl").write_text(text)
+    with pytest.raises(LandmarkError, match=said):
+        Predictions.read(tmp_path / "p.jsonl")
+    with pytest.raises(LandmarkError, match=r"p\.npz' is no file of predictions"):
+        Predictions.read(tmp_path / "p.npz")
+
+
+def test_no_objects_are_loaded(tmp_path):
+    np.savez(tmp_path / "p.npz", id=np.array(["a"], object), xyz=np.zeros((1, 68, 2)))
+    with pytest.raises(LandmarkError, match="no file of predictions"):
+        Predictions.read(tmp_path / "p.npz")
+
+
+def test_predictions_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(LandmarkError, match=r"got points of shape \(1, 66, 2\) for 1 faces of ibug68"):
+        Predictions(["a"], np.zeros((1, 66, 2)))
+    with pytest.raises(LandmarkError, match="several predictions for 'a'"):
+        Predictions(["a", "b", "a"], np.zeros((3, 68, 2)))
+    with pytest.raises(LandmarkError, match=r"got box of shape \(4,\), want \(1, 4\)"):
+        Predictions(["a"], np.zeros((1, 68, 2)), box=np.zeros(4))
+    with pytest.raises(LandmarkError, match=r"ends in \.npz or \.jsonl"):
+        Predictions(["a"], np.zeros((1, 68, 2))).write(tmp_path / "p.csv")
+
+
+# ---- boxes
+
+
+def test_boxes_move_by_what_is_said_and_the_same_each_time():
+    boxes = np.array([[10.0, 20, 110, 70], [0, 0, 40, 80]])
+    there = box_rules.moved(boxes, 0.1, 1.0, seed=3)
+    step = (there - boxes)[:, :2]
+    np.testing.assert_allclose(there - boxes, np.tile(step, 2))
+    np.testing.assert_allclose(np.linalg.norm(step, axis=1), [10, 8])  # a tenth of the longer sides
+    np.testing.assert_array_equal(there, box_rules.moved(boxes, 0.1, 1.0, seed=3))
+    twice = box_rules.moved(boxes, 0.2, 1.0, seed=3)
+    np.testing.assert_allclose(twice - boxes, 2 * (there - boxes))  # the direction does not depend on how far
+    larger = box_rules.moved(boxes, 0, 1.2, seed=3)
+    np.testing.assert_allclose(larger, [[0, 15, 120, 75], [-4, -8, 44, 88]])
+    many = box_rules.jittered(np.repeat(boxes[:1], 400, 0))
+    size = (many[:, 2] - many[:, 0]) / 100
+    assert size.min() >= 0.8 and size.max() <= 1.2 and size.std() == pytest.approx(0.4 / np.sqrt(12), rel=0.1)
+    middle = (many[:, :2] + many[:, 2:]) / 2 - [60, 45]
+    assert 15 < np.linalg.norm(middle, axis=1).max() <= 20  # a fifth of the longer side
+
+
+def test_the_nearest_box_is_the_face_unless_it_is_far_away():
+    box = np.array([10.0, 20, 110, 70])
+    others = np.array([[300.0, 300, 340, 340], [40, 30, 60, 60], [100, 20, 200, 70]])
+    assert box_rules.nearest(others, box) == 1
+    assert box_rules.nearest(others[:1], box) is None and box_rules.nearest(others[:0], box) is None
+    assert (
+        box_rules.nearest(box[None] + 70, box) == 0 and box_rules.nearest(box[None] + 71, box) is None
+    )  # 99 and 100.4
+
+
+@pytest.mark.parametrize("name", ["cofw29", "aflw21", "aflw19"])
+@pytest.mark.parametrize("yaw", [0.0, 40.0])
+def test_the_box_of_68_points_is_estimated_from_fewer(name, yaw):
+    points = make.turned(yaw)
+    wanted = box_rules.tight_box(points, "ibug68")
+    np.testing.assert_allclose(wanted, [*points[:, :2].min(0), *points[:, :2].max(0)])
+    some = convert(points, "ibug68", name)[0]
+    got = box_rules.tight_box(some, name)
+    known = some[np.isfinite(some[:, 0]), :2]
+    few = np.concatenate([known.min(0), known.max(0)])
+    away = np.abs(got - wanted).max() / 120
+    assert away < 0.16 and away < np.abs(few - wanted).max() / 120 + 0.02  # this face is no person's: not exact
+
+
+# ---- spoiled photos
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_photos_are_spoiled_more_by_more(what):
+    rng = np.random.default_rng(0)
+    rough = rng.integers(0, 256, (24, 26, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+    box = np.array([20.0, 20, 200, 190])
+    strengths = SPOILS[what][1]
+    assert len(strengths) == 5
+    away = []
+    for strength in strengths:
+        one = spoil(what, strength, 4, rough, box)
+        assert one.shape == rough.shape and one.dtype == np.uint8
+        np.testing.assert_array_equal(one, spoil(what, strength, 4, rough, box))
+        away.append(np.abs(one.astype(float) - rough).mean())
+    assert away[0] > 0 and np.all(np.diff(away) > 0)
+
+
+def test_what_is_covered_is_the_share_of_the_box():
+    flat = np.full((300, 300, 3), 77, np.uint8)
+    box = np.array([50.0, 50, 250, 250])
+    for share in (10, 40):
+        changed = (spoil("occlusion", share, 1, flat, box) != flat).any(-1)
+        assert changed.sum() / 200**2 == pytest.approx(share / 100, rel=0.05)
+        rows, columns = np.nonzero(changed)
+        assert min(rows.min(), columns.min()) >= 50 and max(rows.max(), columns.max()) <= 250
+
+
+# ---- charts
+
+
+def test_a_line_passes_where_the_numbers_are():
+    chart = Chart("title", "x", "y", (0, 10), (0, 100), (400, 300))
+    picture = np.asarray(lines(chart, {"one": ([0, 10], [50, 50])}, dots=False)).astype(int)
+    blue = (picture[..., 2] - picture[..., 0]) > 100
+    rows = np.nonzero(blue.sum(1) > 100)[0]
+    left, top, right, bottom = 62, 50, 18, 46
+    assert rows.mean() == pytest.approx(top + (300 - top - bottom) / 2, abs=2)
+    assert blue[rows[0]].sum() == pytest.approx(400 - left - right, abs=4)
+    gap = lines(chart, {"one": ([0, 5, 10], [50, np.nan, 50])}, dots=False)
+    assert ((np.asarray(gap).astype(int)[..., 2] - np.asarray(gap)[..., 0]) > 100).sum() < 20
+
+
+def test_the_largest_value_on_a_face_is_red():
+    values = np.full(68, 0.1)
+    values[8] = 9.0  # the chin
+    picture = np.asarray(face_map("title", make.turned(0)[:, :2], values, "ibug68")).astype(int)
+    red = np.argwhere((picture[..., 0] > 180) & (picture[..., 1] < 90) & (picture[..., 2] < 90))
+    assert len(red) > 100 and red[:, 0].mean() > 400 and red[:, 1].mean() == pytest.approx(260, abs=25)

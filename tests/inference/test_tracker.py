@@ -1,0 +1,466 @@
+"""Following faces: exact logic on discs that a made-up network sees, and the default weights on a moving photo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_face import face
+from photos import BOX, aligner, photo
+from PIL import Image
+
+from canthus.errors import ImageError
+from canthus.evaluation.metrics import jitter, nme_box
+from canthus.face.faces import Alignment
+from canthus.geometry.crop import Crop
+from canthus.inference.predictor import Predictor
+from canthus.inference.smooth import OneEuro, Smoother
+from canthus.inference.tracker import Tracker, overlaps
+from canthus.io.card import Card
+
+SIZE = 48  # of the discs' crops
+FRAME = (160, 240, 3)
+COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+CARD = Card("discs", "1", "discs", SIZE, 1.5, "", True, "", "", "")
+SHAPE = face()
+SHAPE = (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) / np.ptp(SHAPE[:, :2], axis=0).max()  # box: 1 wide, 0.88 high
+
+
+class Detector:
+    """The coloured discs of a picture as boxes of faces as wide as they are; counts how often it was asked."""
+
+    def __init__(self):
+        self.calls, self.blind = 0, False
+
+    def __call__(self, image):
+        self.calls += 1
+        boxes = []
+        for colour in COLOURS:
+            y, x = np.nonzero((image == colour).all(-1))
+            if len(x) and not self.blind:
+                low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+                boxes.append(np.concatenate(whole((low + high) / 2, (high - low).max())))
+        return np.array(boxes, np.float32).reshape(-1, 4), np.full(len(boxes), 0.8, np.float32)
+
+
+class Discs(Predictor):
+    """Sees the disc in the middle of a crop: the face fills it. Its score is low where there is none.
+
+    batches: how many crops each call had. crops: what they showed.
+    """
+
+    def __init__(self, own_score: bool = True):
+        self.card, self.own_score = CARD, own_score
+        self.batches: list[int] = []
+        self.crops: list[np.ndarray] = []
+        self.detector = Detector()  # type: ignore[misc]
+
+    def run(self, crops):
+        self.batches.append(len(crops))
+        self.crops.append(crops)
+        xyz, score = zip(*(self._one(c.astype(int)) for c in crops))
+        rotation = np.tile(np.eye(3), (len(crops), 1, 1))
+        return Alignment(np.stack(xyz), score=np.array(score) if self.own_score else None, rotation=rotation)
+
+    def _one(self, crop):
+        near = np.stack([np.abs(crop - colour).sum(-1) < 200 for colour in COLOURS])
+        middle = near[:, SIZE // 3 : -SIZE // 3, SIZE // 3 : -SIZE // 3].sum((1, 2))
+        if not middle.any():
+            return SHAPE * SIZE / 1.5 + [SIZE / 2, SIZE / 2, 0], np.full(68, 0.1)
+        y, x = np.nonzero(near[middle.argmax()])
+        low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+        centre = [*(low + high) / 2, 0]
+        return (high - low).max() * SHAPE + centre, np.full(68, 0.9)
+
+
+def whole(centre, width):
+    half = np.ptp(SHAPE[:, :2], axis=0) * width / 2
+    return centre - half, centre + half
+
+
+def scene(*discs):
+    """A grey picture with discs (number of the colour, x, y, radius); the later ones lie in front."""
+    image = np.full(FRAME, 90, np.uint8)
+    y, x = np.mgrid[: FRAME[0], : FRAME[1]]
+    for colour, cx, cy, radius in discs:
+        image[(x - cx) ** 2 + (y - cy) ** 2 <= radius**2] = COLOURS[colour]
+    return image
+
+
+def centres(faces):
+    return (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+
+
+def walk(tracker, path, radius=20):
+    """Ids and centres of one disc on a path [(x, y)] through the frames; None: it is hidden."""
+    out = []
+    for point in path:
+        faces = tracker.step(scene() if point is None else scene((0, *point, radius)))
+        out.append((tracker.ids.tolist(), centres(faces)))
+    return out
+
+
+# One face
+
+
+def test_a_moving_face_is_followed_and_never_detected_again():
+    tracker = Tracker(Discs(), detect_every=0)
+    path = [(40 + 4 * k, 60 + 2 * k) for k in range(25)]
+    for (ids, centre), point in zip(walk(tracker, path), path):
+        assert ids == [0]
+        np.testing.assert_allclose(centre, [point], atol=1.5)  # a pixel of the crop is 1.25 px
+    assert tracker.aligner.detector.calls == 1
+    assert tracker.reinitialisations == 0 and tracker.followed.tolist() == [True]
+
+
+def test_after_ten_black_frames_the_face_is_back_in_one():
+    tracker = Tracker(Discs(), detect_every=0)
+    path = [(100, 70)] * 3 + [None] * 10 + [(104, 72)] * 2
+    seen = [ids for ids, _ in walk(tracker, path)]
+    assert seen == [[0]] * 3 + [[]] * 10 + [[0]] * 2
+    assert tracker.reinitialisations == 1
+
+
+def test_a_face_gone_for_longer_than_the_memory_is_another():
+    seen = [ids for ids, _ in walk(Tracker(Discs(), memory=5), [(100, 70)] + [None] * 6 + [(100, 70)])]
+    assert seen[-1] == [1]
+    seen = [ids for ids, _ in walk(Tracker(Discs(), memory=5), [(100, 70)] + [None] * 5 + [(100, 70)])]
+    assert seen[-1] == [0]
+
+
+def test_a_hidden_face_is_expected_where_its_motion_takes_it():
+    # 8 frames at 6 px: 48 px, more than the face's size of 37 px, from where it was last seen
+    path = [(40 + 6 * k, 60) for k in range(22)]
+    path[8:15] = [None] * 7
+    seen = [ids for ids, _ in walk(Tracker(Discs()), path)]
+    assert seen == [[0]] * 8 + [[]] * 7 + [[0]] * 7
+    # one that stands elsewhere then is somebody else
+    assert walk(Tracker(Discs()), [*path[:8], *[None] * 7, (40, 60)])[-1][0] == [1]
+
+
+def test_a_face_that_leaves_the_picture_is_lost():
+    class Leaving(Discs):
+        def run(self, crops):
+            xyz = np.tile(SIZE / 1.5 * SHAPE + [SIZE / 2 - 12, SIZE / 2, 0], (len(crops), 1, 1))
+            return Alignment(xyz, rotation=np.tile(np.eye(3), (len(crops), 1, 1)))
+
+    tracker = Tracker(Discs(), Leaving(), detect_every=0)
+    tracker.step(scene((0, 30, 60, 20)))
+    tracker.aligner.detector.blind = True
+    places = [centres(tracker.step(scene())) for _ in range(4)]
+    assert [len(p) for p in places] == [1, 1, 0, 0]  # 15 px a step: at 15, at 0, gone
+    assert all((p > -0.5).all() for p in places)
+
+
+def test_a_leap_is_noticed_and_the_face_found_in_the_same_frame():
+    tracker = Tracker(Discs(), detect_every=0)
+    (_, (ids, centre)) = walk(tracker, [(40, 40), (190, 110)])
+    np.testing.assert_allclose(centre, [[190, 110]], atol=1.5)
+    assert ids == [1] and tracker.followed.tolist() == [False]  # 4 face sizes away: nobody knows whether it is the same
+    tracker = Tracker(Discs(), detect_every=0)
+    (_, (ids, centre)) = walk(tracker, [(60, 60), (60, 90)])  # too far to be followed, near enough to be known again
+    assert ids == [0] and tracker.reinitialisations == 1
+    np.testing.assert_allclose(centre, [[60, 90]], atol=1.5)
+
+
+def test_a_jump_of_the_size_is_unhealthy():
+    # exp(-0.4) = 0.67: 20 -> 14 px is followed, 20 -> 12 is not
+    for radius, again in ((14, 0), (12, 1)):
+        tracker = Tracker(Discs(), detect_every=0)
+        for r in (20, radius):
+            tracker.step(scene((0, 100, 80, r)))
+        assert tracker.reinitialisations == again
+        assert tracker.ids.tolist() == [0]
+
+
+def test_an_unsure_face_that_the_detector_does_not_see_is_lost():
+    model = Discs()
+    tracker = Tracker(model, detect_every=0)
+    tracker.step(scene((0, 60, 60, 20)))
+    faces = tracker.step(scene())
+    assert len(faces) == 0 and faces.image_size == (240, 160) and tracker.ids.tolist() == []
+
+
+def test_without_scores_the_size_still_tells():
+    tracker = Tracker(Discs(own_score=False), detect_every=0)
+    seen = walk(tracker, [(60, 60), (62, 60), (64, 60)])
+    assert [ids for ids, _ in seen] == [[0]] * 3 and tracker.reinitialisations == 0
+
+
+def test_a_detection_that_disagrees_puts_a_drifting_face_right():
+    # Each step shrinks the face by 0.85, too little to be a jump; its box has 0.85^(2 k) of the detection's: below 0.3
+    # in the fourth step. Looking at every second frame finds that in frame 4, counted from 0.
+    tracker = Tracker(Discs(), tracking=Shrinking(), detect_every=2)
+    sizes = [float(tracker.step(scene((0, 100, 80, 20))).sizes[0]) for _ in range(5)]
+    assert sizes[3] < 0.7 * sizes[0] and sizes[4] > 0.95 * sizes[0]
+    assert tracker.reinitialisations == 1 and tracker.ids.tolist() == [0]
+
+
+class Shrinking(Discs):
+    """Says that the face is 0.85 of what the crop was made for."""
+
+    def run(self, crops):
+        self.batches.append(len(crops))
+        xyz = np.tile(0.85 * SIZE / 1.5 * SHAPE + [(SIZE - 1) / 2, (SIZE - 1) / 2, 0], (len(crops), 1, 1))
+        return Alignment(xyz, rotation=np.tile(np.eye(3), (len(crops), 1, 1)))
+
+
+def test_one_model_places_found_faces_and_the_other_followed_ones():
+    first, second = Discs(), Discs()
+    tracker = Tracker(first, second, detect_every=0)
+    for _ in range(5):
+        tracker.step(scene((0, 60, 60, 20)))
+    assert first.batches == [1] and second.batches == [1] * 4
+    assert first.detector.calls == 1 and second.detector.calls == 0
+
+
+def test_a_detection_gives_its_score_and_a_followed_face_has_none():
+    tracker = Tracker(Discs(), detect_every=2)
+    scores = [float(tracker.step(scene((0, 60, 60, 20))).detection_scores[0]) for _ in range(4)]
+    np.testing.assert_allclose(scores, [0.8, np.nan, 0.8, np.nan])
+
+
+# Several faces
+
+
+def test_newcomers_are_found_when_it_is_time_to_look():
+    model = Discs()
+    tracker = Tracker(model, detect_every=5)
+    seen = []
+    for k in range(8):
+        tracker.step(scene((0, 60, 60, 20), *[(1, 170, 80, 25)] * (k >= 2)))
+        seen.append(tracker.ids.tolist())
+    assert seen == [[0]] * 5 + [[0, 1]] * 3  # looks at frames 0 and 5
+    assert model.detector.calls == 2
+    assert model.batches == [1, 1, 1, 1, 1, 1, 1, 2, 2]  # frame 5: one followed and one found; then both in one call
+
+
+def test_two_faces_that_pass_each_other_keep_their_ids():
+    tracker = Tracker(Discs())
+    for k in range(30):
+        left, right = (30 + 6 * k, 50), (210 - 6 * k, 110)
+        faces = tracker.step(scene((0, *left, 20), (1, *right, 20)))
+        assert tracker.ids.tolist() == [0, 1]
+        np.testing.assert_allclose(centres(faces), [left, right], atol=1.6)
+
+
+@pytest.mark.parametrize("front", [0, 1])
+def test_a_face_that_goes_behind_another_comes_out_with_its_id(front):
+    tracker = Tracker(Discs())
+    seen = []
+    for k in range(36):
+        discs = [(0, 30 + 5 * k, 80, 20), (1, 210 - 5 * k, 80, 20)]
+        faces = tracker.step(scene(*(discs if front else discs[::-1])))
+        seen.append(tracker.ids.tolist())
+        if k < 10 or k > 28:
+            assert seen[-1] == [0, 1]
+            np.testing.assert_allclose(centres(faces), [d[1:3] for d in discs], atol=1.6)
+    assert [front] in seen  # the other was out of sight
+
+
+def test_a_batch_of_faces_is_followed_in_one_call():
+    model = Discs()
+    tracker = Tracker(model, detect_every=0)
+    for _ in range(3):
+        faces = tracker.step(scene((0, 40, 60, 20), (1, 120, 60, 18), (2, 200, 60, 22)))
+    assert model.batches == [3, 3, 3] and len(faces) == 3 and len(tracker.ids) == 3
+    assert faces.weights == "discs 1"
+
+
+# State and input
+
+
+def test_reset_forgets_everyone():
+    tracker = Tracker(Discs())
+    walk(tracker, [(60, 60), None, (60, 60)])
+    assert tracker.reinitialisations == 1
+    tracker.reset()
+    assert tracker.ids.tolist() == [] and tracker.reinitialisations == 0
+    assert walk(tracker, [(180, 90)])[0][0] == [0]
+
+
+def test_a_frame_of_another_size_ends_every_track():
+    tracker = Tracker(Discs())
+    tracker.step(scene((0, 60, 60, 20)))
+    tracker.step(scene((0, 60, 60, 20))[:, :200])
+    assert tracker.ids.tolist() == [1]
+
+
+def test_frames_are_checked_as_photos_are():
+    with pytest.raises(ImageError, match="want uint8"):
+        Tracker(Discs()).step(np.zeros(FRAME, bool))
+
+
+def test_a_mean_shape_on_the_card_aligns_the_crops():
+    model = Discs()
+    model.card = replace(CARD, mean_shape=(SHAPE[:, :2] / 2).tolist())  # the box half as wide as the crop
+    plain = Discs()
+    tracker = Tracker(plain, model, detect_every=0)
+    for _ in range(2):
+        tracker.step(scene((0, 100, 80, 24)))
+    for crops, share in ((plain.crops[0], 1 / 1.5), (model.crops[0], 0.5)):
+        width = np.ptp(np.nonzero((np.abs(crops[0].astype(int) - COLOURS[0]).sum(-1) < 200).any(0))[0]) + 1
+        assert abs(width / SIZE - share) < 0.05
+
+
+def test_shape_aligned_training_uses_the_mean_shape_and_its_card_carries_it(made_shards, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from small import config, recipe
+
+    import canthus.training.train
+    from canthus.training.aligner import Aligner
+
+    seen = []
+
+    class Spy(canthus.training.train.Augmenter):
+        def __init__(self, *args):
+            seen.append(args[3])
+            super().__init__(*args)
+
+    monkeypatch.setattr(canthus.training.train, "Augmenter", Spy)
+    plan = recipe("swift", made_shards, config=config("swift") | {"shape_aligned": True}, steps=2)
+    for _ in canthus.training.train.train(plan, tmp_path):
+        pass
+    model = Aligner.load(tmp_path / "weights")
+    shape = np.array(model.card.mean_shape)
+    assert seen == [model.card.mean_shape] and shape.shape == (68, 2)
+    # from the front: the box in the middle, 1 / 1.4 of the crop high or wide; eyes level and above the mouth
+    np.testing.assert_allclose(shape.min(0), -shape.max(0), atol=1e-4)
+    np.testing.assert_allclose(np.ptp(shape, axis=0).max(), 1 / 1.4, atol=1e-4)
+    assert abs(shape[36:42, 1].mean() - shape[42:48, 1].mean()) < 0.005 and shape[36:48, 1].max() < shape[48:, 1].min()
+    # the network starts from the mean of what it is shown: turned heads laid on that shape
+    assert np.abs(model.mean_shape[:, :2].numpy() - shape).mean() < 0.03
+    tracker = Tracker(aligner(), model, min_score=0.0)
+    for _ in range(2):
+        tracker.step(photo())
+    assert tracker.followed.all()
+
+
+def test_overlaps_by_hand():
+    # (0,0,2,2) and (1,0,3,2) share 2 of 6; touching boxes share nothing
+    got = overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [0, 0, 2, 2], [2, 0, 4, 2], [9, 9, 10, 10]]))
+    np.testing.assert_allclose(got, [[1 / 3, 1, 0, 0]])
+
+
+# The default weights on a photo that moves
+
+
+def moved(scale, angle, x, y):
+    """The astronaut's head over a backdrop of 360 x 300 px, and its affine (2,3): photo -> frame."""
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[c, -s], [s, c]])
+    middle = (BOX[:2] + BOX[2:]) / 2
+    shift = np.array([x, y]) - linear @ middle
+    back = np.linalg.inv(linear)
+    start = back @ ([0.5, 0.5] - shift) + 0.5 - back @ [0.5, 0.5]  # Pillow: half-pixel corners
+    data = [*back[0], start[0] - back[0] @ [0.5, 0.5], *back[1], start[1] - back[1] @ [0.5, 0.5]]
+    rgb = Image.fromarray(np.array(photo()))
+    head = rgb.transform((360, 300), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+    mask = Image.new("L", rgb.size)
+    mask.paste(255, (130, 10, 320, 250))
+    mask = mask.transform((360, 300), Image.Transform.AFFINE, data)
+    backdrop = Image.fromarray(np.array(photo()[200:500, 100:460][::-1]))
+    return np.asarray(Image.composite(head, backdrop, mask)), np.concatenate([linear, shift[:, None]], 1)
+
+
+def motion(frames):
+    t = np.arange(frames) / 25
+    scale, angle = 1 + 0.3 * np.sin(2 * t), 0.5 * np.sin(1.5 * t)
+    return [moved(*m) for m in zip(scale, angle, 170 + 60 * np.sin(2.2 * t), 140 + 30 * np.sin(3 * t))]
+
+
+def test_on_an_affine_moving_face_the_error_stays_at_the_static_level():
+    rest = aligner().predict(photo(), boxes=BOX).xy[0]
+    tracker = Tracker(aligner(), detect_every=0)
+    clip = motion(60)
+    truth = np.stack([rest @ affine[:, :2].T + affine[:, 2] for _, affine in clip])
+    followed = []
+    for frame, _ in clip:
+        followed.append(tracker.step(frame).xy[0])
+        assert tracker.ids.tolist() == [0]
+    assert tracker.reinitialisations == 0 and tracker.followed.all()
+    boxes = np.concatenate([truth.min(1), truth.max(1)], 1)
+    static = np.stack([aligner().predict(f, boxes=b).xy[0] for (f, _), b in zip(clip, boxes)])
+    ours, theirs = nme_box(np.stack(followed), truth), nme_box(static, truth)
+    # crops turned upright are nearer to the photo's own than the unturned ones from true boxes
+    assert ours.mean() < 1.1 * theirs.mean() and ours.max() < 0.04
+    still = [affine[:, :2].T for _, affine in clip]
+    wobble = np.stack([(f - t) @ np.linalg.inv(s) for f, t, s in zip(followed, truth, still)])
+    assert jitter(wobble) < 0.01 * np.sqrt(np.prod(BOX[2:] - BOX[:2]))
+
+
+def test_followed_crops_are_upright():
+    # the head is rolled by 40 degrees: seen from a crop turned with it, it is not
+    rolls = []
+
+    class Spy(type(aligner())):
+        def run(self, crops):
+            out = super().run(crops)
+            rolls.append(np.rad2deg(np.arctan2(-out.rotation[0, 0, 1], out.rotation[0, 1, 1])))
+            return out
+
+    spy = Spy.__new__(Spy)
+    spy.__dict__.update(aligner().__dict__)
+    frame, _ = moved(1.2, np.deg2rad(40), 170, 140)
+    upright = aligner().run_batches(crop_of(photo(), BOX)).rotation[0]
+    natural = np.rad2deg(np.arctan2(-upright[0, 1], upright[1, 1]))
+    tracker = Tracker(spy)
+    for _ in range(3):
+        tracker.step(frame)
+    assert abs(rolls[0] + 40 - natural) < 8 and abs(rolls[2]) < 4
+
+
+def crop_of(image, box):
+    from canthus.io.images import crop_image
+
+    card = aligner().card
+    return crop_image(image, Crop.around_boxes(box[None].astype(float), card.crop_scale, card.crop_size))
+
+
+def test_after_a_black_out_the_photo_is_found_in_one_frame():
+    clip = [frame for frame, _ in motion(20)]
+    tracker = Tracker(aligner(), detect_every=0)
+    for frame in clip[:5]:
+        tracker.step(frame)
+    for _ in range(10):
+        assert len(tracker.step(np.zeros_like(clip[0]))) == 0
+    assert len(tracker.step(clip[5])) == 1
+    assert tracker.ids.tolist() == [0] and tracker.followed.tolist() == [False] and tracker.reinitialisations == 1
+
+
+# Smoothing
+
+
+def test_one_euro_by_hand():
+    # Two steps of 0.5 s from 0 to 1, cutoff 1 Hz, beta 0.5, speed cutoff 1 Hz. A low pass of f Hz gives weight
+    # w(f) = r / (1 + r), r = 2 pi f 0.5. Speed: w(1) * 2 = 1.5170; cutoff 1 + 0.5 * 1.5170 = 1.7585.
+    smooth = OneEuro(1.0, 0.5, 1.0)
+    assert smooth(np.zeros(1), 0.0) == 0
+    r = np.pi * (1 + 0.5 * 2 * np.pi / (1 + np.pi))
+    np.testing.assert_allclose(smooth(np.ones(1), 0.5), r / (1 + r))
+
+
+def test_one_euro_quietens_rest_and_follows_motion():
+    rng, times = np.random.default_rng(0), np.arange(200) / 25
+    noise, smooth = rng.normal(0, 0.01, 200), OneEuro(1.0, 1.0)
+    rest = np.array([smooth(np.array(v), t) for v, t in zip(noise, times)])
+    assert rest[50:].std() < 0.5 * noise.std()
+    smooth = OneEuro(1.0, 5.0)
+    lag = [5 * t - smooth(np.array(5 * t), t) for t in times]
+    assert lag[-1] < 0.05  # a cutoff of 26 Hz trails by 1 / (2 pi 26) s of 5 units a second
+
+
+def test_a_smoothed_track_is_calmer_and_a_lost_one_starts_anew():
+    rng, faces = np.random.default_rng(0), aligner().predict(photo(), boxes=BOX)
+    smooth, raw, calm = Smoother(), [], []
+    for k in range(40):
+        shaken = replace(faces, xyz=faces.xyz + rng.normal(0, 0.5, faces.xyz.shape))
+        raw.append(shaken.xyz[0])
+        calm.append(smooth(shaken, np.array([3]), np.array([k > 0]), k / 25).xyz[0])
+    assert jitter(np.stack(calm)) < 0.4 * jitter(np.stack(raw))
+    far = replace(faces, xyz=faces.xyz + [100, 0, 0])
+    again = smooth(far, np.array([3]), np.array([False]), 2.0)
+    np.testing.assert_array_equal(again.xyz, far.xyz)
+    R = again.pose.matrix
+    np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.eye(3)[None], atol=1e-9)

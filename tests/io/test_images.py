@@ -1,0 +1,313 @@
+"""Images: files of every kind, arrays of every kind, and crops to a fraction of a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from canthus.errors import BoxError, CanthusError, ImageError
+from canthus.geometry import sampling
+from canthus.geometry.crop import Crop
+from canthus.io.images import as_rgb, crop_image, read_image
+
+
+def smooth_image(height=300, width=400):
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 31 + 1) * np.cos(y / 23), np.cos(x / 43 - y / 37), np.sin((x + 2 * y) / 61)]
+    return np.rint(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def make_crop(center, side, angle, size):
+    return Crop(np.array([center], float), np.array([side], float), np.array([angle], float), size)
+
+
+# Files
+
+
+def test_png_comes_back_as_it_was(tmp_path):
+    image = smooth_image(30, 40)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
+    assert np.array_equal(read_image(str(tmp_path / "a.png")), image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    # The eight EXIF orientations: what to do with the stored pixels to see them upright.
+    upright = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, 1),
+    }
+    stored = smooth_image(20, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright[orientation](stored))
+
+
+def test_every_kind_of_file_becomes_rgb(tmp_path):
+    rgb = smooth_image(16, 24)
+    picture = Image.fromarray(rgb)
+    grey = np.asarray(picture.convert("L"))
+    three = np.repeat(grey[:, :, None], 3, axis=2)
+
+    def through(image, name):
+        image.save(tmp_path / name)
+        result = read_image(tmp_path / name)
+        assert result.dtype == np.uint8 and result.shape == (16, 24, 3)
+        return result
+
+    assert np.array_equal(through(picture.convert("L"), "l.png"), three)
+    assert np.array_equal(through(picture.convert("RGBA"), "rgba.png"), rgb)  # opaque
+    assert np.array_equal(through(picture.convert("LA"), "la.png"), three)
+    assert np.array_equal(through(Image.fromarray(grey.astype(np.uint16) * 257), "deep.png"), three)
+    assert np.array_equal(through(Image.fromarray(grey.astype(np.int32) * 257), "deep32.tif"), three)
+    assert np.array_equal(through(Image.fromarray(grey.astype(np.float32) / 255), "float.tif"), three)
+    palette = picture.quantize(64)
+    assert np.array_equal(through(palette, "p.png"), np.asarray(palette.convert("RGB")))
+    binary = picture.convert("1")
+    assert np.array_equal(through(binary, "1.png")[..., 0], np.asarray(binary) * 255)
+    assert np.abs(through(picture.convert("CMYK"), "cmyk.tif").astype(int) - rgb).max() <= 1
+    clear = Image.new("LA", (24, 16), (200, 0))
+    assert (through(clear, "clear.png") == 127).all()  # fully transparent shows the mid grey behind
+    indexed = Image.new("P", (24, 16), 3)
+    indexed.putpalette(bytes(range(30)))
+    indexed.info["transparency"] = 3
+    assert (through(indexed, "clear-p.png") == 127).all()
+
+
+def test_bad_files_are_refused_with_a_sentence(tmp_path):
+    whole = tmp_path / "whole.jpg"
+    Image.fromarray(smooth_image()).save(whole)
+    data = whole.read_bytes()
+    png = tmp_path / "whole.png"
+    Image.fromarray(smooth_image()).save(png)
+    broken = bytearray(png.read_bytes())
+    broken[len(broken) // 2] ^= 0xFF
+    cases = {
+        "empty.jpg": (b"", "empty file"),
+        "text.jpg": (b"this is no image", "no known kind of image"),
+        "cut.jpg": (data[: len(data) // 2], "cannot be read.*truncated"),
+        "head.jpg": (data[:20], "no known kind of image|cannot be read"),
+        "cut.png": (png.read_bytes()[:2000], "cannot be read"),
+        "broken.png": (bytes(broken), "cannot be read"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match=message) as caught:
+            read_image(tmp_path / name)
+        assert name in str(caught.value)
+    with pytest.raises(ImageError, match="no file"):
+        read_image(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match="directory"):
+        read_image(tmp_path)
+    with pytest.raises(ImageError):
+        read_image("a\0b")
+    Image.new("L", (1, 50)).save(tmp_path / "thin.png")
+    with pytest.raises(ImageError, match="1 x 50 px"):
+        read_image(tmp_path / "thin.png")
+    negative = Image.fromarray(np.full((4, 4), -5, np.int32))
+    negative.save(tmp_path / "negative.tif")
+    with pytest.raises(ImageError, match="from -5 to -5"):
+        read_image(tmp_path / "negative.tif")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (100, 100)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="too large"):
+        read_image(tmp_path / "bomb.png")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "TIFF"]),
+    damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    keep=st.floats(0.02, 1),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged tags
+def test_damaged_files_never_raise_anything_else(tmp_path_factory, kind, damage, keep):
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "damaged"
+    with open(path, "wb") as file:
+        Image.fromarray(smooth_image(20, 20)).save(file, format=kind)
+    data = bytearray(path.read_bytes())
+    for where, value in damage:
+        data[int(where * (len(data) - 1))] = value
+    path.write_bytes(data[: max(1, int(keep * len(data)))])
+    try:
+        assert read_image(path).dtype == np.uint8
+    except ImageError:
+        pass
+
+
+# Arrays
+
+
+def test_uint8_rgb_is_not_copied():
+    image = smooth_image()
+    assert as_rgb(image) is image
+
+
+def test_values_are_scaled_to_uint8():
+    values = np.array([[0.0, 0.5], [0.9975, 1.0]])
+    # 255 times these: 0, 127.5 (to even: 128), 254.4 (also in half precision), 255.
+    for dtype in (np.float16, np.float32, np.float64):
+        assert as_rgb(values.astype(dtype))[..., 0].tolist() == [[0, 128], [254, 255]]
+    # 65535 / 255 = 257 to one: 128 is just below the middle between 0 and 1, 129 above.
+    deep = np.array([[0, 128], [129, 65535]], dtype=np.uint16)
+    assert as_rgb(deep)[..., 0].tolist() == [[0, 0], [1, 255]]
+    assert np.array_equal(as_rgb(deep.astype(">u2")), as_rgb(deep))
+
+
+def test_shapes():
+    grey = smooth_image()[..., 0]
+    expected = np.stack([grey] * 3, axis=-1)
+    assert np.array_equal(as_rgb(grey), expected) and np.array_equal(as_rgb(grey[..., None]), expected)
+    # Opacity 51/255 = 0.2: 0.2 * 200 + 0.8 * 127 = 141.6.
+    glass = np.full((2, 2, 4), (200, 0, 127, 51), dtype=np.uint8)
+    assert as_rgb(glass)[0, 0].tolist() == [142, 102, 127]
+    every = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="ij"), axis=-1)
+    seen = as_rgb(every[..., [0, 0, 0, 1]].astype(np.uint8))[..., 0]
+    exact = (every[..., 0] * every[..., 1] + 127 * (255 - every[..., 1])) / 255
+    assert np.abs(seen - exact).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), bool), "type bool"),
+        (np.zeros((4, 4, 3), np.int64), "type int64, want uint8"),
+        (np.zeros((4, 4), complex), "type complex"),
+        (np.full((4, 4), None), "type object"),
+        (np.full((4, 4), 255.0), "from 255 to 255, want 0 to 1"),
+        (np.full((4, 4), -0.1), "from -0.1"),
+        (np.full((4, 4), np.nan), "from nan"),
+        (np.full((4, 4), np.inf), "to inf"),
+        (np.zeros((3, 64, 64), np.uint8), r"shape \(3, 64, 64\)"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "4 x 0 px"),
+        (np.zeros((1, 4, 3), np.uint8), "at least 2 x 2"),
+        (None, "shape"),
+        ("face.jpg", "shape"),
+        ([[1, 2], [3]], "list"),
+    ],
+)
+def test_bad_arrays_are_refused_with_a_sentence(image, message):
+    with pytest.raises(ImageError, match=message):
+        as_rgb(image)
+
+
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5) | st.sampled_from(
+    [(2, 2), (3, 4, 1), (3, 4, 3), (3, 4, 4)]
+)
+
+
+@settings(deadline=None)
+@given(hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(max_size=2), shapes)
+       | hnp.arrays(hnp.floating_dtypes(), shapes, elements={"min_value": 0, "max_value": 1}))  # fmt: skip
+def test_any_array_is_either_rgb_or_refused(array):
+    try:
+        result = as_rgb(array)
+    except CanthusError:
+        return
+    assert result.dtype == np.uint8 and result.shape == (*array.shape[:2], 3)
+
+
+# Crops
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, -2.0])
+@pytest.mark.parametrize("side", [24.0, 64.0, 121.7, 127.9, 128.1, 200.0, 330.0, 520.0, 900.0])
+def test_crop_image_agrees_with_the_plain_warp(side, angle):
+    image = smooth_image()
+    crop = make_crop((170.3, 140.8), side, angle, 64)
+    got = crop_image(image, crop)[0].astype(float)
+    planes = np.moveaxis(image.astype(float), 2, 0)
+    expected = np.moveaxis(sampling.warp(planes, crop.affine_image_from_crop()[0], 64), 0, 2)
+    # Near the border blocks and single pixels fade differently; inside, on a smooth image, they agree.
+    v, u = np.mgrid[:64, :64]
+    where = crop.image_from_crop(np.stack([u, v], -1).reshape(1, -1, 2).astype(float)).reshape(64, 64, 2)
+    rim = 2 * max(1.0, side / 64) if side >= 128 else 0.0
+    inside = ((where >= rim) & (where <= np.array([399, 299]) - rim)).all(-1)
+    outside = ((where <= -1 - rim) | (where >= np.array([400, 300]) + rim)).any(-1)
+    # Pillow cuts fractions off (1 level); the blocks' means are rounded, and so are the image's pixels, which
+    # the means even out (0.5 each). Averaging over blocks of b px and interpolating between them change a
+    # curved image by b^2 / 24 and b^2 / 8 times its second derivatives, 100 (1/31^2 + 1/23^2) at most.
+    block = side // 64 if side >= 128 else 0
+    bound = 1.01 if block == 0 else 2.01 + block**2 * (1 / 24 + 1 / 8) * 100 * (1 / 31**2 + 1 / 23**2)
+    assert inside.sum() > 100
+    assert np.abs(got - expected)[inside].max() <= bound
+    assert abs((got - expected)[inside].mean()) < 0.6  # cut off: half a level
+    assert (got[outside] == 0).all()
+    if side < 128:  # no averaging: also the fading over the border is the same
+        assert np.abs(got - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -1.3, np.pi])
+@pytest.mark.parametrize("shrink", [0.5, 1.0, 1.7, 2.0, 2.6, 3.0, 5.5])
+def test_a_blob_lands_where_crop_from_image_says(shrink, angle):
+    x0, y0 = 301.37, 288.71
+    sigma = 3.0 * max(1.0, shrink)
+    y, x = np.mgrid[:600, :640]
+    blob = 250 * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * sigma**2))
+    image = np.repeat(np.rint(blob).astype(np.uint8)[..., None], 3, axis=2)
+    crop = make_crop((310.2, 280.9), 96 * shrink, angle, 96)
+    seen = crop_image(image, crop)[0, ..., 0].astype(float)
+    v, u = np.mgrid[:96, :96]
+    centroid = [(u * seen).sum() / seen.sum(), (v * seen).sum() / seen.sum()]
+    expected = crop.crop_from_image(np.array([[[x0, y0]]]))[0, 0]
+    np.testing.assert_allclose(centroid, expected, atol=0.02)
+
+
+def test_fine_texture_does_not_alias():
+    # Stripes of one pixel, shrunk 4 times, are grey; read pixel by pixel they would stay black and white.
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::2] = 255
+    got = crop_image(stripes, make_crop((199.5, 199.5), 256.0, 0.2, 64))
+    assert np.abs(got.astype(int) - 127).max() <= 2
+
+
+def test_an_identity_crop_is_a_slice():
+    image = smooth_image()
+    crop = make_crop((100 + 31.5, 50 + 31.5), 64.0, 0.0, 64)
+    assert np.array_equal(crop_image(image, crop)[0], image[50:114, 100:164])
+
+
+def test_many_crops_and_crops_far_away():
+    image = smooth_image()
+    centers = np.array([[100.0, 100], [9000, 9000], [-500, 100]])
+    crop = Crop(centers, np.full(3, 50.0), np.zeros(3), 32)
+    got = crop_image(image, crop)
+    assert got.shape == (3, 32, 32, 3) and got.dtype == np.uint8
+    assert got[0].any() and not got[1:].any()
+    assert crop_image(image, make_crop((200, 150), 1e7, 0.0, 32)).shape == (1, 32, 32, 3)
+    assert crop_image(image, make_crop((200, 150), 1e-3, 0.0, 32)).any()
+    empty = Crop(np.zeros((0, 2)), np.zeros(0), np.zeros(0), 32)
+    assert crop_image(image, empty).shape == (0, 32, 32, 3)
+
+
+def test_a_torch_crop_cuts_the_same():
+    torch = pytest.importorskip("torch")
+    image, crop = smooth_image(), make_crop((100, 120), 77.0, 0.2, 32)
+    same = Crop(*(torch.as_tensor(field) for field in (crop.center, crop.side, crop.angle)), 32)
+    assert np.array_equal(crop_image(image, same), crop_image(image, crop))
+
+
+@pytest.mark.parametrize(
+    ("center", "side", "angle"),
+    [((np.nan, 0), 10, 0), ((0, 0), 0, 0), ((0, 0), -5, 0), ((0, 0), np.inf, 0), ((0, 0), 10, np.nan)],
+)
+def test_impossible_crops_are_refused(center, side, angle):
+    with pytest.raises(BoxError, match="want finite"):
+        crop_image(smooth_image(), make_crop(center, side, angle, 32))

@@ -1,0 +1,222 @@
+"""The files: what is in them, that they come back, and that a failure leaves no part behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shapes import made_up_faces
+
+from canthus.errors import LandmarkError, OutputError
+from canthus.face.faces import FaceMeshes, Faces
+from canthus.geometry.camera import WeakPerspective
+from canthus.io.outputs import atomic_write, read_json, to_json, write_csv, write_json, write_mesh, write_pts
+
+ANGLES = [(0.0, 0.0, 0.0), (10.0, 40.0, -5.0)]
+
+
+def validate(document: dict) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files("canthus.face").joinpath("faces.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic_write(target, b"old")
+    atomic_write(target, b"new")
+    assert target.read_bytes() == b"new" and list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_write_gives_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    atomic_write(tmp_path / "atomic", b"")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "a.txt"
+    target.write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"a\.txt.*No space left"):
+        atomic_write(target, b"new")
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["missing/a.txt", "", "folder"])
+def test_places_that_cannot_be_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=f"could not write '{name}'"):
+        atomic_write(name, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_json_obeys_its_schema() -> None:
+    faces = made_up_faces(ANGLES)
+    document = to_json(faces, mesh=faces.mesh(), image="a.jpg")
+    validate(document)
+    validate(to_json(Faces.empty((5, 4))))
+    assert document["schema"] == "canthus.faces/1" and document["scheme"] == "ibug68"
+    assert document["image"] == {"name": "a.jpg", "width": 640, "height": 480}
+    assert len(document["faces"][0]["expression"]) == len(faces.mesh().expression_names)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_json_says_null_for_what_is_not_known() -> None:
+    faces = made_up_faces(ANGLES)
+    unknown = np.full((2, 68), np.nan)
+    document = to_json(replace(faces, sigma=unknown, visible=unknown, detection_scores=unknown[:, 0]))
+    validate(document)
+    face = document["faces"][0]
+    assert face["sigma"] == face["score"] == face["visible"] == [None] * 68
+    assert face["detection_score"] is None
+    assert "identity" not in face
+
+
+def test_json_gives_degrees_by_name() -> None:
+    angles = to_json(made_up_faces([(10.0, 40.0, -5.0)]))["faces"][0]["pose"]["euler_degrees"]
+    assert angles["aflw"] == {"pitch": 10.0, "yaw": 40.0, "roll": -5.0}
+    assert set(angles) == {"aflw", "openface", "opencv", "arkit"}
+    # For yaw alone: aflw is positive with the nose to image left, which is a negative turn about the y axis
+    # that points up (arkit) and a positive one about the y axis that points down (openface, opencv).
+    turned = to_json(made_up_faces([(0.0, 40.0, 0.0)]))["faces"][0]["pose"]["euler_degrees"]
+    assert {name: angle["yaw"] for name, angle in turned.items()} == {
+        "aflw": 40.0, "openface": 40.0, "opencv": 40.0, "arkit": -40.0,
+    }  # fmt: skip
+
+
+def test_json_refuses_meshes_of_other_faces() -> None:
+    faces = made_up_faces(ANGLES)
+    with pytest.raises(LandmarkError, match="1 meshes for 2 faces"):
+        to_json(faces, mesh=faces[0].mesh())
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_json_comes_back(tmp_path: Path, count: int) -> None:
+    faces = made_up_faces(ANGLES[:count])
+    write_json(tmp_path / "a.json", faces, image="a.jpg")
+    back = read_json(tmp_path / "a.json")
+    np.testing.assert_allclose(back.xyz, faces.xyz, atol=6e-4)  # half of 0.001 and the float32 of 500
+    np.testing.assert_allclose(back.sigma, faces.sigma, atol=6e-4)
+    np.testing.assert_allclose(back.visible, faces.visible, atol=6e-5)
+    np.testing.assert_allclose(back.detection_scores, faces.detection_scores, atol=6e-5)
+    np.testing.assert_allclose(back.pose.matrix, faces.pose.matrix, atol=6e-7)
+    assert (back.image_size, back.scheme, back.weights) == (faces.image_size, faces.scheme, faces.weights)
+
+
+def test_unknown_numbers_come_back_as_nan(tmp_path: Path) -> None:
+    faces = made_up_faces(ANGLES)
+    write_json(tmp_path / "a.json", replace(faces, sigma=np.full((2, 68), np.nan)))
+    assert np.isnan(read_json(tmp_path / "a.json").sigma).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": "canthus.faces/9"}', '{"schema": "canthus.faces/1", "faces": [{}]}']
+)
+def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(LandmarkError, match="want"):
+        read_json(tmp_path / "a.json")
+
+
+def test_pts_is_one_based(tmp_path: Path) -> None:
+    faces = made_up_faces(ANGLES)
+    write_pts(tmp_path / "a.pts", faces, face=1)
+    lines = (tmp_path / "a.pts").read_text().splitlines()
+    assert lines[:3] == ["version: 1", "n_points:  68", "{"] and lines[71:] == ["}"]
+    x, y = faces.xy[1, 0]
+    assert lines[3] == f"{x + 1:.3f} {y + 1:.3f}"
+    points = np.array([line.split() for line in lines[3:71]], float)
+    np.testing.assert_allclose(points - 1, faces.xy[1], atol=6e-4)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_has_the_names_of_openface(tmp_path: Path) -> None:
+    faces = made_up_faces(ANGLES)
+    write_csv(tmp_path / "a.csv", faces)
+    rows = rows_of(tmp_path / "a.csv")
+    assert list(rows[0])[:8] == [
+        "frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz",
+    ]  # fmt: skip
+    assert list(rows[0])[8:] == [f"x_{i}" for i in range(68)] + [f"y_{i}" for i in range(68)]
+    keys = [(row["frame"], row["face_id"], row["success"]) for row in rows]
+    assert keys == [("1", "0", "1"), ("1", "1", "1")]
+    pose = [float(rows[1][name]) for name in ("pose_Rx", "pose_Ry", "pose_Rz")]
+    np.testing.assert_allclose(pose, np.deg2rad(faces.pose.euler("openface")[1]), atol=6e-5)
+    assert float(rows[1]["x_30"]) == pytest.approx(faces.xyz[1, 30, 0], abs=6e-4)
+    assert float(rows[1]["y_8"]) == pytest.approx(faces.xyz[1, 8, 1], abs=6e-4)
+    assert float(rows[0]["confidence"]) == pytest.approx(faces.scores[0].mean(), abs=6e-5)
+
+
+def test_csv_of_a_video_keeps_frames_without_a_face(tmp_path: Path) -> None:
+    faces = made_up_faces(ANGLES)
+    unknown = replace(faces[0], sigma=np.full((1, 68), np.nan))
+    frames = [faces, Faces.empty(faces.image_size), unknown]
+    write_csv(tmp_path / "a.csv", frames, timestamps=[0, 0.04, 0.08], face_ids=[[7, 3], [], [3]])
+    rows = rows_of(tmp_path / "a.csv")
+    assert [(row["frame"], row["face_id"], row["timestamp"], row["success"]) for row in rows] == [
+        ("1", "7", "0.000", "1"), ("1", "3", "0.000", "1"), ("2", "", "0.040", "0"), ("3", "3", "0.080", "1"),
+    ]  # fmt: skip
+    assert rows[2]["x_0"] == "" and rows[3]["confidence"] == ""
+
+
+def tetrahedra() -> FaceMeshes:
+    """Two "faces": a tetrahedron at (0, 0, 0) and at (10, 20, 30) of the image, with a seam in the uv."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 0, 1]], float)  # image frame: -1 is up
+    return FaceMeshes(
+        vertices=np.stack([corners, corners + [10, 20, 30]]),
+        triangles=np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
+        uv=np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.25, 0.5]]),
+        uv_triangles=np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [4, 2, 3]]),  # corner 1 has two
+        identity=np.zeros((2, 0)), expression=np.zeros((2, 0)), expression_names=(),
+        camera=WeakPerspective(np.stack([np.eye(3)] * 2), np.ones(2), np.zeros((2, 2))), unit="mm",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
+@pytest.mark.parametrize("textured", [True, False])
+def test_mesh_comes_back_upright(tmp_path: Path, suffix: str, textured: bool) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    meshes = tetrahedra()
+    if not textured:
+        meshes = replace(meshes, uv=None, uv_triangles=None)
+    path = tmp_path / f"a.{suffix}"
+    write_mesh(path, meshes, face=1)
+    assert list(tmp_path.iterdir()) == [path]
+    back = trimesh.load_mesh(path, process=False)
+    corners = np.array([[10, -20, 30], [11, -20, 30], [10, -19, 30], [10, -20, 31]])
+    np.testing.assert_allclose(back.triangles, corners[meshes.triangles], atol=1e-5)
+    # A positive volume means that the triangles still face outwards; that of the tetrahedron is 1/6.
+    assert back.volume == pytest.approx(1 / 6, rel=1e-4)
+    if textured:
+        np.testing.assert_allclose(back.visual.uv[back.faces], meshes.uv[meshes.uv_triangles], atol=1e-6)
+
+
+def test_mesh_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="want one that ends in"):
+        write_mesh(tmp_path / "a.stl", tetrahedra())
+
+
+def test_mesh_of_a_face_can_be_written(tmp_path: Path) -> None:
+    """The chin of the file lies below its brows, and the nose towards the viewer."""
+    trimesh = pytest.importorskip("trimesh")
+    faces = made_up_faces(ANGLES[:1])
+    write_mesh(tmp_path / "a.glb", faces.mesh())
+    back = trimesh.load_mesh(tmp_path / "a.glb", process=False)
+    low, high = back.bounds
+    assert low[1] < -faces.xyz[0, 8, 1] + 10 and high[1] > -faces.xyz[0, 19, 1]
+    assert high[2] > faces.xyz[0, 30, 2] - 10 and back.volume > 0

@@ -1,0 +1,140 @@
+"""Recipes: every shipped one can be run, and a wrong one is refused with a sentence that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import canthus  # noqa: E402
+from canthus.errors import CanthusError, RecipeError, WeightsError  # noqa: E402
+from canthus.training.aligner import build  # noqa: E402
+from canthus.training.recipe import Recipe  # noqa: E402
+from canthus.training.schedule import plan  # noqa: E402
+
+RECIPES = sorted((Path(canthus.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a recipe from its text."""
+
+    def recipe(text: str, **overrides) -> Recipe:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return Recipe.read(path, **overrides)
+
+    return recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_shipped_recipe_is_whole(path):
+    recipe = Recipe.read(path)
+    aligner = build(recipe.method, recipe.config)
+    assert {name for stage in aligner.stages() for name in stage.terms}
+    assert plan(recipe, aligner.stages())
+    assert recipe.steps >= recipe.warm_up
+
+
+def test_there_are_recipes():
+    assert "swift" in {path.stem for path in RECIPES}
+
+
+def test_what_a_recipe_does_not_say_is_the_default(read):
+    recipe = read("faces: [data/a, data/b]\nsteps: 7\nrate: 2.0e-3")
+    assert recipe == Recipe(faces=("data/a", "data/b"), steps=7, rate=2e-3)
+
+
+def test_overrides_replace_what_the_file_says(read):
+    recipe = read("faces: [data/a]\nsteps: 7", faces=["b"])
+    assert recipe.faces == ("b",) and recipe.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stepz: 5", r"mine\.yaml.*'stepz'; 'steps'\?"),
+        ("augment: {zom: 0}", r"`augment`.*'zom'; 'zoom'\?"),
+        ("config: {withs: [8]}", r"`config`.*'withs'; 'widths'\?"),
+        ("xyzzy: 5", r"mine\.yaml.*'xyzzy'$"),
+        ("stages: {regression: {rat: 1.0}}", r"`stages\.regression`.*'rat'; 'rate'\?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(read, text, said):
+    with pytest.raises(RecipeError, match=said):
+        read(f"faces: [a]\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: 5", "`faces`"),
+        ("faces: []", "`faces`"),
+        ("faces: {}", "`faces`"),
+        ("faces: {a: 0}", "weight of `faces` 'a' is 0"),
+        ("faces: {a: }", "weight of `faces` 'a' is None"),
+        ("faces: [a]\noptimizer: adamm", "`optimizer` is 'adamm'; one of adamw, adam, rmsprop, sgd"),
+        ("faces: [a]\nschedule: cosin", "`schedule` is 'cosin'"),
+        ("faces: [a]\ndrops: [0.5, 2]", "`drops`"),
+        ("faces: [a]\nlast_rate: 1.5", "`last_rate` is 1.5; 0 to 1"),
+        ("faces: [a]\nsteps: 10.5", "whole number"),
+        ("faces: [a]\nstages: [head]", "`stages`"),
+        ("faces: [a]\nstages: {head: 3}", r"`stages\.head` is 3"),
+        ("faces: [a]\nstages: {head: {rate: 1e-3}}", r"`stages\.head\.rate` is '1e-3'"),
+        ("faces: [a]\nstages: {head: {batch: 0}}", r"`stages\.head\.batch` is 0"),
+        ("faces: [a]\nstages: {head: {optimizer: no}}", r"`stages\.head\.optimizer` is False"),
+        ("faces: [a]\naugment: 3", "`augment` is 3"),
+        ("faces: [a]\nsteps: 0", "`steps` is 0"),
+        ("faces: [a]\nbatch: -1", "`batch` is -1"),
+        ("faces: [a]\nsave_every: 0", "`save_every` is 0"),
+        ("faces: [a]\nrate: 2e-3", r"`rate` is '2e-3'.*2\.0e-3"),  # text by the rules of YAML 1.1
+        ("faces: [a]\nsteps: many", "`steps` is 'many'"),
+        ("- a list", "not a mapping"),
+        ("faces: [a", "cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(read, text, said):
+    with pytest.raises(RecipeError, match=said):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "faces"),
+    [
+        ("data/a", ("data/a",)),
+        ("synth:assets", ("synth:assets",)),
+        ("{a: 2, 'synth:b': 0.5}", {"a": 2, "synth:b": 0.5}),
+    ],
+)
+def test_faces_are_one_source_a_list_or_weights(read, text, faces):
+    assert read(f"faces: {text}").faces == faces
+
+
+def test_changes_reach_nested_keys_and_leave_the_rest(read):
+    recipe = read(
+        "faces: [a]\naugment: {zoom: 0.3, turn: 5.0}",
+        changes=["rate=1e-3", "augment.zoom=0.2", "faces=[b, c]", "stages.regression.optimizer=sgd"],
+    )
+    assert recipe.rate == 1e-3 and recipe.augment == {"zoom": 0.2, "turn": 5.0} and recipe.faces == ("b", "c")
+    assert recipe.stages == {"regression": {"optimizer": "sgd"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("rate", "key=value"), ("=3", "key=value"), ("rate=[1", "cannot be read"), ("ratte=3", "'rate'")],
+)
+def test_a_change_that_makes_no_sense_is_refused(read, change, said):
+    with pytest.raises(RecipeError, match=said):
+        read("faces: [a]", changes=[change])
+
+
+def test_a_method_that_is_not_there_is_refused(read):
+    with pytest.raises(WeightsError, match=r"no method 'swft'"):
+        read("faces: [a]\nmethod: swft")
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CanthusError, match=r"nowhere\.yaml"):
+        Recipe.read(tmp_path / "nowhere.yaml")
