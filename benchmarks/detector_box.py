@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.inference.predictor import detect
+from canthus.inference import detect
 
 
 def main() -> None:

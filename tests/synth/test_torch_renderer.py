@@ -18,7 +18,7 @@ from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, Piece 
 from canthus.synth.lighting import Light, invented_environments  # noqa: E402
 from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
 from canthus.synth.renderer import Packed, PerspectiveCamera, best_renderer  # noqa: E402
-from canthus.synth.renderers import torch as shading  # noqa: E402
+from canthus.synth.renderers import torch as deferred  # noqa: E402
 from canthus.synth.renderers.torch import Scene, TorchRenderer  # noqa: E402
 from canthus.synth.sampling import FAMILIES, lash_texture, pose_head, sample_expression, sample_person  # noqa: E402
 from canthus.synth.shipped import ShippedHead  # noqa: E402
@@ -291,7 +291,7 @@ def test_more_scenes_than_fit_at_once_are_drawn_in_portions(monkeypatch):
     model = renderer.model(Packed.of([square(0)]))
     scenes = [Scene(model, camera(), even(0.1 * k), 0.0) for k in range(5)]
     expected, depth = renderer.draw_scenes(scenes), renderer.depths([model] * 5, [camera()] * 5, [is_cover], 9)
-    monkeypatch.setattr(shading, "AT_ONCE", 2)
+    monkeypatch.setattr(deferred, "AT_ONCE", 2)
     assert torch.equal(renderer.draw_scenes(scenes), expected)
     assert torch.equal(renderer.depths([model] * 5, [camera()] * 5, [is_cover], 9), depth)
 
