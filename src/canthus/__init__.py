@@ -1,9 +1,9 @@
 """canthus: 3D face landmarks, head pose and face shape from photos, offline on a CPU.
 
-    import canthus
-    aligner = canthus.load()
-    faces = aligner.predict("photo.jpg")
-    faces.xyz  # (N,68,3) image pixels
+import canthus
+aligner = canthus.load()
+faces = aligner.predict("photo.jpg")
+faces.xyz  # (N,68,3) image pixels
 """
 
 from __future__ import annotations

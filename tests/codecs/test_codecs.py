@@ -75,9 +75,7 @@ def test_gaussian_holds_its_integral():
 
 def test_disc_equals_its_slow_twin():
     centers = np.array([[3.3, 4.8], [7.9, 0.2]])
-    expected = np.array(
-        [[[np.hypot(x - cx, y - cy) <= 2.5 for x in range(9)] for y in range(9)] for cx, cy in centers]
-    )
+    expected = np.array([[[np.hypot(x - cx, y - cy) <= 2.5 for x in range(9)] for y in range(9)] for cx, cy in centers])
     np.testing.assert_array_equal(codecs.encode_disc(centers, 9, 2.5), expected.astype(float))
 
 
@@ -184,9 +182,7 @@ def test_soft_argmax_reads_gaussians():
 
 def test_soft_argmax_knows_only_differences_and_does_not_overflow():
     maps = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
-    np.testing.assert_allclose(
-        codecs.decode_soft_argmax(maps + 1000), codecs.decode_soft_argmax(maps), atol=1e-3
-    )
+    np.testing.assert_allclose(codecs.decode_soft_argmax(maps + 1000), codecs.decode_soft_argmax(maps), atol=1e-3)
     assert np.isfinite(codecs.decode_soft_argmax(maps * 1e4)).all()
 
 

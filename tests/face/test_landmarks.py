@@ -186,9 +186,7 @@ def test_exact_points_are_copied_and_sides_stay_sides(source: str, target: str) 
     found = landmarks._route(source, target)
     exact = np.flatnonzero(quality == "exact")
     np.testing.assert_array_equal(converted[exact], points[found.indices[exact, 0]])
-    side_of = {
-        i: part.split("_")[0] for part, indices in scheme(source).parts.items() for i in indices.tolist()
-    }
+    side_of = {i: part.split("_")[0] for part, indices in scheme(source).parts.items() for i in indices.tolist()}
     for part in ("right_eye", "left_eye", "right_brow", "left_brow"):
         used = found.indices[scheme(target).parts[part]][quality[scheme(target).parts[part]] != "missing"]
         assert {side_of[i] for i in used.ravel().tolist()} == {part.split("_")[0]}
@@ -271,9 +269,7 @@ def test_a_point_without_annotation_does_not_spread() -> None:
 
 
 def test_a_pair_without_maps_names_those_there_are() -> None:
-    with pytest.raises(
-        LandmarkError, match="no map from aflw21 to ibug68; from aflw21 the maps lead to aflw19"
-    ):
+    with pytest.raises(LandmarkError, match="no map from aflw21 to ibug68; from aflw21 the maps lead to aflw19"):
         convert(random_points("aflw21"), "aflw21", "ibug68")
     with pytest.raises(LandmarkError, match="from cofw29 the maps lead to no other scheme"):
         convert(random_points("cofw29"), "cofw29", "ibug68")

@@ -148,9 +148,7 @@ def test_quantised_modes_are_off_by_half_a_step_at_most(tmp_path):
         modes = getattr(model, key)
         step = np.abs(modes).max(axis=(1, 2)) / 32767
         error = np.abs(getattr(back, key) - modes).max(axis=(1, 2))
-        assert (
-            error <= 0.501 * step + 1e-6 * np.abs(modes).max(axis=(1, 2))
-        ).all()  # float32 rounding on top
+        assert (error <= 0.501 * step + 1e-6 * np.abs(modes).max(axis=(1, 2))).all()  # float32 rounding on top
     assert error.max() > 0
 
 
@@ -236,9 +234,7 @@ def test_exact_projections_are_recovered(head, dims):
 def test_less_noise_means_a_closer_fit(head):
     *_, camera, points = random_faces(head, 4)
     size = face_size(head, camera)[:, None]
-    means = [
-        (head.fit(points, noise=n, depth_noise=2 * n).residual / size).mean() for n in (0.03, 0.01, 0.001)
-    ]
+    means = [(head.fit(points, noise=n, depth_noise=2 * n).residual / size).mean() for n in (0.03, 0.01, 0.001)]
     assert means[0] > 1.5 * means[1] > 3 * means[2]
 
 

@@ -141,9 +141,7 @@ def test_bad_boxes_are_refused_with_a_sentence(boxes, message):
 @settings(deadline=None)
 @given(
     st.one_of(
-        hnp.arrays(
-            hnp.array_dtypes(max_size=2) | hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_side=5)
-        ),
+        hnp.arrays(hnp.array_dtypes(max_size=2) | hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_side=5)),
         hnp.arrays(np.float64, st.sampled_from([(4,), (3, 4)]), elements=st.floats(allow_nan=True)),
         hnp.arrays(np.float64, st.sampled_from([(4,), (1, 4)]), elements=st.floats(-100, 700)),
         st.lists(st.integers() | st.floats() | st.text(max_size=3) | st.none(), max_size=5),

@@ -32,9 +32,7 @@ def test_positive_aflw_yaw_moves_the_nose_to_image_left(xp):
 
 def test_unproject_is_the_inverse(xp):
     pose, points = random_pose(xp, 5), xp(random_points(5))
-    np.testing.assert_allclose(
-        projection.unproject(projection.project(points, *pose), *pose), points, atol=1e-12
-    )
+    np.testing.assert_allclose(projection.unproject(projection.project(points, *pose), *pose), points, atol=1e-12)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -80,9 +78,7 @@ def test_jacobian_of_the_points(xp):
         step[axis] = 1  # the projection is linear in the points, so any step will do
         moved = projection.project(xp(points + step), R, scale, shift)
         change = moved - projection.project(xp(points), R, scale, shift)
-        np.testing.assert_allclose(
-            change, np.broadcast_to(np.asarray(J)[:, None, :, axis], change.shape), atol=1e-10
-        )
+        np.testing.assert_allclose(change, np.broadcast_to(np.asarray(J)[:, None, :, axis], change.shape), atol=1e-10)
 
 
 def test_jacobian_of_the_pose(xp):
@@ -109,6 +105,4 @@ def test_gradients():
     for dimensions in (2, 3):  # at an exact fit and away from it
         for noise in (0.0, 0.3):
             target = image[..., :dimensions] + noise * torch.sin(torch.arange(12.0))[:, None]
-            assert torch.autograd.gradcheck(
-                projection.fit_weak_perspective, (points, target.requires_grad_())
-            )
+            assert torch.autograd.gradcheck(projection.fit_weak_perspective, (points, target.requires_grad_()))

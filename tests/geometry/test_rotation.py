@@ -109,9 +109,7 @@ def test_quaternion_there_and_back(xp):
 
 def test_6d_is_gram_schmidt_on_the_first_two_columns(xp):
     R = random_rotations(10)
-    np.testing.assert_allclose(
-        rotation.matrix_from_6d(xp(np.concatenate([R[..., 0], R[..., 1]], -1))), R, atol=1e-14
-    )
+    np.testing.assert_allclose(rotation.matrix_from_6d(xp(np.concatenate([R[..., 0], R[..., 1]], -1))), R, atol=1e-14)
     # (0,0,2) -> z; (3,0,1) loses its z part -> x; third column z cross x = y.
     made = rotation.matrix_from_6d(xp([0, 0, 2, 3, 0, 1]))
     np.testing.assert_allclose(made, np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]]), atol=1e-15)

@@ -22,17 +22,13 @@ def test_sample_equals_the_plain_loop(xp):
     rng = np.random.default_rng(0)
     image, points = rng.normal(size=(2, 3, 5, 7)), rng.uniform(-2, 9, size=(2, 200, 2))
     expected = [[slow_sample(im, x, y) for x, y in ps] for im, ps in zip(image, points, strict=True)]
-    np.testing.assert_allclose(
-        sampling.sample_bilinear(xp(image), xp(points)), np.moveaxis(expected, 2, 1), atol=1e-14
-    )
+    np.testing.assert_allclose(sampling.sample_bilinear(xp(image), xp(points)), np.moveaxis(expected, 2, 1), atol=1e-14)
 
 
 def test_an_integer_is_a_pixel_centre(xp):
     image = xp(np.arange(12.0).reshape(1, 3, 4))
     # Row 1, column 2 holds 6; halfway to column 3 is 6.5; halfway over the left border is half of 4.
-    values = sampling.sample_bilinear(
-        image, xp([[2, 1], [2.5, 1], [-0.5, 1], [3, 2], [3.75, 2], [-1, 0], [1e30, 0]])
-    )
+    values = sampling.sample_bilinear(image, xp([[2, 1], [2.5, 1], [-0.5, 1], [3, 2], [3.75, 2], [-1, 0], [1e30, 0]]))
     np.testing.assert_allclose(values, [[6, 6.5, 2, 11, 11 / 4, 0, 0]])
 
 
@@ -50,9 +46,7 @@ def test_warp_is_batched_and_reads_at_the_affine_of_each_pixel(xp):
     warped = np.asarray(sampling.warp(xp(image), xp(affine), 5))
     assert warped.shape == (3, 2, 5, 5)
     for n, v, u in [(0, 0, 0), (1, 4, 2), (2, 1, 3)]:
-        np.testing.assert_allclose(
-            warped[n, :, v, u], slow_sample(image[n], *(affine[n] @ [u, v, 1])), atol=1e-14
-        )
+        np.testing.assert_allclose(warped[n, :, v, u], slow_sample(image[n], *(affine[n] @ [u, v, 1])), atol=1e-14)
 
 
 def test_same_as_torch_grid_sample():
@@ -72,7 +66,5 @@ def test_gradients():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(4)
     image = torch.as_tensor(rng.normal(size=(2, 1, 4, 5))).requires_grad_()
-    points = torch.as_tensor(
-        rng.integers(-1, 5, (2, 9, 2)) + rng.uniform(0.1, 0.9, (2, 9, 2))
-    ).requires_grad_()
+    points = torch.as_tensor(rng.integers(-1, 5, (2, 9, 2)) + rng.uniform(0.1, 0.9, (2, 9, 2))).requires_grad_()
     assert torch.autograd.gradcheck(sampling.sample_bilinear, (image, points))

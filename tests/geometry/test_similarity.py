@@ -11,9 +11,7 @@ from canthus.geometry import rotation, similarity
 def random_similarity(xp, dimensions, count, seed=0):
     rng = np.random.default_rng(seed)
     R = np.asarray(rotation.nearest_rotation(rng.normal(size=(count, dimensions, dimensions))))
-    return similarity.Similarity(
-        xp(rng.uniform(0.2, 5, count)), xp(R), xp(rng.normal(size=(count, dimensions)) * 30)
-    )
+    return similarity.Similarity(xp(rng.uniform(0.2, 5, count)), xp(R), xp(rng.normal(size=(count, dimensions)) * 30))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -50,18 +48,14 @@ def test_fit_in_2d_is_the_complex_quotient(xp):
 def test_fit_in_3d_beats_its_neighbours(xp):
     rng = np.random.default_rng(4)
     source, target, w = rng.normal(size=(9, 3)), rng.normal(size=(9, 3)), rng.uniform(0, 1, 9)
-    best = similarity.Similarity(
-        *(np.asarray(f) for f in similarity.fit_similarity(xp(source), xp(target), xp(w)))
-    )
+    best = similarity.Similarity(*(np.asarray(f) for f in similarity.fit_similarity(xp(source), xp(target), xp(w))))
 
     def error(fit):
         return (w * ((similarity.apply(fit, source) - target) ** 2).sum(-1)).sum()
 
     for step in rng.normal(size=(50, 7)) * 1e-3:
         turn = rotation.matrix_from_vector(step[:3])
-        near = similarity.Similarity(
-            best.scale * np.exp(step[3]), turn @ best.rotation, best.shift + step[4:]
-        )
+        near = similarity.Similarity(best.scale * np.exp(step[3]), turn @ best.rotation, best.shift + step[4:])
         assert error(near) > error(best)
 
 
@@ -97,8 +91,7 @@ def test_gradients(dimensions):
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(0)
     source, target = (
-        torch.randn(2, 7, dimensions, generator=generator, dtype=torch.float64).requires_grad_()
-        for _ in range(2)
+        torch.randn(2, 7, dimensions, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)
     )
     weights = torch.rand(2, 7, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(similarity.fit_similarity, (source, target, weights))

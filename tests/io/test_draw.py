@@ -80,8 +80,7 @@ def test_switches_take_away_what_they_name() -> None:
     faces = made_up_faces([(0.0, 20.0, 0.0)])
     faces = replace(faces, sigma=np.full((1, 68), 6.0))
     amount = {
-        name: changed(overlay(GREY, faces, **{**BARE, name: True})).sum()
-        for name in ("box", "axes", "uncertainty")
+        name: changed(overlay(GREY, faces, **{**BARE, name: True})).sum() for name in ("box", "axes", "uncertainty")
     }
     bare = changed(overlay(GREY, faces, **BARE)).sum()
     assert min(amount.values()) > bare + 100

@@ -245,6 +245,7 @@ def test_half_of_the_faces_show_the_depth_network_true_maps(batch, monkeypatch):
 
     mixed, true = small(z_input="raw").eval(), small(z_input="raw", z_maps="true").eval()
     gaussians, drawn = mixed._gaussians(batch), mixed._draw(batch.crops)[1]
+
     def same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a - b).abs().amax((1, 2, 3)) < 1e-5
 
@@ -313,7 +314,7 @@ def test_detection_alone_has_no_second_network(batch):
 
 @pytest.mark.parametrize("change", [{"z_input": "drawn"}, {"landmarks": 67}, {"deconv": 3}, {"size": 100}])
 def test_what_there_is_not_is_refused(change):
-    (key, value), = change.items()
+    ((key, value),) = change.items()
     with pytest.raises(RecipeError, match=f"`{key}` is {value!r}"):
         PartHeatmapConfig(**change)
 

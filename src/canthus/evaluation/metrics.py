@@ -52,17 +52,13 @@ def nme_diagonal(prediction: ArrayLike, truth: ArrayLike, boxes: ArrayLike | Non
     return _plane_distance(prediction, truth) / np.linalg.norm(_box_size(truth, boxes), axis=-1)
 
 
-def nme_interocular(
-    prediction: ArrayLike, truth: ArrayLike, corners: tuple[int, int] = OUTER_CORNERS
-) -> Floats:
+def nme_interocular(prediction: ArrayLike, truth: ArrayLike, corners: tuple[int, int] = OUTER_CORNERS) -> Floats:
     """Mean 2D distance (N,) over the 2D distance of the outer eye corners, the measure of 300-W and WFLW."""
     prediction, truth = _paired(prediction, truth)
     return _plane_distance(prediction, truth) / _corner_distance(truth[..., :2], corners)
 
 
-def nme_interpupil(
-    prediction: ArrayLike, truth: ArrayLike, eyes: tuple[Sequence[int], Sequence[int]] = EYES
-) -> Floats:
+def nme_interpupil(prediction: ArrayLike, truth: ArrayLike, eyes: tuple[Sequence[int], Sequence[int]] = EYES) -> Floats:
     """Mean 2D distance (N,) over that of the eye centres, each the mean of its eye's points."""
     prediction, truth = _paired(prediction, truth)
     left, right = (truth[:, list(eye), :2].mean(axis=1) for eye in eyes)

@@ -122,14 +122,10 @@ class MorphableModel:
         for key, limit in limits.items():
             ids = getattr(self, key)
             if ids is not None and ids.size and not 0 <= ids.min() <= ids.max() < limit:
-                raise ModelError(
-                    f"{key} of model {self.name!r} runs from {ids.min()} to {ids.max()} of {limit} points"
-                )
+                raise ModelError(f"{key} of model {self.name!r} runs from {ids.min()} to {ids.max()} of {limit} points")
         low, high = self.expression_bounds.T
         if not ((low <= 0) & (high >= 0) & (low < high)).all():
-            raise ModelError(
-                f"expression_bounds of model {self.name!r} must each hold zero and leave room to move"
-            )
+            raise ModelError(f"expression_bounds of model {self.name!r} must each hold zero and leave room to move")
         if np.abs(self.landmark_weights.sum(axis=1) - 1).max() > 1e-3:
             raise ModelError(f"landmark_weights of model {self.name!r} must sum to one for every landmark")
 
@@ -181,9 +177,7 @@ class MorphableModel:
             "schema": np.array(SCHEMA),
             "about": np.array(json.dumps(about | {"card": dict(self.card)})),
         }
-        np.savez_compressed(
-            Path(path), allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None}
-        )
+        np.savez_compressed(Path(path), allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None})
 
     @classmethod
     @functools.cache
@@ -254,9 +248,7 @@ class MorphableModel:
         """
         points = np.asarray(points, dtype=float)
         if points.ndim != 3 or points.shape[1] != LANDMARKS or points.shape[2] not in (2, 3):
-            raise LandmarkError(
-                f"landmarks to fit have shape {points.shape}; wanted (B, 68, 2) or (B, 68, 3)"
-            )
+            raise LandmarkError(f"landmarks to fit have shape {points.shape}; wanted (B, 68, 2) or (B, 68, 3)")
         weights = np.ones(points.shape[:2]) if weights is None else np.asarray(weights, dtype=float)
         if weights.shape != points.shape[:2]:
             raise LandmarkError(f"landmark weights have shape {weights.shape}; wanted {points.shape[:2]}")
@@ -264,13 +256,9 @@ class MorphableModel:
             raise LandmarkError("landmark weights must be finite and not negative")
         points = np.where(weights[..., None] > 0, points, 0.0)
         if not np.isfinite(points).all():
-            raise LandmarkError(
-                "landmarks to fit hold numbers that are not finite; give those points the weight zero"
-            )
+            raise LandmarkError("landmarks to fit hold numbers that are not finite; give those points the weight zero")
         if len(points) and (weights > 0).sum(axis=1).min() < 6:
-            raise LandmarkError(
-                "a face has fewer than 6 landmarks with weight; a camera and a shape need 6 or more"
-            )
+            raise LandmarkError("a face has fewer than 6 landmarks with weight; a camera and a shape need 6 or more")
         if noise <= 0 or depth_noise <= 0:
             raise LandmarkError(f"noise levels must be positive, got {noise} and {depth_noise}")
         width, height = np.ptp(self._landmark_basis.mean[:, :2], axis=0)
@@ -293,9 +281,7 @@ def _evaluate(basis: _Basis, identity: Array | None, expression: Array | None) -
     """Points (B, P, 3) = mean + coefficients times displacements."""
     given = {"identity": identity, "expression": expression}
     arrays: dict[str, Any] = {
-        k: x if api.is_array_api_obj(x) else np.asarray(x, np.float32)
-        for k, x in given.items()
-        if x is not None
+        k: x if api.is_array_api_obj(x) else np.asarray(x, np.float32) for k, x in given.items() if x is not None
     }
     if not arrays:
         return basis.mean[None].copy()
@@ -307,9 +293,7 @@ def _evaluate(basis: _Basis, identity: Array | None, expression: Array | None) -
     for key, coefficients in arrays.items():
         modes = getattr(basis, key)
         if coefficients.ndim != 2 or coefficients.shape[1] > len(modes):
-            raise ModelError(
-                f"{key} has shape {tuple(coefficients.shape)}; wanted (B, k) with k up to {len(modes)}"
-            )
+            raise ModelError(f"{key} has shape {tuple(coefficients.shape)}; wanted (B, k) with k up to {len(modes)}")
         faces, k = coefficients.shape
         flat = xp.reshape(xp.asarray(modes[:k], dtype=dtype, device=place), (k, basis.mean.size))
         points = points + xp.reshape(xp.astype(coefficients, dtype) @ flat, (faces, *basis.mean.shape))

@@ -90,9 +90,7 @@ def fit_landmarks(
     coefficients = np.zeros((len(points), len(modes)))
     rotation, scale, shift = fit_weak_perspective(shape(coefficients), points, weights)
     for _ in range(iterations):
-        now = shape(coefficients) @ np.swapaxes(
-            rotation, -1, -2
-        )  # (B, L, 3), camera axes, units of the model
+        now = shape(coefficients) @ np.swapaxes(rotation, -1, -2)  # (B, L, 3), camera axes, units of the model
         offset = np.zeros((len(points), 1, dims))
         offset[..., :2] = shift[:, None]
         observed = (points - offset) / scale[:, None, None] * FLIP[:dims]
@@ -112,9 +110,7 @@ def _camera_lever(now: np.ndarray, dims: int) -> np.ndarray:
     """Motion (B, L, D, 4 + D) of points (B, L, 3) with the camera: small rotation (3), log scale, shift."""
     x, y, z = np.moveaxis(now, -1, 0)
     zero = np.zeros_like(x)
-    turn = np.stack(
-        [np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1), np.stack([y, -x, zero], -1)], -2
-    )
+    turn = np.stack([np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1), np.stack([y, -x, zero], -1)], -2)
     shift = np.broadcast_to(np.eye(dims), (*now.shape[:2], dims, dims))
     return np.concatenate([turn[..., :dims, :], now[..., :dims, None], shift], axis=-1)
 
@@ -137,9 +133,7 @@ def _normal_equations(
     return at @ a_free, (at @ b_free)[..., 0]
 
 
-def bounded_minimum(
-    hessian: np.ndarray, gradient: np.ndarray, bounds: np.ndarray, start: np.ndarray
-) -> np.ndarray:
+def bounded_minimum(hessian: np.ndarray, gradient: np.ndarray, bounds: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Minimum (B, n) of x'Hx/2 - g'x inside bounds (n, 2), for B positive definite problems at once.
 
     Primal-dual active set (Hintermueller, Ito and Kunisch, SIAM J. Optim. 13, 2002): solve for the free

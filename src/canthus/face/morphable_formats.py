@@ -53,9 +53,7 @@ def read_ict(path: str | Path, landmarks: Landmarks | None = None) -> MorphableM
     identities = sorted(path.glob("identity*.obj"))
     shapes = sorted(set(path.glob("*.obj")) - {neutral, *identities})
     if not identities or not shapes:
-        raise ModelError(
-            f"{path} has {len(identities)} identity and {len(shapes)} expression OBJ files; wanted both"
-        )
+        raise ModelError(f"{path} has {len(identities)} identity and {len(shapes)} expression OBJ files; wanted both")
     indices, ids = path / "vertex_indices.json", None
     if indices.is_file():
         ids = json.loads(indices.read_text()).get("idx_to_landmark_verts")
@@ -70,9 +68,7 @@ def read_bfm2009(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     data = _load_mat(path, "shapeMU", "shapePC", "shapeEV", "tl")
     modes = _columns(data["shapePC"]) * data["shapeEV"].reshape(-1, 1, 1)  # shapeEV holds standard deviations
     mean, triangles = data["shapeMU"].reshape(-1, 3), data["tl"].astype(int) - 1
-    return _model(
-        mean, modes, None, PCA_MODE, triangles, landmarks, name="BFM 2009", unit="um", licence=BASEL
-    )
+    return _model(mean, modes, None, PCA_MODE, triangles, landmarks, name="BFM 2009", unit="um", licence=BASEL)
 
 
 def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
@@ -81,9 +77,7 @@ def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     _refuse_pickle(Path(path))
     h5py = _optional("h5py")
     keys = ("mean", "pcaBasis", "pcaVariance")
-    wanted = [f"{part}/model/{key}" for part in ("shape", "expression") for key in keys] + [
-        "shape/representer/cells"
-    ]
+    wanted = [f"{part}/model/{key}" for part in ("shape", "expression") for key in keys] + ["shape/representer/cells"]
     try:
         with h5py.File(path, "r") as file:
             missing = [key for key in wanted if key not in file]
@@ -132,9 +126,7 @@ def read_3ddfa(
         if points is not None and len(points) == 3 * LANDMARKS:
             points = points[::3] // 3
     if deviations is None:
-        raise ModelError(
-            f"{folder} lacks sigma and sigma_exp; give them as deviations=(identity, expression)"
-        )
+        raise ModelError(f"{folder} lacks sigma and sigma_exp; give them as deviations=(identity, expression)")
     identity, expression = (
         _columns(data[key]) * np.asarray(sigma).reshape(-1, 1, 1)
         for key, sigma in zip(("w_shp", "w_exp"), deviations, strict=True)
@@ -170,9 +162,7 @@ def read_eos(path: str | Path, landmarks: Landmarks, blendshapes: str | Path | N
         about |= {"expression_names": [one.name for one in shapes]}
     mean = np.asarray(shape.get_mean()).reshape(-1, 3)
     identity = _columns(np.asarray(shape.get_rescaled_pca_basis()))
-    return _model(
-        mean, identity, expression, bound, np.asarray(shape.get_triangle_list()), landmarks, **about
-    )
+    return _model(mean, identity, expression, bound, np.asarray(shape.get_triangle_list()), landmarks, **about)
 
 
 def read_flame(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
@@ -277,9 +267,7 @@ def _landmark_points(landmarks: Any, vertices: int) -> tuple[np.ndarray, np.ndar
             f"landmarks have shapes {ids.shape} and {weights.shape}; wanted {LANDMARKS} ids or (68, 3) twice"
         )
     if ids.min() < 0 or ids.max() >= vertices:
-        raise ModelError(
-            f"landmark ids run from {ids.min()} to {ids.max()}; the model has {vertices} vertices"
-        )
+        raise ModelError(f"landmark ids run from {ids.min()} to {ids.max()}; the model has {vertices} vertices")
     return ids, weights
 
 
@@ -298,9 +286,7 @@ def _optional(module: str, package: str = "canthus[formats]") -> Any:
 
 def _refuse_pickle(path: Path) -> None:
     if path.suffix in (".pkl", ".pickle"):
-        raise ModelError(
-            f"{path} is a pickle, which can run any code and is never loaded; export its arrays to npz"
-        )
+        raise ModelError(f"{path} is a pickle, which can run any code and is never loaded; export its arrays to npz")
 
 
 def _load_npz(path: str | Path) -> _Keys:

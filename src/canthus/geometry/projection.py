@@ -30,9 +30,7 @@ def unproject(image: Array, rotation: Array, scale: Array, shift: Array) -> Arra
     return _flip_y((image - _with_zero(shift)[..., None, :]) / scale[..., None, None]) @ rotation
 
 
-def fit_weak_perspective(
-    model: Array, image: Array, weights: Array | None = None
-) -> tuple[Array, Array, Array]:
+def fit_weak_perspective(model: Array, image: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
     """The (rotation (..., 3, 3), scale (...), shift (..., 2)) that project `model` (..., L, 3) onto `image`.
 
     With `image` (..., L, 3) it is the least-squares similarity; the constant in z is arbitrary and is

@@ -13,9 +13,7 @@ from canthus.face.landmarks import scheme
 from canthus.io.images import as_rgb
 
 # Far to near: cool and dark to warm and light, so that depth also reads in grey.
-_RAMP = np.array(
-    [(62, 96, 220), (118, 88, 214), (190, 84, 170), (240, 112, 96), (250, 174, 72), (255, 232, 138)]
-)
+_RAMP = np.array([(62, 96, 220), (118, 88, 214), (190, 84, 170), (240, 112, 96), (250, 174, 72), (255, 232, 138)])
 _AXES = ((235, 64, 52), (60, 190, 90), (70, 130, 250))  # x red, y green, z blue
 _DARK = (16, 18, 24, 130)  # behind everything thin, for contrast on skin
 _BOX = (255, 255, 255, 110)

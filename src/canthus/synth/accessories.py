@@ -49,9 +49,7 @@ def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
     return [piece("frame", join(frame), colour, 1.0), *out]
 
 
-def cap(
-    rng: np.random.Generator, skull: np.ndarray, points: np.ndarray
-) -> tuple[Piece, tuple[np.ndarray, np.ndarray]]:
+def cap(rng: np.random.Generator, skull: np.ndarray, points: np.ndarray) -> tuple[Piece, tuple[np.ndarray, np.ndarray]]:
     """A beanie or a cap with a brim over the skull vertices (V,3); centre (3,) and half axes (3,) of its dome."""
     brow = points[17:27].mean(0)
     edge = brow[1] + rng.uniform(1.0, 3.0)

@@ -136,9 +136,7 @@ class Round(nn.Module):
         else:
             self.schedule = [(name, q) for name in self.groups for q in times] + [("translation", 0)]
 
-    def forward(
-        self, face: LinearFace, state: Tensor, streams: list[Stream], sample: Sample
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, face: LinearFace, state: Tensor, streams: list[Stream], sample: Sample) -> tuple[Tensor, Tensor]:
         """A state (B,K+6) -> the last one, and those after each update (B,U,K+6), eq. 4, 5 and 8."""
         trail: list[Tensor] = []
         memory: dict[str, list[Tensor]] = {}
@@ -174,9 +172,7 @@ class Round(nn.Module):
                 shown.append(known(stream.found).to(projected.dtype))
         return torch.cat(shown, dim=1)
 
-    def path_errors(
-        self, face: LinearFace, state: Tensor, group: Group, change: Tensor, sample: Sample
-    ) -> Tensor:
+    def path_errors(self, face: LinearFace, state: Tensor, group: Group, change: Tensor, sample: Sample) -> Tensor:
         """Mean reprojection errors (B,2M) on the path to twice the change, eq. 6; relative ones (B,2M+1) are told as
         shares of the error at its start, and end in the logarithm of that."""
         m = self.config.samples
