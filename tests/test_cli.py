@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 
 import canthus
 from canthus.cli import app
+from canthus.commands import terminal
+from canthus.errors import pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
 
@@ -48,12 +51,67 @@ def test_the_verbs():
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(verb):
     text = run(verb, "--help")
-    assert verb in text and "--help" in text
+    assert verb in text and "--help" in text and text == run(verb, "-h")
+
+
+def test_every_option_and_verb_is_explained_by_a_whole_sentence():
+    commands = typer.main.get_command(app).commands
+    for verb in VERBS:
+        for parameter in commands[verb].params:
+            assert parameter.help[0].isupper() and parameter.help[-1] == ".", (verb, parameter.name)
+    text = run("-h")
+    for verb in VERBS:  # the list of verbs cuts nothing off
+        assert " ".join(commands[verb].help.split()) in text
 
 
 def test_no_verb_shows_help():
     result = CliRunner().invoke(app, [])
     assert all(verb in result.output for verb in VERBS)
+
+
+def test_shell_completion_offers_verbs_and_names_of_weights():
+    def complete(line: str) -> str:
+        words = {"_CANTHUS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return CliRunner().invoke(app, [], prog_name="canthus", env=words).output
+
+    assert complete("canthus al").split() == ["align"]
+    assert {"swift", "swift-int8"} <= set(complete("canthus align --weights sw").split())
+
+
+def test_quiet_prints_nothing_but_errors(tmp_path):
+    assert run("align", PHOTO, "--no-overlay", "--out", tmp_path, "--quiet") == ""
+    assert run("align", PHOTO, tmp_path / "no.jpg", "-q", "--no-overlay", "--out", tmp_path).startswith("failed: ")
+
+
+def test_the_log_of_the_package_goes_to_stderr_by_its_level(monkeypatch):
+    from canthus.commands import models
+
+    def noisy(given):
+        log = logging.getLogger("canthus.part")
+        log.debug("a detail")
+        log.warning("a warning")
+        return []
+
+    monkeypatch.setattr(models, "find_models", noisy)
+    assert "warning: a warning" in run("models") and "a detail" not in run("models")
+    assert "a detail" in run("models", "--verbose")
+    assert "a warning" not in run("models", "-q")
+
+
+def test_no_line_is_wrapped_in_a_pipe(tmp_path):
+    photo = tmp_path / ("x" * 150 + ".jpg")
+    result = CliRunner().invoke(app, ["align", str(photo), "--out", str(tmp_path)])
+    assert any(str(photo) in line for line in result.output.splitlines() if line.startswith("failed: "))
+
+
+def test_progress_in_a_pipe_is_a_plain_line_now_and_then(monkeypatch, capsys):
+    times = iter([0.0, 4.0, 11.0, 11.0, 12.0])  # begin; 1st update; 2nd, shown and its time kept; 3rd
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(times))
+    with terminal.progress("track") as update:
+        update(1, 30, "clip")
+        update(2, 30, "clip")
+        update(3)
+    assert capsys.readouterr().err.splitlines() == ["track: 2/30 clip", "track: 3"]
 
 
 def test_an_unknown_verb_or_option():
@@ -126,7 +184,7 @@ def test_an_empty_folder_is_one_sentence_and_exit_2(tmp_path):
 
 @pytest.mark.parametrize("kind", ["stl", "OBJ", ""])
 def test_other_meshes_are_refused(tmp_path, kind):
-    assert "none of obj, ply, glb" in run("align", PHOTO, "--mesh", kind, "--out", tmp_path / "out", code=2)
+    assert "is not one of 'obj', 'ply', 'glb'" in run("align", PHOTO, "--mesh", kind, "--out", tmp_path / "out", code=2)
     assert not (tmp_path / "out").exists()
 
 
@@ -151,22 +209,40 @@ def test_brackets_in_names_are_plain_text(tmp_path, name):
 # The other verbs
 
 
-def test_models_says_what_weights_may_be_used_for():
-    text = run("models")
+def test_models_prints_a_table_of_at_most_100_columns(tmp_path):
+    output = CliRunner().invoke(app, ["models", "swift", str(weights_with(tmp_path, licence="word " * 20))]).output
+    assert max(map(len, output.splitlines())) <= 100
+    line = next(line for line in output.splitlines() if "(default)" in line)
     card = canthus.load().card
-    assert "swift (default)" in text and card.version in text
-    assert f"{card.licence}, commercial use allowed; model.onnx 4." in text
-    assert " ".join(card.training_data.split()) in text
+    assert line.split()[:5] == ["swift", "(default)", card.version, card.licence, "yes"]
+    size = (find("swift") / "model.onnx").stat().st_size
+    assert f"{size / 1e6:.1f}" in line
+    assert f"{card.measured[0]['mean of bins']:.2f}" in line  # true boxes, AFLW2000-3D
 
 
-def test_models_of_a_folder(tmp_path):
-    copy = tmp_path / "mine"
+def test_models_as_json_holds_the_whole_cards():
+    first, *_ = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
+    card = canthus.load("swift").card
+    assert (first["name"], first["training_data"], first["measured"]) == ("swift", card.training_data, card.measured)
+
+
+def weights_with(folder: Path, **values: object) -> Path:
+    """A copy of the default weights with other values on the card."""
+    copy = folder / "mine"
     shutil.copytree(find("swift"), copy)
     card = json.loads((copy / "card.json").read_text())
-    (copy / "card.json").write_text(json.dumps(card | {"licence": "research", "commercial_use": False}))
-    text = run("models", tmp_path)
-    assert text.startswith("mine: ") and "research, no commercial use" in text and "(default)" not in text
-    assert "no 'card.json' in any folder inside" in run("models", copy, code=2)
+    (copy / "card.json").write_text(json.dumps(card | values))
+    return copy
+
+
+def test_models_takes_names_folders_of_weights_and_folders_of_several(tmp_path):
+    mine = weights_with(tmp_path, licence="research", commercial_use=False)
+    for given in (mine, tmp_path):
+        assert "mine 0.2.0 research no" in run("models", given)
+    assert "(default)" not in run("models", mine) and "(default)" in run("models", "swift", mine)
+    (tmp_path / "empty").mkdir()
+    assert "no 'card.json' in any folder inside" in run("models", tmp_path / "empty", code=2)
+    assert "no weights 'swfit'" in run("models", "swfit", code=2)
 
 
 def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
@@ -174,7 +250,7 @@ def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "canthus: no .mat" in run("evaluate", "aflw2000", folder, "--out", tmp_path / "out", code=2)
     assert "canthus: no protocol 'aflw'" in run("evaluate", "aflw", tmp_path, code=2)
-    assert "none of true, detected, jittered, tracked" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
+    assert "is not one of 'true', 'detected'" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
 
 
 def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_path, monkeypatch):
@@ -184,11 +260,13 @@ def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_pa
     monkeypatch.setattr(canthus.cli.console, "width", 200)
     data = layouts_maker.w300(tmp_path / "300w")
     text = run("evaluate", "300w", data, "--boxes", "jittered", "--threads", 1, "--out", tmp_path / "out")
-    assert "inter-ocular" in text and "challenge" in text and f"results in {(tmp_path / 'out').resolve()}" in text
+    assert "300-W, 68 points: swift 0.2.0, 3 faces, 0 not found; inter-ocular " in text
+    assert "challenge" not in text and f"results in {(tmp_path / 'out').resolve()}" in text
     written = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert written["faces"] == 3 and written["system"] == canthus.load().card.title
     answers = tmp_path / "out" / "predictions.npz"
-    run("evaluate", "300w", data, "--predictions", answers, "--report", "--out", tmp_path / "again")
+    text = run("evaluate", "300w", data, "--predictions", answers, "--report", "--all", "--out", tmp_path / "again")
+    assert "inter-pupil" in text and "challenge" in text
     again = json.loads((tmp_path / "again" / "scores.json").read_text())
     for one, other in zip(again["tables"], written["tables"], strict=True):
         for name in other["rows"]:
@@ -215,9 +293,8 @@ save_every: 2
 """
 
 
-def test_train_from_a_recipe_and_on_with_the_same_one_only(tmp_path, made_shards, monkeypatch):
+def test_train_from_a_recipe_and_on_with_the_same_one_only(tmp_path, made_shards):
     pytest.importorskip("torch")
-    monkeypatch.setattr(canthus.cli.errors, "width", 200)  # or the line is cut off
     recipe, out = tmp_path / "small.yaml", tmp_path / "run"
     recipe.write_text(f"faces: ['{made_shards}']\n{SMALL}")
     text = run("train", recipe, "--out", out, "--set", "warm_up=1", "--set", "augment.zoom=0.2")
@@ -257,7 +334,28 @@ def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     text = run("export", tmp_path, code=2)
-    assert text == "canthus: this verb needs 'torch': pip install 'canthus[train]'"
+    assert text == f"canthus: 'torch' is not installed; to get it, run: {pip_install('train')}"
+
+
+@pytest.mark.parametrize(
+    ("installed_from", "command"),
+    [
+        (None, "pip install 'canthus[synth]'"),
+        ({"url": "file:///x/canthus-1-py3-none-any.whl", "archive_info": {}}, "pip install 'canthus[synth]'"),
+        ({"url": "file:///a%20b/canthus", "dir_info": {}}, "pip install '/a b/canthus[synth]'"),
+        ({"url": "file:///c", "dir_info": {"editable": True}}, "pip install -e '/c[synth]'"),
+        ({"url": Path.cwd().as_uri(), "dir_info": {}}, "pip install '.[synth]'"),
+    ],
+)
+def test_the_command_for_an_extra_fits_how_canthus_was_installed(monkeypatch, installed_from, command):
+    class Installed:
+        @staticmethod
+        def read_text(name):
+            assert name == "direct_url.json"
+            return installed_from and json.dumps(installed_from)
+
+    monkeypatch.setattr("canthus.errors.distribution", lambda name: Installed)
+    assert pip_install("synth") == command
 
 
 def test_what_align_writes_is_described_by_the_schema(tmp_path):

@@ -5,6 +5,12 @@ Each message is one sentence that says what was got and what is wanted.
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import distribution
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
 
 class CanthusError(Exception):
     """Base of every error that canthus raises on purpose."""
@@ -40,3 +46,16 @@ class RecipeError(CanthusError, ValueError):
 
 class OutputError(CanthusError, OSError):
     """A result that could not be written."""
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs the extra (such as 'train') of this package that an optional feature needs.
+
+    A source checkout is named by its folder, which works from anywhere; otherwise it is the published package.
+    """
+    source = json.loads(distribution("canthus").read_text("direct_url.json") or "{}")
+    if "dir_info" not in source:
+        return f"pip install 'canthus[{extra}]'"
+    folder = Path(url2pathname(urlsplit(source["url"]).path))
+    editable = "-e " if source["dir_info"].get("editable") else ""
+    return f"pip install {editable}'{'.' if folder == Path.cwd() else folder}[{extra}]'"

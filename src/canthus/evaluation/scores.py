@@ -67,6 +67,21 @@ class Scores:
         """The table whose title begins so."""
         return next(t for t in self.tables if t.title.startswith(title))
 
+    def headline(self) -> str:
+        """One sentence: what was measured, on how many faces, and the mean of the first error or of the pose angles."""
+        found = self.pairs.found
+        what = f"{self.title}: {self.pairs.predictions.system}, {len(found)} faces, {int((~found).sum())} not found"
+        if self.errors:
+            text = f"{self.main} {100 * _mean(self.errors[self.main][found]):.2f} %, mean of images"
+            bins = [t for t in self.tables if t.columns[:3] == BINS]
+            if bins:
+                parts = " / ".join(f"{bins[0].cell(self.main, name):.2f}" for name in BINS)
+                mean = bins[0].cell(self.main, "mean of bins")
+                text += f"; {mean:.2f} %, mean of three bins of |yaw| ({parts} for {', '.join(BINS)} degrees)"
+            return f"{what}; {text}"
+        poses = [t for t in self.tables if t.title.startswith("pose")]
+        return f"{what}; mean absolute error {poses[0].cell('angles up to 99', 'MAE'):.2f} degrees" if poses else what
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
