@@ -26,13 +26,64 @@ def test_the_public_names():
         "LandmarkScheme",
         "MorphableModel",
         "Pose",
+        "Tracker",
+        "Video",
         "convert",
         "load",
         "overlay",
         "read_image",
         "scheme",
     ]
-    assert all(hasattr(canthus, name) for name in canthus.__all__)
+    assert set(canthus.__all__) <= set(dir(canthus))
+    assert all(getattr(canthus, name).__doc__ for name in canthus.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Face'"):
+        _ = canthus.Face
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {(n.module, alias.name) for n in block.body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    lazy = {(f"canthus.{module}", name) for module, names in canthus._MODULES.items() for name in names}
+    assert imported == lazy | {("canthus.inference.runtime", "OnnxAligner")}  # what `load` gives
+    assert {name for _, name in lazy} | {"load"} == set(canthus.__all__)
+
+
+# What README, docs and examples import beside the names above; a change here is a change of the public surface too.
+DOCUMENTED = {
+    "canthus.geometry.projection": {"project"},
+    "canthus.geometry.rotation": {"euler_from_matrix", "matrix_from_euler", "quaternion_from_matrix"},
+    "canthus.synth.generator": {"SynthGenerator"},
+    "canthus.synth.recipe": {"SynthRecipe"},
+    "canthus.synth.sequences": {"frames"},
+}
+
+
+def test_what_the_pages_and_examples_import_is_public():
+    root = PACKAGE.parents[1]
+    used: dict[str, set[str]] = {}
+    for source in python_of_the_pages(root):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "canthus":
+                used.setdefault(node.module, set()).update(alias.name for alias in node.names)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "canthus":
+                assert node.attr in canthus.__all__, node.attr
+    assert used.pop("canthus", set()) <= set(canthus.__all__)
+    assert used == DOCUMENTED
+    for module, names in DOCUMENTED.items():
+        tree = ast.parse((PACKAGE.parent / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        assert names <= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def python_of_the_pages(root: Path) -> list[str]:
+    """The Python of README, docs and examples; prompts and answers of a session taken away."""
+    found = [path.read_text(encoding="utf-8") for path in sorted((root / "examples").glob("*.py"))]
+    for page in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            if ">>>" in block:
+                block = "\n".join(line[4:] for line in block.splitlines() if line.startswith(">>> "))
+            found.append(block)
+    return found
 
 
 def test_the_version_is_that_of_the_distribution():
@@ -60,7 +111,8 @@ def test_the_fields_of_faces():
 def test_every_error_is_a_canthus_error():
     from canthus import errors
 
-    children = [c for c in vars(errors).values() if isinstance(c, type) and c is not canthus.CanthusError]
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == errors.__name__]
+    children = [c for c in classes if c is not canthus.CanthusError]
     assert len(children) >= 7
     assert all(issubclass(child, canthus.CanthusError) and child.__doc__ for child in children)
 

@@ -151,6 +151,10 @@ print(state() == before)
 def test_slow_packages_wait_until_they_are_needed(tmp_path):
     code = "import sys, canthus, canthus.cli; print(*({'onnxruntime', 'trimesh', 'torch', 'scipy'} & set(sys.modules)))"
     assert python(code, tmp_path).strip() == ""
+    code = "import sys, canthus; print(*({'numpy', 'PIL', 'rich'} & set(sys.modules)))"
+    assert python(code, tmp_path).strip() == ""
+    code = "import sys, canthus; canthus.Faces; canthus.Video; print('onnxruntime' in sys.modules)"
+    assert python(code, tmp_path).strip() == "False"
 
 
 def test_aligning_leaves_nothing_behind(tmp_path):

@@ -1,26 +1,30 @@
-"""canthus: 3D face landmarks, head pose and face shape from photos, offline on a CPU.
+"""3D face landmarks, head pose and face shape from photos and videos, offline on a CPU.
 
 import canthus
 aligner = canthus.load()
 faces = aligner.predict("photo.jpg")
 faces.xyz  # (N,68,3) image pixels
+
+The names below are imported when they are first used, so that importing the package is quick.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from canthus.errors import CanthusError
-from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose
-from canthus.face.landmarks import LandmarkScheme, convert, scheme
-from canthus.face.morphable import MorphableModel
-from canthus.io.draw import overlay
-from canthus.io.images import read_image
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from canthus.errors import CanthusError
+    from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose
+    from canthus.face.landmarks import LandmarkScheme, convert, scheme
+    from canthus.face.morphable import MorphableModel
     from canthus.inference.runtime import OnnxAligner
+    from canthus.inference.tracker import Tracker
+    from canthus.io.draw import overlay
+    from canthus.io.images import read_image
+    from canthus.io.video import Video
 
 __version__ = version("canthus")
 __all__ = [
@@ -31,23 +35,44 @@ __all__ = [
     "LandmarkScheme",
     "MorphableModel",
     "Pose",
+    "Tracker",
+    "Video",
     "convert",
     "load",
     "overlay",
     "read_image",
     "scheme",
 ]
+_MODULES = {
+    "errors": ["CanthusError"],
+    "face.faces": ["Alignment", "FaceMeshes", "Faces", "Pose"],
+    "face.landmarks": ["LandmarkScheme", "convert", "scheme"],
+    "face.morphable": ["MorphableModel"],
+    "inference.tracker": ["Tracker"],
+    "io.draw": ["overlay"],
+    "io.images": ["read_image"],
+    "io.video": ["Video"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"canthus.{module}"), name)
+    raise AttributeError(f"module 'canthus' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(weights: str | Path | None = None, *, threads: int | None = None) -> OnnxAligner:
-    """An aligner that runs shipped weights by name, or those of a folder; None: the default weights.
+    """An aligner that runs shipped weights, by name, or the weights in a folder; None: the default weights.
 
     `threads` is the number of CPU threads of a network call; None leaves it to ONNX Runtime. Nothing is downloaded.
     Raises `WeightsError` for weights that are unknown, damaged or incomplete.
     """
-    from canthus.inference.runtime import (
-        OnnxAligner,  # ONNX Runtime takes a while to import: only who aligns waits for it
-    )
+    from canthus.inference.runtime import OnnxAligner
     from canthus.weights import DEFAULT, find
 
     return OnnxAligner(find(DEFAULT if weights is None else weights), threads)
