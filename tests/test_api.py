@@ -78,11 +78,13 @@ def test_what_the_pages_and_examples_import_is_public():
 
 
 def defined_in(module: str) -> list[str]:
-    """The functions and classes of a module, read without importing it: it may need an extra."""
+    """The functions and classes that a module gives, read without importing it: it may need an extra."""
     path = PACKAGE.parent / module.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    again = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return names + (again if path.name == "__init__.py" else [])  # a package may hand on what its modules define
 
 
 def python_of_the_pages(root: Path) -> list[str]:
