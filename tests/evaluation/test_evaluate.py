@@ -18,7 +18,6 @@ from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
 from canthus.errors import CanthusError  # noqa: E402
 from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS  # noqa: E402
-from canthus.evaluation.scores import _roc_area  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
@@ -168,13 +167,6 @@ def test_predicted_errors_stand_beside_measured_ones(folder):
     said = np.sort(np.repeat([100 * 2 / np.sqrt(3) * 2 / size(s.points) for s in samples(folder)], 68))
     assert table.rows["predicted"] == pytest.approx([p.mean() for p in np.array_split(said, 10)], rel=1e-3)
     assert np.mean(table.rows["measured"]) == pytest.approx(np.arange(68).mean(), rel=0.02)  # tenths are not all alike
-
-
-def test_the_roc_area_is_that_of_all_pairs():
-    rng = np.random.default_rng(0)
-    said, true = rng.integers(0, 6, (7, 5)) / 5, rng.random((7, 5)) < 0.4  # many ties
-    pairs = [(a > b) + (a == b) / 2 for a in said[true] for b in said[~true]]
-    assert _roc_area(said, true) == pytest.approx(np.mean(pairs))
 
 
 def test_progress_counts_the_photos(folder):

@@ -259,3 +259,21 @@ def test_geodesic_of_rotations():
 def test_metrics_import_no_torch():
     code = "import sys, canthus.evaluation.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_roc_area_is_that_of_all_pairs():
+    rng = np.random.default_rng(0)
+    said, true = rng.integers(0, 6, (7, 5)) / 5, rng.random((7, 5)) < 0.4  # many ties
+    pairs = [(a > b) + (a == b) / 2 for a in said[true] for b in said[~true]]
+    assert metrics.roc_auc(said, true) == pytest.approx(np.mean(pairs))
+    assert np.isnan(metrics.roc_auc([0.1, 0.2], [True, True]))
+
+
+def test_a_correlation_knows_what_tells_nothing():
+    truth = np.array([1.0, 2, 3, np.nan, 5])
+    assert metrics.correlation(3 - 2 * truth, truth) == pytest.approx(-1)
+    # deviations (-1, 0, 1) and (-1, 1, 0): 1 / (sqrt(2) sqrt(2))
+    assert metrics.correlation([1, 3, 2], [1, 2, 3]) == pytest.approx(0.5)
+    assert metrics.correlation(np.ones(5), truth) == 0
+    assert np.isnan(metrics.correlation(truth, np.ones(5)))
+    assert np.isnan(metrics.correlation([1, 2], [1, 2]))

@@ -25,8 +25,9 @@ YAW_EDGES = (np.deg2rad(30.0), np.deg2rad(60.0))
 POSE_LIMIT = np.deg2rad(99.0)
 
 __all__ = [
-    "TableRow", "auc", "ced", "cvgtce", "failure_rate", "geodesic", "gte", "jitter", "nme_box", "nme_box_3d",
-    "nme_diagonal", "nme_interocular", "nme_interpupil", "pose_kept", "pose_mae", "table_row", "yaw_bins",
+    "TableRow", "auc", "ced", "correlation", "cvgtce", "failure_rate", "geodesic", "gte", "jitter", "nme_box",
+    "nme_box_3d", "nme_diagonal", "nme_interocular", "nme_interpupil", "pose_kept", "pose_mae", "roc_auc", "table_row",
+    "yaw_bins",
 ]  # fmt: skip
 
 
@@ -146,6 +147,32 @@ def auc(errors: ArrayLike, limit: float) -> float:
 def failure_rate(errors: ArrayLike, limit: float) -> float:
     """Share of `errors` (N,) above `limit`."""
     return float(np.mean(~(np.asarray(errors, float) <= limit)))
+
+
+def correlation(prediction: ArrayLike, truth: ArrayLike) -> float:
+    """Pearson's correlation of two series (N,), over the places where both are finite: 0 where the truth varies and the
+    prediction does not, as it then tells nothing; NaN where the truth does not vary or there are fewer than three."""
+    prediction, truth = np.asarray(prediction, float), np.asarray(truth, float)
+    known = np.isfinite(prediction) & np.isfinite(truth)
+    if known.sum() < 3:
+        return float("nan")
+    a, b = (values[known] - values[known].mean() for values in (prediction, truth))
+    of_a, of_b = (float(np.linalg.norm(values)) for values in (a, b))
+    if of_b < 1e-9:
+        return float("nan")
+    return float(a @ b) / (of_a * of_b) if of_a >= 1e-9 else 0.0
+
+
+def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
+    """Area under the ROC curve: the share of pairs, one `positive` and one not, of which the positive one has the
+    higher score; ties count half (Mann-Whitney). Both are arrays of one shape, `positive` of booleans. NaN where all or
+    none are positive."""
+    scores, positive = np.asarray(scores, float).reshape(-1), np.asarray(positive, bool).reshape(-1)
+    order, rank = np.unique(scores, return_inverse=True)
+    yes, no = (np.bincount(rank.reshape(-1)[t], minlength=len(order)) for t in (positive, ~positive))
+    below = np.concatenate([[0], np.cumsum(no)])[:-1]
+    pairs = yes.sum() * no.sum()
+    return float((yes * (below + no / 2)).sum() / pairs) if pairs else float("nan")
 
 
 def jitter(sequence: ArrayLike) -> float:

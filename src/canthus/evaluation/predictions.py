@@ -2,8 +2,8 @@
 
 NPZ without objects, or JSON lines with one object a face. Both have, a face: `id` (the name in the set), `xyz` (L,2 or
 3) image pixels, and if known `box` (4,), `sigma` (L,), `visible` (L,), `rotation` (3,3) camera-from-head in
-right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew). A face that is not there was
-not found.
+right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew), `expression` (52,) and its
+`expression_sigma` (52,). A face that is not there was not found.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from canthus.errors import LandmarkError
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.io.outputs import atomic_write
 
 _FIELDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "box": lambda L: (4,), "sigma": lambda L: (L,), "visible": lambda L: (L,), "rotation": lambda L: (3, 3),
-    "restarted": lambda L: (),
+    "restarted": lambda L: (), "expression": lambda L: (len(EXPRESSIONS),),
+    "expression_sigma": lambda L: (len(EXPRESSIONS),),
 }  # fmt: skip
 
 
@@ -32,7 +34,8 @@ class Predictions:
     """The answers for N faces. Arrays hold NaN where the system does not say.
 
     names: (N,) of the faces. xyz: (N,L,3) or (N,L,2) image pixels in `scheme`. box: (N,4) what the system was given or
-    found. sigma: (N,L) pixels. visible: (N,L) 0..1. rotation: (N,3,3). restarted: (N,) 0 or 1. system: who answered.
+    found. sigma: (N,L) pixels. visible: (N,L) 0..1. rotation: (N,3,3). restarted: (N,) 0 or 1. expression: (N,52) 0..1,
+    in the order of `expressions.EXPRESSIONS`; expression_sigma: (N,52) their standard deviations. system: who answered.
     Raises `LandmarkError` for arrays that do not fit together.
     """
 
@@ -43,6 +46,8 @@ class Predictions:
     visible: Any = None
     rotation: Any = None
     restarted: Any = None
+    expression: Any = None
+    expression_sigma: Any = None
     scheme: str = "ibug68"
     system: str = ""
 

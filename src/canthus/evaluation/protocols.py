@@ -43,7 +43,8 @@ class Protocol:
     title: the set and its labels. read: folder -> faces. errors: name -> errors as fractions; the first is the one of
     curves and sweeps. limits: for area under the curve and failure rate. only: the groups whose faces count (any of
     them), all faces if empty. video: faces are frames in order, and tracks are measured too. free: everybody may see
-    the pictures, so that reports may show them.
+    the pictures, so that reports may show them. lids_move: whether the labels show how far eyes are open; fits
+    of a head model that cannot close its eyes, as in AFLW2000-3D and 300W-LP, do not.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Protocol:
     only: frozenset[str] = frozenset()
     video: bool = False
     free: bool = False
+    lids_move: bool = True
 
     def faces(self, folder: str | Path) -> list[FaceSample]:
         """The faces that count. Raises `LandmarkError`."""
@@ -69,9 +71,12 @@ CHALLENGE = {name: DEPTH[name] for name in ("GTE", "CVGTCE", "GTE xy", "GTE x", 
 
 PROTOCOLS: dict[str, Protocol] = {
     "aflw2000": Protocol(
-        "AFLW2000-3D, 68 points, original labels", formats.read_aflw2000, BOX | DEPTH | SECOND | DIAGONAL
+        "AFLW2000-3D, 68 points, original labels",
+        formats.read_aflw2000,
+        BOX | DEPTH | SECOND | DIAGONAL,
+        lids_move=False,
     ),
-    "300wlp": Protocol("300W-LP, 68 points", formats.read_300wlp, BOX | DEPTH),
+    "300wlp": Protocol("300W-LP, 68 points", formats.read_300wlp, BOX | DEPTH, lids_move=False),
     "3dfaw": Protocol("3DFAW, 66 points", formats.read_3dfaw, CHALLENGE | BOX),
     "menpo3d": Protocol("Menpo-3D, 84 points", formats.read_menpo3d, BOX | DIAGONAL | EYES | DEPTH),
     "300w": Protocol("300-W, 68 points", formats.read_300w, EYES | BOX, only=frozenset({"full", "private"})),

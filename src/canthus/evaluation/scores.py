@@ -10,9 +10,11 @@ import numpy as np
 
 from canthus.data.formats import FaceSample
 from canthus.evaluation import metrics
+from canthus.evaluation.movements import movement_tables
 from canthus.evaluation.pairs import Pairs, pair
 from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import DEPTH, SECOND, Protocol
+from canthus.evaluation.table import Table
 from canthus.evaluation.tracks import track_table
 from canthus.face.faces import MEAN_RADIUS, SCORE_RADIUS, scores_of
 from canthus.face.landmarks import scheme
@@ -20,27 +22,6 @@ from canthus.geometry.crop import box_sizes, tight_boxes
 from canthus.geometry.rotation import euler_from_matrix, geodesic
 
 BINS = ("0-30", "30-60", "60-90")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of numbers: errors in percent, angles in degrees, counts as they are; NaN where there is nothing."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: dict[str, list[float]]
-
-    def cell(self, row: str, column: str) -> float:
-        """One number."""
-        return self.rows[row][self.columns.index(column)]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data, null for NaN."""
-        rows = {
-            name: {c: None if not np.isfinite(v) else round(float(v), 4) for c, v in zip(self.columns, values)}
-            for name, values in self.rows.items()
-        }
-        return {"title": self.title, "rows": rows}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +93,7 @@ def score(protocol: Protocol, samples: Sequence[FaceSample], predictions: Predic
     tables = [*_yaw_tables(samples, pairs.found, errors), *_group_table(samples, pairs.found, errors)]
     if errors:
         tables += [_all_table(pairs.found, errors), _curve_table(protocol.limits, errors), _part_table(kept)]
-        tables += [*_seen_table(kept), *_sure_table(kept)]
+        tables += [*_seen_table(kept), *_sure_table(kept), *movement_tables(kept, protocol.lids_move)]
     tables += _pose_table(kept)
     if protocol.video:
         tables.append(Table(*track_table(pairs, errors[names[0]])))
@@ -232,17 +213,9 @@ def _seen_table(pairs: Pairs) -> list[Table]:
     said = pairs.predictions.visible
     if said.shape == seen.shape and np.isfinite(said).all() and 0 < seen.sum() < seen.size:
         tables.append(
-            Table("visibility, area under the ROC curve", ("AUC",), {"visible": [100 * _roc_area(said, seen)]})
+            Table("visibility, area under the ROC curve", ("AUC",), {"visible": [100 * metrics.roc_auc(said, seen)]})
         )
     return tables
-
-
-def _roc_area(said: np.ndarray, true: np.ndarray) -> float:
-    """The share of pairs, one true and one not, of which the true one is said to be so more surely (Mann-Whitney)."""
-    order, rank = np.unique(said, return_inverse=True)
-    yes, no = (np.bincount(rank.reshape(-1)[t.reshape(-1)], minlength=len(order)) for t in (true, ~true))
-    below = np.concatenate([[0], np.cumsum(no)[:-1]])
-    return float((yes * (below + no / 2)).sum() / (yes.sum() * no.sum()))
 
 
 def _sure_table(pairs: Pairs) -> list[Table]:

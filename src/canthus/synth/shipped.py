@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import cKDTree
 
+from canthus.face.expressions import ict_name
 from canthus.face.morphable import MorphableModel
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, HeadAssets, NormalOperator, _Surface
 
@@ -44,7 +45,7 @@ class ShippedHead(HeadAssets):
         self.mean[len(model.mean) :] += lashes
         self.identity = np.stack(modes[: len(model.identity)]).reshape(len(model.identity), -1)
         self.expression = np.stack(modes[len(model.identity) :]).reshape(len(model.expression), -1)
-        self.expression_names = [_unit(n) for n in model.expression_names]
+        self.expression_names = [ict_name(n) for n in model.expression_names]
         balls = np.unique(model.triangles[slice(*model.card["triangle_ranges"]["eyes"])])
         for name, mode in zip(self.expression_names, self.expression.reshape(len(self.expression), -1, 3)):
             if name.startswith("eyeLook"):
@@ -100,15 +101,6 @@ class ShippedHead(HeadAssets):
         normals = self.skin_normals(vertices).astype(np.float32)
         out = vertices + normals * height[:, None]
         return out[surface.vertex], normals[surface.vertex], surface.uv, surface.triangles
-
-
-def _unit(name: str) -> str:
-    """Expression names with sides as the asset head has them: browDown_L for browDownLeft."""
-    for side in ("Left", "Right"):
-        stem = name.removesuffix(side)
-        if stem not in (name, "jaw", "mouth"):  # jawLeft is a direction
-            return f"{stem}_{side[0]}"
-    return name
 
 
 def _lashes(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ class FaceSample:
     angles: (3,) pitch, yaw, roll in radians by the "aflw" convention exactly as the set stores them (not wrapped), or
     None. yaw: radians, a second label of the yaw, or None. groups: names of the subsets that the face is in.
     relabelled: (L,2) a later annotation of the same points, or None.
+    expression: (52,) coefficients in the order of `expressions.EXPRESSIONS`, NaN where unknown, or None.
     """
 
     image: Path | np.ndarray
@@ -42,6 +43,7 @@ class FaceSample:
     yaw: float | None = None
     groups: frozenset[str] = frozenset()
     relabelled: np.ndarray | None = None
+    expression: np.ndarray | None = None
 
 
 def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSample:

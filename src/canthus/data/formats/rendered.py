@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from canthus.data.formats.face import FaceSample, checked, interpolated, some
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, ModelError
+from canthus.face.expressions import EXPRESSIONS, arkit_from_ict
 from canthus.geometry.rotation import euler_from_matrix
 from canthus.io.shards import Samples, open_shard, shards_in
 
@@ -54,11 +55,17 @@ def _sample(
     return FaceSample(
         image, truth["xyz"][k].astype(np.float64), rotation, name=name, visible=truth["visible"][k],
         angles=euler_from_matrix(rotation, "aflw"), relabelled=relabelled,
+        expression=truth["expression"][k] if "expression" in truth else None,
     )  # fmt: skip
 
 
 def _read(path: Path, wanted: tuple[str, ...]) -> Samples:
+    """The wanted fields, and `expression` (n,52) where it is there."""
     try:
-        return open_shard(path).read(wanted)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+        shard = open_shard(path)
+        truth = shard.read([*wanted, *({"expression"} & set(shard.files))])
+        if "expression" in truth and truth["expression"].shape[1] != len(EXPRESSIONS):  # of the shipped head they fit
+            truth["expression"] = arkit_from_ict(truth["expression"])
+        return truth
+    except (ModelError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise LandmarkError(f"'{path}' is nothing that `canthus synth` wrote: {error}") from error

@@ -1,0 +1,41 @@
+"""The 52 names, and what the 57 of ICT-FaceKit are in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from canthus.errors import ModelError
+from canthus.face.expressions import EXPRESSIONS, ICT_EXPRESSIONS, arkit_from_ict, ict_name
+from canthus.face.morphable import MorphableModel
+
+
+def test_the_names_are_those_of_the_shipped_head():
+    assert MorphableModel.default().expression_names == EXPRESSIONS
+
+
+def test_each_coefficient_of_ict_arrives_under_its_own_name():
+    """One coefficient at a time: two of the 57 make half of one that has no sides here, four have no counterpart."""
+    arrived = {}
+    for k, name in enumerate(ICT_EXPRESSIONS):
+        row = arkit_from_ict(np.eye(57)[k])
+        arrived[name] = {n: v for n, v in zip(EXPRESSIONS, row) if v > 0}
+    for name in EXPRESSIONS:
+        if name not in ("browInnerUp", "cheekPuff", "tongueOut"):
+            assert arrived[ict_name(name)] == {name: 1.0}
+    assert arrived["browInnerUp_L"] == arrived["browInnerUp_R"] == {"browInnerUp": 0.5}
+    assert arrived["cheekPuff_R"] == {"cheekPuff": 0.5}
+    dropped = [name for name, row in arrived.items() if not row]
+    assert dropped == ["PupilDilate_L", "PupilDilate_R", "cheekRaiser_L", "cheekRaiser_R"]
+    assert np.isnan(arkit_from_ict(np.zeros((2, 57)))[:, EXPRESSIONS.index("tongueOut")]).all()
+
+
+def test_sides_and_directions_are_written_differently():
+    assert [ict_name(n) for n in ("eyeBlinkLeft", "mouthSmileRight", "jawLeft", "mouthRight", "jawOpen")] == [
+        "eyeBlink_L", "mouthSmile_R", "jawLeft", "mouthRight", "jawOpen",
+    ]  # fmt: skip
+
+
+def test_another_number_of_coefficients_is_refused():
+    with pytest.raises(ModelError, match=r"got expressions of shape \(3, 52\)"):
+        arkit_from_ict(np.zeros((3, 52)))
