@@ -38,7 +38,6 @@ from torch import Tensor
 from canthus.data.datasets import StoredFaces
 from canthus.data.formats import FaceSample, read_renders
 from canthus.evaluation import metrics
-from canthus.evaluation.charts import Chart, beside, lines
 from canthus.evaluation.collect import collect, picture_of, true_boxes
 from canthus.evaluation.corruptions import spoil
 from canthus.evaluation.protocols import protocol
@@ -47,6 +46,7 @@ from canthus.evaluation.scores import BINS, Scores, by_steps_of_yaw, score
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
+from canthus.io.charts import Chart, beside, lines, rendered
 from canthus.io.images import crop_image
 from canthus.io.outputs import atomic_write
 from canthus.methods.cprfa.linear_face import pixels
@@ -116,7 +116,9 @@ def gains(ours: Scores, theirs: Scores) -> dict[str, dict[str, float]]:
 def yaw_chart(title: str, scores: Mapping[str, Scores]) -> Any:
     series = {n: by_steps_of_yaw(yaws_of(s.pairs.samples), 100 * s.errors["NME box"]) for n, s in scores.items()}
     top = 1.9 * float(np.nanmax([y for _, y in series.values()]))  # the names lie above the lines
-    return lines(Chart(title, "|yaw|, degrees, steps of 10", "NME box, %", (0, 90), (0, top), (560, 380)), series)
+    return rendered(
+        lines(Chart(title, "|yaw|, degrees, steps of 10", "NME box, %", (0, 90), (0, top), (560, 380)), series)
+    )
 
 
 # The dense annotation
@@ -252,7 +254,7 @@ def under_damage(whole: Cprfa, rows: Mapping[str, tuple[Cprfa, bool]], samples: 
 def damage_chart(what: str, result: Mapping[str, Any]) -> Any:
     series = {name: (result["strengths"], errors) for name, errors in result["NME"].items()}
     top = 1.5 * max(max(y) for _, y in series.values())
-    return lines(Chart(what, result["strength"], "NME box, %", None, (0, top), (470, 360)), series)
+    return rendered(lines(Chart(what, result["strength"], "NME box, %", None, (0, top), (470, 360)), series))
 
 
 # The command

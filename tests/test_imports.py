@@ -20,7 +20,7 @@ EXTRAS = (
 BLOCK = """
 import sys
 BLOCKED = {"torch", "scipy", "cv2", "yaml", "trimesh", "onnx", "safetensors", "h5py", "moderngl", "OpenEXR",
-           "accelerate", "tensorboard", "av"}
+           "accelerate", "tensorboard", "av", "matplotlib"}
 
 class Blocker:
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -321,8 +322,31 @@ def test_the_report_has_tables_charts_and_sweeps(folder, tmp_path):
     for name in ("ced", "landmarks", "parts", "calibration", "yaw-0", "sweep-blur", "sweep-box-shift"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 500
     assert json.loads((tmp_path / "out" / "report.json").read_text())["sweeps"]["blur"]["strengths"] == [1, 2, 3, 4, 6]
+    assert page.index(scores.headline()) < page.index("data:image/png") < page.index("<table>")
     # a file of predictions can be scored, but nothing more can be asked of the system
     assert write_report(tmp_path / "less", "aflw2000", scores, None).sweeps == {}
+
+
+def test_a_report_without_matplotlib_lacks_charts_and_says_so(folder, tmp_path, monkeypatch, caplog):
+    from canthus.io import charts
+
+    monkeypatch.setattr(charts, "find_spec", lambda name: None)
+    monkeypatch.setattr(logging.getLogger("canthus"), "propagate", True)  # whatever the command line did before
+    scores = evaluate("aflw2000", folder, predict("aflw2000", folder, Oracle(samples(folder), lambda _, xyz: xyz)))
+    write_report(tmp_path, "aflw2000", scores, None)
+    page = (tmp_path / "report.html").read_text()
+    assert "matplotlib" in page and "data:image/png" not in page and not list(tmp_path.glob("*.png"))
+    assert "matplotlib" in caplog.text
+
+
+def test_the_headline_holds_the_numbers_of_the_table(folder):
+    scores = evaluate(
+        "aflw2000", folder, predict("aflw2000", folder, Oracle(samples(folder), lambda _, xyz: xyz + [2, 0, 0]))
+    )
+    table = scores.table("by yaw of the pose")
+    assert "oracle 1, 6 faces, 0 not found" in scores.headline()
+    assert f"NME box {table.cell('NME box', 'mean of images'):.2f} %, mean of images" in scores.headline()
+    assert f"{table.cell('NME box', 'mean of bins'):.2f} %, mean of three bins of |yaw|" in scores.headline()
 
 
 def test_a_box_off_by_a_known_share_is_off_by_that(folder):

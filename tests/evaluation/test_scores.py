@@ -1,4 +1,4 @@
-"""Every protocol on a small made-up data set; files of predictions; boxes, spoiled photos, tracks, charts."""
+"""Every protocol on a small made-up data set; files of predictions; boxes, spoiled photos, tracks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ pytest.importorskip("h5py")
 from canthus.data.formats import FaceSample  # noqa: E402
 from canthus.errors import LandmarkError  # noqa: E402
 from canthus.evaluation import boxes as box_rules  # noqa: E402
-from canthus.evaluation.charts import Chart, face_map, lines  # noqa: E402
 from canthus.evaluation.corruptions import SPOILS, spoil  # noqa: E402
 from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
@@ -355,26 +354,3 @@ def test_what_is_covered_is_the_share_of_the_box():
         assert changed.sum() / 200**2 == pytest.approx(share / 100, rel=0.05)
         rows, columns = np.nonzero(changed)
         assert min(rows.min(), columns.min()) >= 50 and max(rows.max(), columns.max()) <= 250
-
-
-# ---- charts
-
-
-def test_a_line_passes_where_the_numbers_are():
-    chart = Chart("title", "x", "y", (0, 10), (0, 100), (400, 300))
-    picture = np.asarray(lines(chart, {"one": ([0, 10], [50, 50])}, dots=False)).astype(int)
-    blue = (picture[..., 2] - picture[..., 0]) > 100
-    rows = np.nonzero(blue.sum(1) > 100)[0]
-    left, top, right, bottom = 62, 50, 18, 46
-    assert rows.mean() == pytest.approx(top + (300 - top - bottom) / 2, abs=2)
-    assert blue[rows[0]].sum() == pytest.approx(400 - left - right, abs=4)
-    gap = lines(chart, {"one": ([0, 5, 10], [50, np.nan, 50])}, dots=False)
-    assert ((np.asarray(gap).astype(int)[..., 2] - np.asarray(gap)[..., 0]) > 100).sum() < 20
-
-
-def test_the_largest_value_on_a_face_is_red():
-    values = np.full(68, 0.1)
-    values[8] = 9.0  # the chin
-    picture = np.asarray(face_map("title", make.turned(0)[:, :2], values, "ibug68")).astype(int)
-    red = np.argwhere((picture[..., 0] > 180) & (picture[..., 1] < 90) & (picture[..., 2] < 90))
-    assert len(red) > 100 and red[:, 0].mean() > 400 and red[:, 1].mean() == pytest.approx(260, abs=25)

@@ -27,24 +27,34 @@ def near(pixels: np.ndarray, colour: tuple[int, ...]) -> tuple[np.ndarray, np.nd
 
 
 def test_a_falling_loss_is_a_falling_curve(tmp_path):
+    pytest.importorskip("matplotlib")
     log = monitor.Log(tmp_path, ["points", "maps"], 0, tensorboard=False)
     for k in range(1, 101):  # `maps` counts in the second stage alone
         log.write(row(k, np.exp(-k / 20), points=2.0, **({"maps": 0.5} if k >= 50 else {})))
     log.close()
-    pixels = open_png(monitor.learning_curve(tmp_path))
-    plot = pixels[:, 75:745]  # not the names beside it
-    y, x = near(plot, monitor.COLOURS[0])
-    left, right = y[x < 100].mean(), y[x > 600].mean()
-    middle = y[(x > 320) & (x < 360)].mean()
-    assert left < middle < right  # rows count from the top
-    assert middle == pytest.approx((left + right) / 2, abs=15)  # exponential: straight on a logarithmic axis
-    y, x = near(plot, monitor.COLOURS[1])
-    assert np.ptp(y) <= 2 and np.ptp(x) > 600
-    _, x = near(plot, monitor.COLOURS[2])
-    assert x.min() > 320
+    (axes,) = monitor.learning_figure(tmp_path).axes
+    loss, points, maps = axes.lines[:3]
+    assert [line.get_label() for line in (loss, points, maps)] == ["loss", "points", "maps"]
+    assert axes.get_yscale() == "log" and axes.get_xlabel() == "step"
+    np.testing.assert_array_equal(loss.get_xdata(), np.arange(1, 101))  # 100 steps: each is a point of its own
+    np.testing.assert_allclose(loss.get_ydata(), np.exp(-np.arange(1, 101) / 20), rtol=1e-5)
+    assert set(points.get_ydata()) == {2.0}
+    assert np.isnan(maps.get_ydata()[:49]).all() and (np.asarray(maps.get_ydata()[49:]) == 0.5).all()
+    assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("a", 1.0), ("b", 50.0)]
+
+
+def test_a_long_run_is_averaged(tmp_path):
+    pytest.importorskip("matplotlib")
+    log = monitor.Log(tmp_path, [], 0, tensorboard=False)
+    for k in range(1, 401):
+        log.write(row(k, float(k)))
+    log.close()
+    line = monitor.learning_figure(tmp_path).axes[0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), np.arange(1.5, 400, 2))  # 200 means of two steps each
 
 
 def test_a_curve_below_zero_or_of_one_step_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
     for losses in ([1.0, 0.5, -0.5, -1.0], [1.0]):
         log = monitor.Log(tmp_path, [], 0, tensorboard=False)
         for k, loss in enumerate(losses, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from canthus.evaluation.protocols import protocol
 from canthus.evaluation.report import Report, jpeg, make_report, png
 from canthus.evaluation.scores import Scores, score
 from canthus.inference.predictor import Predictor
+from canthus.io import charts
 from canthus.io.outputs import atomic_write
 
 
@@ -47,12 +49,15 @@ def write_scores(out: str | Path, scores: Scores, predictions: Predictions) -> N
 def write_report(
     out: str | Path, name: str, scores: Scores, predictor: Predictor | None, progress: Progress = silent
 ) -> Report:
-    """Write `report.html`, `report.json`, the charts as PNG, and where everybody may see the set's pictures the worst
-    cases as `worst.jpg`, into the folder `out`.
+    """Write `report.html`, `report.json`, the charts as PNG and, where the licence of the set allows pictures to be
+    shown, the worst cases as `worst.jpg` into the folder `out`.
 
-    With a predictor also sweeps over boxes and spoiled photos, but of videos. Raises `CanthusError`.
+    With a predictor, and a set that is no video, also sweeps over moved boxes and corrupted photos. Charts need
+    matplotlib; without it a warning is logged and the rest is written. Raises `CanthusError`.
     """
     out, rules = _folder(out), protocol(name)
+    if reason := charts.missing():
+        logging.getLogger(__name__).warning(reason)
     report = make_report(rules, scores.pairs.samples, scores, predictor, progress)
     atomic_write(out / "report.html", report.to_html().encode())
     atomic_write(out / "report.json", _json(report.to_json()))

@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from canthus.data.formats import FaceSample
 from canthus.errors import LandmarkError
 from canthus.evaluation import boxes as box_rules
 from canthus.evaluation import metrics
-from canthus.evaluation.charts import Chart, Points, contact_sheet, face_map, lines, part_map
 from canthus.evaluation.collect import Progress, collect_from, picture_of, silent
 from canthus.evaluation.corruptions import SPOILS, spoil
 from canthus.evaluation.pairs import Pairs, pair
@@ -28,9 +27,14 @@ from canthus.face.landmarks import convert
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
+from canthus.io.charts import Chart, Points, face_map, lines, missing, part_map, rendered
 from canthus.io.images import crop_image
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SWEPT = 100  # faces of a sweep, evenly spaced in the set: 39 runs over each, 7 minutes for a method of 0.1 s a face
+SIZE_UNIT = "% of the face's size"
 WORST, TILE = 12, 160  # faces of the sheet of worst cases; side of one, px
 CLIPS = 6  # videos in the chart of errors by frame: as many as there are colours
 
@@ -38,7 +42,8 @@ _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem 
 table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-variant-numeric:tabular-nums}
 th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #dee1e6}
 th:first-child,td:first-child{text-align:left}
-figure{display:inline-block;margin:.3rem}img{border:1px solid #dee1e6;max-width:100%}"""
+figure{display:inline-block;margin:.3rem;vertical-align:top}
+figcaption{color:#6a7280}img{border:1px solid #dee1e6;max-width:100%}"""
 
 
 @dataclass
@@ -68,8 +73,12 @@ class Report:
         return self.scores.to_json() | more | (swept if sweeps else {})
 
     def charts(self) -> dict[str, Image.Image]:
-        """Pictures by name."""
-        found: dict[str, Image.Image] = {}
+        """Pictures by name, the most telling first; none where matplotlib is missing."""
+        return {} if missing() else {name: rendered(figure) for name, figure in self.figures().items()}
+
+    def figures(self) -> dict[str, Figure]:
+        """The charts by name, as matplotlib figures."""
+        found: dict[str, Figure] = {}
         if self.scores.errors:
             found |= {"ced": _ced(self.scores), "landmarks": _landmarks(self.scores), "parts": _parts(self.scores)}
             found |= {f"yaw-{k}": chart for k, chart in enumerate(_yaw(self.scores))}
@@ -80,7 +89,7 @@ class Report:
         for name, (what, x, y) in self.sweeps.items():
             places = [float(k) for k in range(len(x))]  # strengths grow by factors: evenly spaced reads better
             ticks = {place: f"{strength:g}" for place, strength in zip(places, x)}
-            chart = Chart(name, what, f"{self.scores.main}, %", size=(380, 280))
+            chart = Chart(name, f"strength: {what}", f"mean {self.scores.main}, %", size=(400, 300))
             series: dict[str, Points] = {name: (places, y), "unchanged": (places, [self.plain] * len(x))}
             found[f"sweep-{name.replace(' ', '-')}"] = lines(chart, series, ticks=ticks)
         return found
@@ -89,25 +98,26 @@ class Report:
         """One page with everything inside."""
         s = self.scores
         title = f"{s.title}: {s.pairs.predictions.system or 'predictions'}"
-        facts = f"{len(s.pairs.found)} faces, {int((~s.pairs.found).sum())} lost. Compared: {compared(s.pairs)}."
         pictures = {n: ("png", png(c)) for n, c in self.charts().items()}
         if self.worst:
             pictures["worst cases: true points green, predicted red"] = ("jpeg", jpeg(self.worst))
         figures = "".join(
             f'<figure><img alt="{html.escape(n)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-            "</figure>"
+            f"<figcaption>{html.escape(n)}</figcaption></figure>"
             for n, (kind, data) in pictures.items()
         )
-        swept = (
-            f"<p>Sweeps: means over the same {self.swept} faces each, evenly spaced in the set; true boxes.</p>"
-            if self.sweeps
-            else ""
-        )
+        notes = [
+            f"Compared: {compared(s.pairs)}. Errors are in percent.",
+            f"Sweeps are means over the same {self.swept} faces, evenly spaced in the set, with true boxes."
+            if self.sweeps else "",
+            missing().capitalize(),
+        ]  # fmt: skip
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
-            f"<h1>{html.escape(title)}</h1><p>{html.escape(facts)} Errors in percent.</p>"
-            + "".join(_html_table(t) for t in s.tables) + swept + figures + "</html>\n"
+            f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
+            f"<p><strong>{html.escape(s.headline())}</strong></p>"
+            + "".join(f"<p>{html.escape(note)}</p>" for note in notes if note)
+            + figures + "<h2>All tables</h2>" + "".join(_html_table(t) for t in s.tables) + "</html>\n"
         )  # fmt: skip
 
 
@@ -166,7 +176,7 @@ def jpeg(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _ced(scores: Scores) -> Image.Image:
+def _ced(scores: Scores) -> Figure:
     limit = max(scores.limits)
     x = np.linspace(0, limit, 101)
     first = list(scores.errors)[:4]
@@ -175,43 +185,51 @@ def _ced(scores: Scores) -> Image.Image:
         ((100 * x).tolist(), (100 * metrics.ced(np.where(np.isnan(e), np.inf, e), x)).tolist())
         for n, e in ((n, scores.errors[n]) for n in first)
     }  # fmt: skip
-    chart = Chart("cumulative errors", "error, %", "faces, %", (0, 100 * limit), (0, 100), (640, 400), True)
+    chart = Chart(
+        "Cumulative error distribution", "error, %", "faces with at most this error, %", (0, 100 * limit), (0, 100),
+        (640, 420),
+    )  # fmt: skip
     return lines(chart, series, dots=False)
 
 
-def _calibration(scores: Scores) -> Image.Image:
+def _calibration(scores: Scores) -> Figure:
     said, measured = ([100 * v for v in column] for column in zip(*scores.calibration))
     chart = Chart(
-        "scores, by tenths of the points", "predicted, %", "within 5 % of the face, %", (0, 100), (0, 100), (400, 400)
+        "Calibration of scores, by deciles",
+        "mean predicted score, %",
+        "points within 5 % of the face's size, %",
+        (0, 100),
+        (0, 100),
+        (440, 440),
     )
     return lines(chart, {"measured": (said, measured), "ideal": ([0, 100], [0, 100])})
 
 
-def _yaw(scores: Scores) -> list[Image.Image]:
+def _yaw(scores: Scores) -> list[Figure]:
     """The mean error by steps of 10 degrees of |yaw|."""
     charts = []
     for title, yaw in yaws(scores.pairs.samples).items():
         series = {name: by_steps_of_yaw(yaw, 100 * scores.errors[name]) for name in list(scores.errors)[:4]}
-        chart = Chart(f"by |{title}|", "degrees, steps of 10", "mean error, %", (0, 90), size=(640, 360))
+        chart = Chart(f"Error by |{title}|", f"|{title}|, degrees", "mean error, %", (0, 90), size=(640, 380))
         charts.append(lines(chart, series))
     return charts
 
 
-def _landmarks(scores: Scores) -> Image.Image:
+def _landmarks(scores: Scores) -> Figure:
     """The mean distance of each point on the mean head."""
     pairs = scores.pairs
     distance = 100 * pairs.distance[pairs.found]
     known = np.isfinite(distance)
     means = np.where(known, distance, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
-    return face_map("mean error of each point, % of the face's size", _mean_face(pairs), means, pairs.scheme)
+    return face_map("Mean error of each landmark", _mean_face(pairs), means, pairs.scheme, SIZE_UNIT)
 
 
-def _parts(scores: Scores) -> Image.Image:
+def _parts(scores: Scores) -> Figure:
     """The mean distance of each part of the face."""
     table = scores.table("by part of the face")
     values = {part: row[0] for part, row in table.rows.items()}
     pairs = scores.pairs
-    return part_map("mean error of each part, % of the face's size", _mean_face(pairs), values, pairs.scheme)
+    return part_map("Mean error of each part", _mean_face(pairs), values, pairs.scheme, SIZE_UNIT)
 
 
 def _by_video(scores: Scores) -> dict[str, np.ndarray]:
@@ -222,11 +240,11 @@ def _by_video(scores: Scores) -> dict[str, np.ndarray]:
     return {v: scores.errors[scores.main][videos == v] for v in dict.fromkeys(videos.tolist())}
 
 
-def _frames(scores: Scores) -> Image.Image:
+def _frames(scores: Scores) -> Figure:
     """The first error of each frame of the first videos; gaps where the face was lost."""
     videos = list(_by_video(scores).items())[:CLIPS]
     series: dict[str, Points] = {v: (list(range(len(e))), (100 * e).tolist()) for v, e in videos}
-    return lines(Chart("error by frame", "frame", f"{scores.main}, %", size=(640, 400)), series, dots=False)
+    return lines(Chart("Error by frame", "frame", f"{scores.main}, %", size=(640, 400)), series, dots=False)
 
 
 def _worst(scores: Scores) -> Image.Image:
@@ -245,7 +263,28 @@ def _worst(scores: Scores) -> Image.Image:
         cut = Image.fromarray(crop_image(picture_of(pairs.samples[k]), one)[0])
         name = pairs.samples[k].name.replace("shard-", "").replace("frame-", "")
         tiles.append((f"{name}: {100 * errors[k]:.1f} %", cut, truth[row], guess[row]))
-    return contact_sheet(tiles)
+    return _contact_sheet(tiles)
+
+
+def _contact_sheet(faces: Iterable[tuple[str, Image.Image, np.ndarray, np.ndarray]], columns: int = 4) -> Image.Image:
+    """Faces side by side, each with a line of text: (text, picture, true points, predicted points), the points (L,2) in
+    its pixels. Green is true, red is predicted."""
+    tiles = []
+    for text, picture, truth, prediction in faces:
+        tile = Image.new("RGB", (picture.width, picture.height + 18), "white")
+        tile.paste(picture, (0, 18))
+        draw = ImageDraw.Draw(tile)
+        draw.text((3, 9), text, "#282c34", ImageFont.load_default(11), anchor="lm")
+        for points, colour in ((truth, (60, 220, 90)), (prediction, (235, 60, 50))):
+            for x, y in points[np.isfinite(points).all(axis=1)] + [0, 18]:
+                if y > 18:
+                    draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=colour)
+        tiles.append(tile)
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
+    for k, tile in enumerate(tiles):
+        sheet.paste(tile, (k % columns * width, k // columns * height))
+    return sheet
 
 
 def _mean_face(pairs: Pairs) -> np.ndarray:
@@ -270,7 +309,7 @@ def _html_table(table: Table) -> str:
         f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>"
         for name, row in table.rows.items()
     )
-    return f"<h2>{html.escape(table.title)}</h2><table><tr>{head}</tr>{body}</table>"
+    return f"<h3>{html.escape(table.title)}</h3><table><tr>{head}</tr>{body}</table>"
 
 
 def _cell(value: float) -> str:

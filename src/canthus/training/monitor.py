@@ -12,21 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from canthus.errors import OutputError
+from canthus.io.charts import Chart, lines, rendered
 from canthus.io.images import as_png
 from canthus.io.outputs import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOG = "log.csv"
 STARTS = "starts.json"
 EVENTS = "tensorboard"
 PACKAGES = ("canthus", "torch", "numpy", "accelerate", "safetensors", "pillow")
 TRUE, PREDICTED = (60, 210, 90), (235, 60, 50)
-COLOURS = ((30, 30, 30), (214, 69, 65), (46, 110, 200), (60, 160, 80), (200, 130, 20), (140, 80, 180), (20, 150, 160))
 TILE = 192  # px, side of a face in a picture
 
 
@@ -137,49 +140,30 @@ def picture(crops: np.ndarray, true: np.ndarray, predicted: np.ndarray, maps: np
     return as_png(sheet)
 
 
-def learning_curve(folder: Path, width: int = 900, height: int = 500) -> bytes:
-    """A PNG of the columns of log.csv against the step, on a logarithmic axis where all are above zero."""
+def learning_curve(folder: Path) -> bytes:
+    """A PNG of the columns of log.csv against the step, on a logarithmic axis where all are above zero.
+
+    Needs matplotlib: see `charts.missing`.
+    """
+    return as_png(rendered(learning_figure(folder)))
+
+
+def learning_figure(folder: Path) -> Figure:
+    """The figure of `learning_curve`: each line is the mean over a two-hundredth of the run, stages are marked."""
     with open(folder / LOG, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    names = [n for n in rows[0] if n not in ("step", "stage", "rate")]
-    curves = {n: np.array([float(r[n] or "nan") for r in rows]) for n in names}
-    steps = np.array([float(r["step"]) for r in rows])
-    for name, values in curves.items():  # the mean of up to a hundredth of the run
-        parts = np.array_split(np.arange(len(values)), min(len(values), 200))
-        curves[name] = np.array([_mean(values[p]) for p in parts])
-    at = np.array([steps[p].mean() for p in np.array_split(np.arange(len(steps)), min(len(steps), 200))])
-    every = np.concatenate(list(curves.values()))
-    every = every[np.isfinite(every)]
-    log = bool((every > 0).all())
-    shown = (lambda v: np.log10(v)) if log else (lambda v: v)
-    low, high = (float(f(shown(every))) for f in (np.min, np.max))
-    left, right, top, bottom = 70, 150, 20, 40
-    sheet = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(sheet)
+    parts = np.array_split(np.arange(len(rows)), min(len(rows), 200))
 
-    def place(step: np.ndarray, value: np.ndarray) -> list[tuple[float, float]]:
-        x = left + (step - at[0]) / max(at[-1] - at[0], 1) * (width - left - right)
-        y = top + (high - shown(value)) / max(high - low, 1e-9) * (height - top - bottom)
-        return [(a, b) for a, b in zip(x.tolist(), y.tolist()) if math.isfinite(b)]
+    def averaged(name: str) -> list[float]:
+        values = np.array([float(row[name] or "nan") for row in rows])
+        return [_mean(values[part]) for part in parts]
 
-    pen.rectangle([left, top, width - right, height - bottom], outline=(180, 180, 180))
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = low + share * (high - low)
-        y = height - bottom - share * (height - top - bottom)
-        pen.text((5, y - 6), f"{10**value if log else value:.3g}", fill="black")
-        pen.line([left - 4, y, left, y], fill="black")
-        x = left + share * (width - left - right)
-        pen.text((x - 15, height - bottom + 8), f"{at[0] + share * (at[-1] - at[0]):.0f}", fill="black")
-    changes = [k for k in range(1, len(rows)) if rows[k]["stage"] != rows[k - 1]["stage"]]
-    for k in [0, *changes]:
-        (x, _), *_ = place(steps[k : k + 1], every[:1]) or [(left, 0)]
-        pen.line([x, top, x, height - bottom], fill=(200, 200, 200))
-        pen.text((x + 4, top + 2), rows[k]["stage"], fill=(120, 120, 120))
-    for k, (name, values) in enumerate(curves.items()):
-        colour = COLOURS[k % len(COLOURS)]
-        pen.line(place(at, values), fill=colour, width=3 if name == "loss" else 1)
-        pen.text((width - right + 10, top + 16 * k), name, fill=colour)
-    return as_png(sheet)
+    at = averaged("step")
+    curves = {name: (at, averaged(name)) for name in rows[0] if name not in ("step", "stage", "rate")}
+    changes = [k for k in range(len(rows)) if k == 0 or rows[k]["stage"] != rows[k - 1]["stage"]]
+    positive = all(not value <= 0 for _, values in curves.values() for value in values)
+    chart = Chart("Training loss", "step", "loss and its terms", log=positive, size=(900, 500))
+    return lines(chart, curves, dots=False, marks={float(rows[k]["step"]): rows[k]["stage"] for k in changes})
 
 
 def _mean(values: np.ndarray) -> float:

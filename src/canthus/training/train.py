@@ -6,6 +6,7 @@ process or many (`accelerate launch`), CPU or GPU: every process takes its share
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from canthus.data.sample import FaceBatch
 from canthus.data.sources import FaceMix, Part, batch_of
 from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
+from canthus.io import charts
 from canthus.io.outputs import atomic_write
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
@@ -116,7 +118,10 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
             if log is not None:
                 log.close()
     if main:
-        atomic_write(out / CURVE, monitor.learning_curve(out))
+        if reason := charts.missing():
+            logging.getLogger(__name__).warning(reason)
+        else:
+            atomic_write(out / CURVE, monitor.learning_curve(out))
         run.aligner.load_state_dict(run.average)
         run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit())
         run.aligner.save(out / "weights")
