@@ -89,7 +89,7 @@ class Report:
         for name, (what, x, y) in self.sweeps.items():
             places = [float(k) for k in range(len(x))]  # strengths grow by factors: evenly spaced reads better
             ticks = {place: f"{strength:g}" for place, strength in zip(places, x)}
-            chart = Chart(name, f"strength: {what}", f"mean {self.scores.main}, %", size=(400, 300))
+            chart = Chart(name, f"strength: {what}", f"mean {self.scores.main}, %", size=(346, 280))
             series: dict[str, Points] = {name: (places, y), "unchanged": (places, [self.plain] * len(x))}
             found[f"sweep-{name.replace(' ', '-')}"] = lines(chart, series, ticks=ticks)
         return found
@@ -103,7 +103,8 @@ class Report:
             pictures["worst cases: true points green, predicted red"] = ("jpeg", jpeg(self.worst))
         figures = "".join(
             f'<figure><img alt="{html.escape(n)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-            f"<figcaption>{html.escape(n)}</figcaption></figure>"
+            + (f"<figcaption>{html.escape(n)}</figcaption>" if kind == "jpeg" else "")
+            + "</figure>"
             for n, (kind, data) in pictures.items()
         )
         notes = [
@@ -187,7 +188,7 @@ def _ced(scores: Scores) -> Figure:
     }  # fmt: skip
     chart = Chart(
         "Cumulative error distribution", "error, %", "faces with at most this error, %", (0, 100 * limit), (0, 100),
-        (640, 420),
+        (520, 440),
     )  # fmt: skip
     return lines(chart, series, dots=False)
 
@@ -200,7 +201,7 @@ def _calibration(scores: Scores) -> Figure:
         "points within 5 % of the face's size, %",
         (0, 100),
         (0, 100),
-        (440, 440),
+        (520, 380),
     )
     return lines(chart, {"measured": (said, measured), "ideal": ([0, 100], [0, 100])})
 
@@ -210,7 +211,7 @@ def _yaw(scores: Scores) -> list[Figure]:
     charts = []
     for title, yaw in yaws(scores.pairs.samples).items():
         series = {name: by_steps_of_yaw(yaw, 100 * scores.errors[name]) for name in list(scores.errors)[:4]}
-        chart = Chart(f"Error by |{title}|", f"|{title}|, degrees", "mean error, %", (0, 90), size=(640, 380))
+        chart = Chart(f"Error by |{title}|", f"|{title}|, degrees", "mean error, %", (0, 90), size=(520, 380))
         charts.append(lines(chart, series))
     return charts
 
@@ -244,7 +245,7 @@ def _frames(scores: Scores) -> Figure:
     """The first error of each frame of the first videos; gaps where the face was lost."""
     videos = list(_by_video(scores).items())[:CLIPS]
     series: dict[str, Points] = {v: (list(range(len(e))), (100 * e).tolist()) for v, e in videos}
-    return lines(Chart("Error by frame", "frame", f"{scores.main}, %", size=(640, 400)), series, dots=False)
+    return lines(Chart("Error by frame", "frame", f"{scores.main}, %", size=(520, 380)), series, dots=False)
 
 
 def _worst(scores: Scores) -> Image.Image:

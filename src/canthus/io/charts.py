@@ -40,7 +40,7 @@ class Chart:
     y: str
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    size: tuple[int, int] = (560, 360)
+    size: tuple[int, int] = (520, 360)
     log: bool = False
 
 
@@ -72,9 +72,12 @@ def lines(
                       fontsize="small", color="gray")  # fmt: skip
     if chart.log:
         axes.set_yscale("log")
-    elif all(not value < 0 for _, y in series.values() for value in y):
-        axes.set_ylim(bottom=0)
-    axes.set(xlim=chart.x_range, ylim=chart.y_range)
+    elif axes.dataLim.ymin >= 0:
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax or 1)
+    if chart.x_range:
+        axes.set_xlim(chart.x_range)
+    if chart.y_range:
+        axes.set_ylim(chart.y_range)
     if ticks is not None:
         axes.set_xticks(list(ticks), list(ticks.values()))
     axes.grid(True, color=FAINT, linewidth=0.6)
@@ -85,7 +88,7 @@ def lines(
 
 
 def face_map(
-    title: str, xy: np.ndarray, values: np.ndarray, name: str, unit: str, size: tuple[int, int] = (560, 560)
+    title: str, xy: np.ndarray, values: np.ndarray, name: str, unit: str, size: tuple[int, int] = (520, 440)
 ) -> Figure:
     """Values (L,) as discs on a face by colour: points (L,2) of the scheme `name`, y down; NaN are left out."""
     figure, axes = _face(title, xy, name, size)
@@ -96,7 +99,7 @@ def face_map(
 
 
 def part_map(
-    title: str, xy: np.ndarray, values: Mapping[str, float], name: str, unit: str, size: tuple[int, int] = (560, 560)
+    title: str, xy: np.ndarray, values: Mapping[str, float], name: str, unit: str, size: tuple[int, int] = (520, 440)
 ) -> Figure:
     """Values by part of the face, as the part's lines coloured by value with the number beside them: points (L,2) of
     the scheme `name`, y down; NaN are left out."""
