@@ -166,7 +166,7 @@ def evaluate(
         ),
     ] = None,
     boxes: Annotated[
-        Literal["true", "detected", "jittered", "tracked"],
+        Literal["true", "detected", "jittered", "aligned", "tracked"],
         typer.Option("--boxes", help="Where the face boxes come from."),
     ] = "true",
     tracking: Annotated[

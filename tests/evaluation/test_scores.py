@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import layouts_maker as make
 import numpy as np
@@ -16,9 +17,10 @@ pytest.importorskip("h5py")
 from canthus.data.formats import FaceSample  # noqa: E402
 from canthus.errors import LandmarkError  # noqa: E402
 from canthus.evaluation import boxes as box_rules  # noqa: E402
+from canthus.evaluation import metrics  # noqa: E402
 from canthus.evaluation.corruptions import SPOILS, spoil  # noqa: E402
 from canthus.evaluation.predictions import Predictions  # noqa: E402
-from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
+from canthus.evaluation.protocols import PROTOCOLS, in_halves, protocol  # noqa: E402
 from canthus.evaluation.scores import Scores, compared, score  # noqa: E402
 from canthus.face.landmarks import convert  # noqa: E402
 
@@ -172,6 +174,49 @@ def test_biwi_measures_the_pose_alone(tmp_path):
     scores, _ = measured("biwi", tmp_path)
     assert scores.errors == {} and compared(scores.pairs) == "poses"
     assert scores.table("pose").rows["angles up to 99"] == pytest.approx([0, 0, 0, 0, 0, 6], abs=1e-4)
+
+
+def test_the_halves_are_told_by_name_and_share_each_bin():
+    """Names of six faces, two a bin: one of each bin goes to half A, whatever order they come in."""
+    image, angles = np.zeros((4, 4, 3), np.uint8), [np.deg2rad([0, yaw, 0]) for yaw in make.YAWS]
+    faces = [FaceSample(image, p, name=f"image{k:05d}", angles=angles[k]) for k, p in enumerate(make.shapes())]
+    split = in_halves(faces)
+    half = {s.name: s.groups for s in split}
+    assert [s.name for s in split] == [s.name for s in faces]
+    for b in range(3):
+        assert half[f"image{2 * b:05d}"] ^ half[f"image{2 * b + 1:05d}"] == {"half A", "half B"}
+    assert {s.name: s.groups for s in in_halves(faces[::-1])} == half
+    first = min(("image00000", "image00001"), key=lambda name: crc32(name.encode()))
+    assert half[first] == {"half A"}
+
+
+def test_bins_are_weighted_as_in_the_full_set_and_halves_have_rows(tmp_path):
+    faces = protocol("aflw2000").faces(make.aflw2000(tmp_path))
+    points = np.stack([s.points for s in faces])
+    right = answers(faces)
+    wrong = points + np.where(metrics.yaw_bins([s.angles[1] for s in faces]) == 2, 5.0, 0.0)[:, None, None] * [1, 0, 0]
+    scores = score(protocol("aflw2000"), faces, Predictions(right.names, wrong))
+    table = scores.table("by yaw of the pose")
+    errors = 100 * scores.errors["NME box"]
+    last = errors[errors > 0]
+    assert len(last) == 2
+    # the first two bins are without error, so only the third counts: 305 of 2,000
+    assert table.cell("NME box", "weighted as the full set") == pytest.approx(last.mean() * 305 / 2000)
+    assert table.cell("NME box", "mean of bins") == pytest.approx(last.mean() / 3)
+    halves = [table.cell(f"NME box, half {h}", "60-90") for h in "AB"]
+    assert sorted(halves) == pytest.approx(sorted(last))
+    assert {"GTE, half A", "GTE, half B"} <= set(table.rows)
+
+
+def test_300w_is_also_measured_without_the_jaw(tmp_path):
+    faces = protocol("300w").faces(make.w300(tmp_path))
+    wrong = answers(faces)
+    wrong.xyz[:, :17] += 40  # the jaw
+    assert score(protocol("300w"), faces, wrong).errors["inter-ocular, without jaw"] == pytest.approx(np.zeros(3))
+    wrong.xyz[:, 30] += [3, 4]  # one point of 51 off by 5 px
+    errors = score(protocol("300w"), faces, wrong).errors["inter-ocular, without jaw"]
+    eyes = [np.linalg.norm((s.points[36] - s.points[45])[:2]) for s in faces]
+    assert errors == pytest.approx(5 / 51 / np.array(eyes))
 
 
 # ---- video

@@ -8,16 +8,20 @@ from dataclasses import replace
 import numpy as np
 
 from canthus.data.formats import FaceSample
-from canthus.errors import CanthusError
+from canthus.errors import CanthusError, LandmarkError
 from canthus.evaluation import boxes as box_rules
 from canthus.evaluation.predictions import Predictions
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces, Pose
+from canthus.face.landmarks import convert
+from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
 from canthus.inference.tracker import Tracker
-from canthus.io.images import as_image
+from canthus.io.card import Card
+from canthus.io.images import as_image, crop_image
 
-BOXES = ("true", "detected", "jittered", "tracked")
+BOXES = ("true", "detected", "jittered", "aligned", "tracked")
 CHUNK = 16  # photos in memory
 
 Change = Callable[[int, np.ndarray, np.ndarray], np.ndarray]  # number, image, box -> image
@@ -46,7 +50,8 @@ def collect(
 
     boxes: "true", around the true landmarks; "detected", the predictor finds faces itself and the one whose centre is
     nearest to the true one's counts, unless it is farther away than the face is large; "jittered", see
-    `boxes.jittered`; "tracked", the samples are frames of videos, which a `Tracker` follows, going on from frame to
+    `boxes.jittered`; "aligned", crops by the similarity that lays the true landmarks on the mean shape, as
+    `aligned_crops`; "tracked", the samples are frames of videos, which a `Tracker` follows, going on from frame to
     frame by `tracking`, and what counts is as for "detected".
     """
     if boxes not in BOXES:
@@ -54,6 +59,8 @@ def collect(
     true = true_boxes(samples)
     if boxes == "detected":
         found = _detected(predictor, samples, true, progress)
+    elif boxes == "aligned":
+        found = _aligned(predictor, samples, true, progress)
     elif boxes == "tracked":
         found = _tracked(Tracker(predictor, tracking), samples, true, progress)
     else:
@@ -88,6 +95,31 @@ def collect_from(
         found += predictor.predict_many(pictures, [boxes[k] for k in part])
         progress(part.stop, len(samples))
     return _joined(predictor, [s.name for s in samples], found, boxes)
+
+
+def aligned_crops(samples: Sequence[FaceSample], card: Card) -> Crop:
+    """The crops (N) of weights that the similarity of the true landmarks to the mean shape gives, without any scale or
+    roll of the face's own: how "Combining Local and Global Features for 3D Face Tracking" (ICCV Workshops 2017) cuts
+    training and test pictures.
+
+    The mean shape is that of the card, or the default head's from the front. Raises `LandmarkError` for labels that do
+    not give all 68 points.
+    """
+    mean = card.mean_shape or MorphableModel.default().frontal_shape(card.crop_scale)
+    points = np.stack([convert(s.points[:, :2].astype(np.float64), s.scheme, "ibug68")[0] for s in samples])
+    if not np.isfinite(points).all():
+        raise LandmarkError("got labels that lack some of the 68 points, want all for aligned crops")
+    return Crop.around_shapes(points, np.asarray(mean, np.float64), card.crop_size)
+
+
+def _aligned(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:
+    crops, found = aligned_crops(samples, predictor.card), []
+    for k, sample in enumerate(samples):
+        picture, crop = picture_of(sample), crops[k : k + 1]
+        aligned = predictor.run_batches(crop_image(picture, crop))
+        found.append(aligned.to_image(crop, (picture.shape[1], picture.shape[0]), weights=predictor.card.title))
+        progress(k + 1, len(samples))
+    return _joined(predictor, [s.name for s in samples], found, true)
 
 
 def _detected(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndarray, progress: Progress) -> Predictions:

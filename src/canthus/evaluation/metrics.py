@@ -118,6 +118,10 @@ class TableRow(NamedTuple):
     mean_of_images: float
     counts: NDArray[np.int64]
 
+    def weighted(self, counts: Sequence[int]) -> float:
+        """The mean of images of a set with so many (K,) in each bin, estimated from the bin means."""
+        return float(self.bins @ np.asarray(counts, float) / np.sum(counts))
+
 
 def table_row(errors: ArrayLike, bins: ArrayLike, count: int = 3) -> TableRow:
     """The means of `errors` (N,) by their `bins` (N,), from 0 to `count` - 1, and the means of those."""

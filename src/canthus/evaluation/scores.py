@@ -13,7 +13,7 @@ from canthus.evaluation import metrics
 from canthus.evaluation.movements import movement_tables
 from canthus.evaluation.pairs import Pairs, pair
 from canthus.evaluation.predictions import Predictions
-from canthus.evaluation.protocols import DEPTH, SECOND, Protocol
+from canthus.evaluation.protocols import DEPTH, HALVES, SECOND, Protocol
 from canthus.evaluation.table import Table
 from canthus.evaluation.tracks import track_table
 from canthus.face.faces import MEAN_RADIUS, SCORE_RADIUS, scores_of
@@ -90,7 +90,7 @@ def score(protocol: Protocol, samples: Sequence[FaceSample], predictions: Predic
         errors[name] = np.full(len(samples), np.nan)
         if len(kept.samples):
             errors[name][pairs.found] = protocol.errors[name](kept)
-    tables = [*_yaw_tables(samples, pairs.found, errors), *_group_table(samples, pairs.found, errors)]
+    tables = [*_yaw_tables(protocol, samples, pairs.found, errors), *_group_table(samples, pairs.found, errors)]
     if errors:
         tables += [_all_table(pairs.found, errors), _curve_table(protocol.limits, errors), _part_table(kept)]
         tables += [*_seen_table(kept), *_sure_table(kept), *movement_tables(kept, protocol.lids_move)]
@@ -148,19 +148,28 @@ def by_steps_of_yaw(yaw: np.ndarray, values: np.ndarray) -> tuple[list[float], l
     return [10 * k + 5.0 for k in range(9)], [_mean(values[(steps == k) & known]) for k in range(9)]
 
 
-def _yaw_tables(samples: Sequence[FaceSample], found: np.ndarray, errors: dict[str, np.ndarray]) -> list[Table]:
-    columns = (*BINS, "mean of bins", "std (ddof 1)", "std (ddof 0)", "mean of images")
+def _yaw_tables(
+    protocol: Protocol, samples: Sequence[FaceSample], found: np.ndarray, errors: dict[str, np.ndarray]
+) -> list[Table]:
     tables = []
+    halves = {half: np.array([half in s.groups for s in samples]) for half in HALVES}
     for title, yaw in yaws(samples).items():
-        bins = metrics.yaw_bins(yaw)
-        rows: dict[str, list[float]] = {}
-        for name, values in errors.items():
-            row = metrics.table_row(values[found], bins[found])
-            means = (row.mean_of_bins, row.std, row.std_population, row.mean_of_images)
-            rows[name] = [100 * float(v) for v in (*row.bins, *means)]
+        bins, full = metrics.yaw_bins(yaw), protocol.full_set.get(title)
+        columns: tuple[str, ...] = (*BINS, "mean of bins", "std (ddof 1)", "std (ddof 0)", "mean of images")
+        columns += ("weighted as the full set",) if full else ()
+
+        def means(values: np.ndarray, chosen: np.ndarray) -> list[float]:
+            row = metrics.table_row(values[chosen], bins[chosen])  # noqa: B023
+            several = [*row.bins, row.mean_of_bins, row.std, row.std_population, row.mean_of_images]
+            return [100 * float(v) for v in (*several, *([row.weighted(full)] if full else []))]  # noqa: B023
+
+        rows = {name: means(values, found) for name, values in errors.items()}
+        for half, members in halves.items():
+            shown = [n for n in ("NME box", "GTE") if n in errors and members.any()]
+            rows |= {f"{name}, {half}": means(errors[name], found & members) for name in shown}
         for name, chosen in (("faces", np.ones_like(found)), ("lost", ~found)):
-            counts = np.bincount(bins[chosen], minlength=3)
-            rows[name] = [*counts.astype(float).tolist(), np.nan, np.nan, np.nan, float(chosen.sum())]
+            counts = np.bincount(bins[chosen], minlength=3).astype(float).tolist()
+            rows[name] = [*counts, np.nan, np.nan, np.nan, float(chosen.sum()), np.nan][: len(columns)]
         if errors:
             tables.append(Table(f"by {title}", columns, rows))
     return tables

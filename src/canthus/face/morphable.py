@@ -207,6 +207,13 @@ class MorphableModel:
         """What vertices (..., V, C) are or move by, at the 68 landmarks: (..., 68, C)."""
         return np.einsum("...lkc,lk->...lc", values[..., self.landmark_ids, :], self.landmark_weights)
 
+    def frontal_shape(self, crop_scale: float) -> np.ndarray:
+        """The mean head's 68 landmarks (68, 2) from the front, y down, in sides of a crop around their box of which it
+        is `crop_scale` times the longer side, from its centre: the mean shape of `Crop.around_shapes`."""
+        xy = self.landmarks()[0, :, :2] * [1, -1]
+        low, high = xy.min(0), xy.max(0)
+        return (xy - (low + high) / 2) / (crop_scale * (high - low).max())
+
     @functools.cached_property
     def _landmark_basis(self) -> _Basis:
         return _Basis(*(self.at_landmarks(points) for points in (self.mean, self.identity, self.expression)))

@@ -146,10 +146,8 @@ class Aligner(nn.Module, Predictor):
 
 
 def _mean_shape(crop_scale: float) -> list[list[float]]:
-    """The mean head's landmarks from the front, their box in the middle of the crop: for `Crop.around_shapes`."""
-    xy = MorphableModel.default().landmarks()[0, :, :2] * [1, -1]
-    low, high = xy.min(0), xy.max(0)
-    return ((xy - (low + high) / 2) / (crop_scale * (high - low).max())).round(5).tolist()
+    """As of `MorphableModel.frontal_shape`, for a card."""
+    return MorphableModel.default().frontal_shape(crop_scale).round(5).tolist()
 
 
 def method_class(method: str) -> type[Aligner]:
