@@ -24,7 +24,7 @@ from rich.table import Table
 import canthus
 from canthus.evaluation import metrics
 from canthus.evaluation.metrics import yaw_bins
-from canthus.face.faces import Faces
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
@@ -47,9 +47,9 @@ class Smoothed(Tracker):
         super().reset()
         self.smoother, self.time = Smoother(), 0.0
 
-    def step(self, frame: np.ndarray) -> Faces:
-        faces, self.time = super().step(frame), self.time + 1 / RATE
-        return self.smoother(faces, self.ids, self.followed, self.time)
+    def step(self, frame: np.ndarray) -> TrackedFaces:
+        tracked, self.time = super().step(frame), self.time + 1 / RATE
+        return self.smoother(tracked, self.time)
 
 
 def rendered(folder: Path, clips: int, frames: int) -> list[dict[str, np.ndarray]]:
@@ -96,7 +96,7 @@ def synthetic(clips: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]
         return faces.xyz[away.argmin()] if len(away) else None
 
     def follow(tracker: Tracker, image: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
-        return nearest(tracker.step(image), truth)
+        return nearest(tracker.step(image).faces, truth)
 
     def boxed(_: None, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return aligner.predict(image, boxes=[*truth[:, :2].min(0), *truth[:, :2].max(0)]).xyz[0]
@@ -135,10 +135,10 @@ def real(folder: Path, frames: int) -> dict[str, dict[str, float]]:
             if frame.number == frames:
                 break
             begin = time.perf_counter()
-            faces = tracker.step(frame.image)
+            tracked = tracker.step(frame.image)
             seconds += time.perf_counter() - begin
-            counts.append(len(faces))
-            for number, face in zip(tracker.ids.tolist(), faces):
+            counts.append(len(tracked))
+            for number, face in zip(tracked.ids.tolist(), tracked.faces):
                 tracks.setdefault(number, []).append((frame.number, face.xy[0] / face.sizes[0], face.scores.mean()))
         again = tracker.reinitialisations
         wobble = [metrics.jitter(np.stack([t[1] for t in track])) for track in tracks.values() if len(track) > 2]

@@ -26,6 +26,7 @@ def test_the_public_names():
         "LandmarkScheme",
         "MorphableModel",
         "Pose",
+        "TrackedFaces",
         "Tracker",
         "Video",
         "convert",

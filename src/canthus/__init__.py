@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from canthus.errors import CanthusError
-    from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose
+    from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose, TrackedFaces
     from canthus.face.landmarks import LandmarkScheme, convert, scheme
     from canthus.face.morphable import MorphableModel
     from canthus.inference.runtime import OnnxAligner
@@ -35,6 +35,7 @@ __all__ = [
     "LandmarkScheme",
     "MorphableModel",
     "Pose",
+    "TrackedFaces",
     "Tracker",
     "Video",
     "convert",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 _MODULES = {
     "errors": ["CanthusError"],
-    "face.faces": ["Alignment", "FaceMeshes", "Faces", "Pose"],
+    "face.faces": ["Alignment", "FaceMeshes", "Faces", "Pose", "TrackedFaces"],
     "face.landmarks": ["LandmarkScheme", "convert", "scheme"],
     "face.morphable": ["MorphableModel"],
     "inference.tracker": ["Tracker"],

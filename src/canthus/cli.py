@@ -97,10 +97,8 @@ def track(
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with the faces drawn on it.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Smooth results over time (1-euro filter).")] = False,
-    detect_every: Annotated[int, typer.Option(min=0, help="Frames between two searches for new faces; 0: never.")] = 12,
-    rate: Annotated[
-        float, typer.Option(min=0.01, help="Frame rate of folders of frames, in frames per second.")
-    ] = 25.0,
+    detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
+    rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
     resume: Annotated[bool, typer.Option("--resume", help="Skip videos that have a summary file already.")] = False,
     threads: Threads = None,
 ) -> None:
@@ -122,6 +120,8 @@ def track(
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
     for video, clip in summary.clips:
+        if clip.damage:
+            fail(f"damaged: {video}: {clip.damage}")
         say(
             f"{video.name}: {clip.frames} frames, {clip.faces_per_frame:.2f} faces per frame, {clip.people} people, "
             f"{clip.reinitialisations} re-initialisations, {clip.losses} losses, "

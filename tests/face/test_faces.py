@@ -9,7 +9,7 @@ import pytest
 from shapes import MIRROR, head68, made_up_faces
 
 from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError
-from canthus.face.faces import Alignment, Faces, Pose
+from canthus.face.faces import Alignment, Faces, Pose, TrackedFaces
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 
@@ -63,6 +63,38 @@ def test_indexing_and_iterating_give_faces() -> None:
     assert faces[0].weights == faces.weights and faces[0].image_size == faces.image_size
     with pytest.raises(IndexError):
         faces[3]
+
+
+def test_faces_join_to_what_they_were_taken_from() -> None:
+    faces = made_up_faces(ANGLES)
+    joined = Faces.concat([faces[2], faces[:0], faces[:2]], faces.image_size)
+    for name in ("xyz", "detection_scores", "sigma", "visible", "boxes", "image_size", "scheme", "weights"):
+        np.testing.assert_array_equal(getattr(joined[[1, 2, 0]], name), getattr(faces, name))
+    np.testing.assert_array_equal(joined[[1, 2, 0]].pose.matrix, faces.pose.matrix)
+    assert len(Faces.concat([], (20, 10))) == 0 and Faces.concat([], (20, 10)).image_size == (20, 10)
+
+
+def test_joined_faces_name_all_weights_and_have_one_scheme() -> None:
+    one, two = (replace(made_up_faces(ANGLES[:1]), weights=name) for name in ("a 1", "b 2"))
+    assert Faces.concat([one, two, one], one.image_size).weights == "a 1, b 2"
+    with pytest.raises(LandmarkError, match="schemes ibug68, other68"):
+        Faces.concat([one, replace(two, scheme="other68")], one.image_size)
+
+
+def test_alignments_join_field_by_field(xp) -> None:
+    xyz, score = xp(np.ones((2, 68, 3))), xp(np.ones((2, 68)))
+    a, b = (Alignment(n * xyz[:n], score=score[:n] / n, steps=(xyz,)) for n in (1, 2))
+    joined = Alignment.concat([a, b])
+    np.testing.assert_array_equal(joined.xyz[:, 0, 0], [1, 2, 2])
+    np.testing.assert_array_equal(joined.score[:, 0], [1, 0.5, 0.5])
+    assert joined.sigma is None and joined.rotation is None and joined.steps == ()
+
+
+def test_tracked_faces_have_one_number_each() -> None:
+    faces = made_up_faces(ANGLES)
+    assert len(TrackedFaces(faces, np.arange(3), np.ones(3, bool))) == 3
+    with pytest.raises(LandmarkError, match="want one a face"):
+        TrackedFaces(faces, np.arange(2), np.ones(3, bool))
 
 
 def test_empty_faces_answer_everything() -> None:

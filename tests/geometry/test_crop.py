@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from canthus.errors import BoxError, CanthusError
-from canthus.geometry.crop import Crop, as_boxes, box_centres, box_sizes, tight_boxes
+from canthus.geometry.crop import Crop, as_boxes, box_centres, box_overlaps, box_sizes, tight_boxes
 
 
 def random_crop(xp, count=5, seed=0):
@@ -102,6 +102,13 @@ def test_the_box_of_points_its_centre_and_size(xp):
     np.testing.assert_array_equal(boxes, [[1, 2, 9, 20]])
     np.testing.assert_array_equal(box_centres(boxes), [[5, 11]])
     np.testing.assert_array_equal(box_sizes(boxes), [12])  # sqrt(8 * 18)
+
+
+def test_overlaps_by_hand(xp):
+    # (0,0,2,2) and (1,0,3,2) share 2 of 6; touching boxes share nothing, nor do boxes that are inside out
+    boxes = xp(np.array([[1, 0, 3, 2.0], [0, 0, 2, 2], [2, 0, 4, 2], [9, 9, 10, 10], [2, 2, 0, 0]]))
+    np.testing.assert_allclose(box_overlaps(xp(np.array([[0, 0, 2, 2.0]])), boxes), [[1 / 3, 1, 0, 0, 0]])
+    assert box_overlaps(boxes[:0], boxes).shape == (0, 5)
 
 
 def test_boxes_come_as_one_or_many():

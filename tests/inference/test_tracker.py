@@ -12,11 +12,11 @@ from PIL import Image
 
 from canthus.errors import ImageError
 from canthus.evaluation.metrics import jitter, nme_box
-from canthus.face.faces import Alignment
+from canthus.face.faces import Alignment, TrackedFaces
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
 from canthus.inference.smooth import OneEuro, Smoother
-from canthus.inference.tracker import Tracker, overlaps
+from canthus.inference.tracker import Tracker
 from canthus.io.card import Card
 
 SIZE = 48  # of the discs' crops
@@ -96,8 +96,8 @@ def walk(tracker, path, radius=20):
     """Ids and centres of one disc on a path [(x, y)] through the frames; None: it is hidden."""
     out = []
     for point in path:
-        faces = tracker.step(scene() if point is None else scene((0, *point, radius)))
-        out.append((tracker.ids.tolist(), centres(faces)))
+        tracked = tracker.step(scene() if point is None else scene((0, *point, radius)))
+        out.append((tracked.ids.tolist(), centres(tracked.faces)))
     return out
 
 
@@ -110,8 +110,7 @@ def test_a_moving_face_is_followed_and_never_detected_again():
     for (ids, centre), point in zip(walk(tracker, path), path):
         assert ids == [0]
         np.testing.assert_allclose(centre, [point], atol=1.5)  # a pixel of the crop is 1.25 px
-    assert tracker.aligner.detector.calls == 1
-    assert tracker.reinitialisations == 0 and tracker.followed.tolist() == [True]
+    assert tracker.aligner.detector.calls == 1 and tracker.reinitialisations == 0
 
 
 def test_after_ten_black_frames_the_face_is_back_in_one():
@@ -148,16 +147,17 @@ def test_a_face_that_leaves_the_picture_is_lost():
     tracker = Tracker(Discs(), Leaving(), detect_every=0)
     tracker.step(scene((0, 30, 60, 20)))
     tracker.aligner.detector.blind = True
-    places = [centres(tracker.step(scene())) for _ in range(4)]
+    places = [centres(tracker.step(scene()).faces) for _ in range(4)]
     assert [len(p) for p in places] == [1, 1, 0, 0]  # 15 px a step: at 15, at 0, gone
     assert all((p > -0.5).all() for p in places)
 
 
 def test_a_leap_is_noticed_and_the_face_found_in_the_same_frame():
     tracker = Tracker(Discs(), detect_every=0)
-    (_, (ids, centre)) = walk(tracker, [(40, 40), (190, 110)])
-    np.testing.assert_allclose(centre, [[190, 110]], atol=1.5)
-    assert ids == [1] and tracker.followed.tolist() == [False]  # 4 face sizes away: nobody knows whether it is the same
+    tracker.step(scene((0, 40, 40, 20)))
+    leapt = tracker.step(scene((0, 190, 110, 20)))
+    np.testing.assert_allclose(centres(leapt.faces), [[190, 110]], atol=1.5)
+    assert leapt.ids.tolist() == [1] and leapt.followed.tolist() == [False]  # 4 face sizes away: who knows who it is?
     tracker = Tracker(Discs(), detect_every=0)
     (_, (ids, centre)) = walk(tracker, [(60, 60), (60, 90)])  # too far to be followed, near enough to be known again
     assert ids == [0] and tracker.reinitialisations == 1
@@ -169,17 +169,17 @@ def test_a_jump_of_the_size_is_unhealthy():
     for radius, again in ((14, 0), (12, 1)):
         tracker = Tracker(Discs(), detect_every=0)
         for r in (20, radius):
-            tracker.step(scene((0, 100, 80, r)))
-        assert tracker.reinitialisations == again
-        assert tracker.ids.tolist() == [0]
+            tracked = tracker.step(scene((0, 100, 80, r)))
+        assert tracker.reinitialisations == again and tracked.followed.tolist() == [not again]
+        assert tracked.ids.tolist() == [0]
 
 
 def test_an_unsure_face_that_the_detector_does_not_see_is_lost():
     model = Discs()
     tracker = Tracker(model, detect_every=0)
     tracker.step(scene((0, 60, 60, 20)))
-    faces = tracker.step(scene())
-    assert len(faces) == 0 and faces.image_size == (240, 160) and tracker.ids.tolist() == []
+    tracked = tracker.step(scene())
+    assert len(tracked) == 0 and tracked.faces.image_size == (240, 160) and tracked.ids.tolist() == []
 
 
 def test_without_scores_the_size_still_tells():
@@ -192,9 +192,10 @@ def test_a_detection_that_disagrees_puts_a_drifting_face_right():
     # Each step shrinks the face by 0.85, too little to be a jump; its box has 0.85^(2 k) of the detection's: below 0.3
     # in the fourth step. Looking at every second frame finds that in frame 4, counted from 0.
     tracker = Tracker(Discs(), tracking=Shrinking(), detect_every=2)
-    sizes = [float(tracker.step(scene((0, 100, 80, 20))).sizes[0]) for _ in range(5)]
+    seen = [tracker.step(scene((0, 100, 80, 20))) for _ in range(5)]
+    sizes = [float(tracked.faces.sizes[0]) for tracked in seen]
     assert sizes[3] < 0.7 * sizes[0] and sizes[4] > 0.95 * sizes[0]
-    assert tracker.reinitialisations == 1 and tracker.ids.tolist() == [0]
+    assert tracker.reinitialisations == 1 and [tracked.ids.tolist() for tracked in seen] == [[0]] * 5
 
 
 class Shrinking(Discs):
@@ -217,7 +218,7 @@ def test_one_model_places_found_faces_and_the_other_followed_ones():
 
 def test_a_detection_gives_its_score_and_a_followed_face_has_none():
     tracker = Tracker(Discs(), detect_every=2)
-    scores = [float(tracker.step(scene((0, 60, 60, 20))).detection_scores[0]) for _ in range(4)]
+    scores = [float(tracker.step(scene((0, 60, 60, 20))).faces.detection_scores[0]) for _ in range(4)]
     np.testing.assert_allclose(scores, [0.8, np.nan, 0.8, np.nan])
 
 
@@ -229,8 +230,7 @@ def test_newcomers_are_found_when_it_is_time_to_look():
     tracker = Tracker(model, detect_every=5)
     seen = []
     for k in range(8):
-        tracker.step(scene((0, 60, 60, 20), *[(1, 170, 80, 25)] * (k >= 2)))
-        seen.append(tracker.ids.tolist())
+        seen.append(tracker.step(scene((0, 60, 60, 20), *[(1, 170, 80, 25)] * (k >= 2))).ids.tolist())
     assert seen == [[0]] * 5 + [[0, 1]] * 3  # looks at frames 0 and 5
     assert model.detector.calls == 2
     assert model.batches == [1, 1, 1, 1, 1, 1, 1, 2, 2]  # frame 5: one followed and one found; then both in one call
@@ -240,9 +240,9 @@ def test_two_faces_that_pass_each_other_keep_their_ids():
     tracker = Tracker(Discs())
     for k in range(30):
         left, right = (30 + 6 * k, 50), (210 - 6 * k, 110)
-        faces = tracker.step(scene((0, *left, 20), (1, *right, 20)))
-        assert tracker.ids.tolist() == [0, 1]
-        np.testing.assert_allclose(centres(faces), [left, right], atol=1.6)
+        tracked = tracker.step(scene((0, *left, 20), (1, *right, 20)))
+        assert tracked.ids.tolist() == [0, 1]
+        np.testing.assert_allclose(centres(tracked.faces), [left, right], atol=1.6)
 
 
 @pytest.mark.parametrize("front", [0, 1])
@@ -251,11 +251,11 @@ def test_a_face_that_goes_behind_another_comes_out_with_its_id(front):
     seen = []
     for k in range(36):
         discs = [(0, 30 + 5 * k, 80, 20), (1, 210 - 5 * k, 80, 20)]
-        faces = tracker.step(scene(*(discs if front else discs[::-1])))
-        seen.append(tracker.ids.tolist())
+        tracked = tracker.step(scene(*(discs if front else discs[::-1])))
+        seen.append(tracked.ids.tolist())
         if k < 10 or k > 28:
             assert seen[-1] == [0, 1]
-            np.testing.assert_allclose(centres(faces), [d[1:3] for d in discs], atol=1.6)
+            np.testing.assert_allclose(centres(tracked.faces), [d[1:3] for d in discs], atol=1.6)
     assert [front] in seen  # the other was out of sight
 
 
@@ -263,9 +263,9 @@ def test_a_batch_of_faces_is_followed_in_one_call():
     model = Discs()
     tracker = Tracker(model, detect_every=0)
     for _ in range(3):
-        faces = tracker.step(scene((0, 40, 60, 20), (1, 120, 60, 18), (2, 200, 60, 22)))
-    assert model.batches == [3, 3, 3] and len(faces) == 3 and len(tracker.ids) == 3
-    assert faces.weights == "discs 1"
+        tracked = tracker.step(scene((0, 40, 60, 20), (1, 120, 60, 18), (2, 200, 60, 22)))
+    assert model.batches == [3, 3, 3] and len(tracked) == 3 and tracked.ids.tolist() == [0, 1, 2]
+    assert tracked.faces.weights == "discs 1"
 
 
 # State and input
@@ -276,15 +276,14 @@ def test_reset_forgets_everyone():
     walk(tracker, [(60, 60), None, (60, 60)])
     assert tracker.reinitialisations == 1
     tracker.reset()
-    assert tracker.ids.tolist() == [] and tracker.reinitialisations == 0
+    assert tracker.reinitialisations == 0
     assert walk(tracker, [(180, 90)])[0][0] == [0]
 
 
 def test_a_frame_of_another_size_ends_every_track():
     tracker = Tracker(Discs())
     tracker.step(scene((0, 60, 60, 20)))
-    tracker.step(scene((0, 60, 60, 20))[:, :200])
-    assert tracker.ids.tolist() == [1]
+    assert tracker.step(scene((0, 60, 60, 20))[:, :200]).ids.tolist() == [1]
 
 
 def test_frames_are_checked_as_photos_are():
@@ -332,15 +331,8 @@ def test_shape_aligned_training_uses_the_mean_shape_and_its_card_carries_it(made
     # the network starts from the mean of what it is shown: turned heads laid on that shape
     assert np.abs(model.mean_shape[:, :2].numpy() - shape).mean() < 0.03
     tracker = Tracker(aligner(), model, min_score=0.0)
-    for _ in range(2):
-        tracker.step(photo())
-    assert tracker.followed.all()
-
-
-def test_overlaps_by_hand():
-    # (0,0,2,2) and (1,0,3,2) share 2 of 6; touching boxes share nothing
-    got = overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [0, 0, 2, 2], [2, 0, 4, 2], [9, 9, 10, 10]]))
-    np.testing.assert_allclose(got, [[1 / 3, 1, 0, 0]])
+    tracker.step(photo())
+    assert tracker.step(photo()).followed.tolist() == [True]
 
 
 # The default weights on a photo that moves
@@ -377,9 +369,10 @@ def test_on_an_affine_moving_face_the_error_stays_at_the_static_level():
     truth = np.stack([rest @ affine[:, :2].T + affine[:, 2] for _, affine in clip])
     followed = []
     for frame, _ in clip:
-        followed.append(tracker.step(frame).xy[0])
-        assert tracker.ids.tolist() == [0]
-    assert tracker.reinitialisations == 0 and tracker.followed.all()
+        tracked = tracker.step(frame)
+        followed.append(tracked.faces.xy[0])
+        assert tracked.ids.tolist() == [0] and tracked.followed.all() == (len(followed) > 1)
+    assert tracker.reinitialisations == 0
     boxes = np.concatenate([truth.min(1), truth.max(1)], 1)
     static = np.stack([aligner().predict(f, boxes=b).xy[0] for (f, _), b in zip(clip, boxes)])
     ours, theirs = nme_box(np.stack(followed), truth), nme_box(static, truth)
@@ -425,8 +418,8 @@ def test_after_a_black_out_the_photo_is_found_in_one_frame():
         tracker.step(frame)
     for _ in range(10):
         assert len(tracker.step(np.zeros_like(clip[0]))) == 0
-    assert len(tracker.step(clip[5])) == 1
-    assert tracker.ids.tolist() == [0] and tracker.followed.tolist() == [False] and tracker.reinitialisations == 1
+    tracked = tracker.step(clip[5])
+    assert tracked.ids.tolist() == [0] and tracked.followed.tolist() == [False] and tracker.reinitialisations == 1
 
 
 # Smoothing
@@ -457,10 +450,10 @@ def test_a_smoothed_track_is_calmer_and_a_lost_one_starts_anew():
     for k in range(40):
         shaken = replace(faces, xyz=faces.xyz + rng.normal(0, 0.5, faces.xyz.shape))
         raw.append(shaken.xyz[0])
-        calm.append(smooth(shaken, np.array([3]), np.array([k > 0]), k / 25).xyz[0])
+        calm.append(smooth(TrackedFaces(shaken, [3], [k > 0]), k / 25).faces.xyz[0])
     assert jitter(np.stack(calm)) < 0.4 * jitter(np.stack(raw))
     far = replace(faces, xyz=faces.xyz + [100, 0, 0])
-    again = smooth(far, np.array([3]), np.array([False]), 2.0)
+    again = smooth(TrackedFaces(far, [3], [False]), 2.0).faces
     np.testing.assert_array_equal(again.xyz, far.xyz)
     R = again.pose.matrix
     np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.eye(3)[None], atol=1e-9)

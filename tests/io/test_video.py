@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
+from collections.abc import Collection
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,63 @@ def write(path: Path, count: int = 4, **size: int) -> Path:
         for k in range(count):
             put(picture(40 * k, **size), TIMES[k])
     return path
+
+
+def noise(seed: int) -> np.ndarray:
+    """A picture of 64 x 48 px without any symmetry."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return small.repeat(8, 0).repeat(8, 1)
+
+
+def encode(
+    path: Path,
+    images: list[np.ndarray],
+    times: np.ndarray | None = None,
+    *,
+    codec: str = "libx264",
+    container: dict[str, str] | None = None,
+    sample_aspect_ratio: Fraction | None = None,
+    skip: Collection[int] = (),
+    shift: int = 0,
+    **options: object,
+) -> Path:
+    """A video of 64 x 48 px, 25 frames a second unless `times` (seconds) are given. skip: frames whose packets are not
+    written. shift: frames that all times are moved by. options: of the encoder."""
+    import av
+
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=25, options={k: str(v) for k, v in ({"bf": 0} | options).items()})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        ticks = 25 if times is None else 1000  # a second
+        stream.codec_context.time_base = Fraction(1, ticks)
+        if sample_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
+
+        def put(packets):
+            for packet in packets:
+                if round(packet.pts * packet.time_base * 25) not in skip:
+                    moved = round(shift / 25 / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + moved, packet.dts + moved
+                    file.mux(packet)
+
+        for k, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = k if times is None else round(ticks * times[k]), Fraction(1, ticks)
+            put(stream.encode(frame))
+        put(stream.encode())
+    return path
+
+
+def spoil(path: Path, *numbers: int) -> None:
+    """Overwrite packets of a video so that they cannot be decoded."""
+    import av
+
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    for start, size in (places[n] for n in numbers):
+        data[start : start + size] = b"\xff" * size
+    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -77,18 +137,38 @@ def test_odd_sides_are_made_even_for_mp4(tmp_path):
     assert frame.image.shape == (42, 64, 3)
 
 
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_frames_are_turned_as_the_file_says(tmp_path, matrix, turns):
-    # A phone held upright writes frames on their side and the matrix (0, 1, -1, 0): turn clockwise to see them.
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda p: p),
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),  # of a phone held upright: turn clockwise
+        ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
+        ((0, -1, 1, 0), lambda p: np.rot90(p, 1)),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),  # x' = -x: mirrored, as by a front camera
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),  # x' = y, y' = x
+        ((0, -1, -1, 0), lambda p: p.transpose(1, 0, 2)[::-1, ::-1]),
+    ],
+)
+def test_frames_are_turned_and_mirrored_as_the_file_says(tmp_path, matrix, shown):
+    # A tkhd box says where the point (x, y) of the stored picture is shown: x' = a x + c y, y' = b x + d y.
     pytest.importorskip("av")
-    data = write(tmp_path / "v.mp4").read_bytes()
+    data = encode(tmp_path / "v.mp4", [noise(k) for k in range(3)]).read_bytes()
     start = data.index(b"tkhd") + 4 + 40  # version and flags 4, times, ids and duration 20, reserved and more 16
     a, b, c, d = (value * 65536 & 0xFFFFFFFF for value in matrix)
     nine = b"".join(v.to_bytes(4, "big") for v in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
     turned = tmp_path / "turned.mp4"
     turned.write_bytes(data[:start] + nine + data[start + 36 :])
     for plain, frame in zip(Video(tmp_path / "v.mp4"), Video(turned)):
-        np.testing.assert_array_equal(frame.image, np.rot90(plain.image, turns))
+        np.testing.assert_array_equal(frame.image, shown(plain.image))
+
+
+@pytest.mark.parametrize(("aspect", "size"), [("2/1", (128, 48)), ("3/4", (64, 64)), ("1000/1", (64, 48))])
+def test_pixels_are_made_square(tmp_path, aspect, size):
+    # 64 x 48 px stored. 2/1: pixels twice as wide as high. No format has 1000/1: it is taken for damage.
+    pytest.importorskip("av")
+    video = Video(encode(tmp_path / "v.mp4", [picture(0)], sample_aspect_ratio=Fraction(aspect)))
+    assert [f.image.shape for f in video] == [(size[1], size[0], 3)]
 
 
 def test_a_folder_of_frames_is_in_the_order_of_its_numbers(tmp_path):
@@ -164,6 +244,167 @@ def test_an_error_of_the_writer_is_not_taken_for_one_of_the_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+# Damaged videos
+
+
+def test_damaged_packets_are_passed_over_and_times_stay_true(tmp_path):
+    pytest.importorskip("av")
+    path = encode(tmp_path / "v.mp4", [noise(k) for k in range(40)], g=10)
+    spoil(path, 8, 9)  # the last ones before a key frame
+    video = Video(path)
+    times = [f.time for f in video]
+    np.testing.assert_allclose(times, np.delete(np.arange(40), [8, 9]) / 25, atol=1e-4)
+    assert video.count == 40 and video.missing == 2 and video.problems == ["2 damaged packets were left out"]
+    assert len(list(video)) == 38 and video.missing == 2  # counted anew in each iteration
+
+
+def test_times_stay_true_where_the_first_frames_are_lost(tmp_path):
+    pytest.importorskip("av")
+    path = encode(tmp_path / "v.mp4", [noise(k) for k in range(20)], g=1)
+    spoil(path, *range(5))
+    video = Video(path)
+    np.testing.assert_allclose([f.time for f in video], np.arange(5, 20) / 25, atol=1e-4)
+    assert video.missing == 5
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi", "v.flv"])
+def test_a_file_that_ends_early_says_how_many_frames_are_missing(tmp_path, name):
+    pytest.importorskip("av")
+    movflags = {"movflags": "+faststart"} if name == "v.mp4" else {}
+    whole = encode(tmp_path / name, [noise(k) for k in range(50)], g=10, container=movflags)
+    assert len(list(Video(whole))) == 50
+    cut = tmp_path / f"cut-{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    video = Video(cut)
+    read = len(list(video))
+    assert 20 < read < 40 and video.missing == 50 - read
+    assert "announces" in " ".join(video.problems)
+
+
+def test_gaps_between_even_frames_are_missing_frames(tmp_path):
+    pytest.importorskip("av")
+    path = encode(tmp_path / "v.ts", [noise(k) for k in range(40)], g=5, skip={15, 16, 17, 18, 19})
+    video = Video(path)
+    assert len(list(video)) == 35 and video.missing == 5 and video.problems == ["there are gaps between its frames"]
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.mp4", "v.webm"])
+def test_a_video_of_varying_frame_rate_is_whole(tmp_path, name):
+    pytest.importorskip("av")
+    steps = np.random.default_rng(0).choice([33, 33, 66, 200], 40)
+    times = np.cumsum(steps) / 1000
+    codec = "libvpx" if name == "v.webm" else "libx264"
+    video = Video(encode(tmp_path / name, [noise(k) for k in range(40)], times - times[0], codec=codec))
+    np.testing.assert_allclose([f.time for f in video], times - times[0], atol=2e-3)
+    assert video.missing == 0 and video.problems == []
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_missing(tmp_path):
+    # What `ffmpeg -ss -c copy` writes: packets from the key frame before the start, at times below 0.
+    pytest.importorskip("av")
+    video = Video(encode(tmp_path / "v.mp4", [noise(k) for k in range(30)], shift=-10))
+    times = [f.time for f in video]
+    np.testing.assert_allclose(times, np.arange(20) / 25, atol=1e-4)
+    assert video.count == 30 and video.missing == 0 and video.problems == []
+
+
+def test_where_a_file_cannot_be_read_on_what_was_read_is_kept(tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+
+    def packets(container, *streams):
+        for k, packet in enumerate(demux(container, *streams)):
+            if k == 25:
+                raise av.error.OSError(5, "Input/output error")
+            yield packet
+
+    class Container:
+        def __init__(self, opened):
+            self.opened = opened
+
+        def __getattr__(self, name):
+            return getattr(self.opened, name)
+
+        def demux(self, stream):
+            return packets(self.opened, stream)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.opened.close()
+
+    demux = av.container.InputContainer.demux
+    path = encode(tmp_path / "v.mp4", [noise(k) for k in range(40)])
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda *args: Container(opened(*args)))
+    video = Video(path)
+    assert len(list(video)) == 25  # also those that the decoder held back
+    assert video.missing == 15 and "cannot be read to its end (Input/output error)" in video.problems[0]
+
+
+def test_of_a_gif_the_frames_before_the_damage_are_kept(clip, tmp_path):
+    (tmp_path / "cut.gif").write_bytes(clip.read_bytes()[: clip.stat().st_size * 6 // 10])
+    video = Video(tmp_path / "cut.gif")
+    kept = [f.image for f in video]
+    assert 1 <= len(kept) < 5 and video.missing >= 1 and "cannot be read" in video.problems[0]
+    for image, whole in zip(kept, Video(clip)):
+        np.testing.assert_array_equal(image, whole.image)
+
+
+def test_a_bad_picture_in_a_folder_of_frames_is_named_and_passed_over(tmp_path):
+    for k in range(5):
+        Image.fromarray(picture(k)).save(tmp_path / f"{k}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "3.png").symlink_to(tmp_path / "gone.png")
+    video = Video(tmp_path, rate=10)
+    frames = list(video)
+    assert [f.image[0, 0, 0] for f in frames] == [0, 2, 4]
+    np.testing.assert_allclose([f.time for f in frames], [0, 0.2, 0.4])
+    assert video.missing == 2 and [name in said for name, said in zip(("1.png", "3.png"), video.problems)] == [True] * 2
+
+
+REPORTS = Path(os.environ.get("CANTHUS_DATA", Path(__file__).parents[3] / "shared" / "data")) / "reports"
+
+
+@pytest.mark.skipif(not REPORTS.exists(), reason="the damaged files of reports are not here")
+@pytest.mark.parametrize(("name", "read"), [("damaged_packets.mp4", 92), ("damaged_short.mkv", 2)])
+def test_reported_files_of_100_frames(name, read):
+    pytest.importorskip("av")
+    video = Video(REPORTS / name)
+    assert len(list(video)) == read and video.missing == 100 - read
+
+
+# What is no video
+
+
+@pytest.mark.parametrize("given", [0, "0", "1", None])
+def test_a_camera_is_refused(given):
+    with pytest.raises(VideoError, match="cameras cannot be read"):
+        Video(given)
+
+
+@pytest.mark.parametrize("given", ["rtsp://10.0.0.1:554/live?a=1", "https://example.org/v.mp4"])
+def test_an_address_is_refused_as_it_was_given(given):
+    for call in (Video, lambda g: find_videos([g])):
+        with pytest.raises(VideoError, match=re.escape(f"got the address '{given}'")):
+            call(given)
+
+
+def test_an_empty_path_is_refused():
+    for call in (Video, lambda g: find_videos([g])):
+        with pytest.raises(VideoError, match="empty path"):
+            call("")
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), "25"])
+def test_what_is_no_frame_rate_is_refused(tmp_path, rate):
+    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
+    for call in (lambda: Video(tmp_path, rate), lambda: Outputs(rate=rate)):
+        with pytest.raises(VideoError, match="frame rate of"):
+            call()
+
+
 # Which videos
 
 
@@ -178,6 +419,40 @@ def test_videos_are_found_in_depth_and_folders_of_frames_are_videos(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(VideoError, match="without a video"):
         find_videos([tmp_path / "none"])
+
+
+def test_pictures_beside_videos_are_named_and_left_out(tmp_path, caplog):
+    for name in ("a.mp4", "b.mp4", "cover.jpg", "frames/0.jpg", "frames/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [str(name) for _, name in find_videos([tmp_path])] == ["a", "b", "frames"]
+    assert "cover.jpg" in caplog.text and "0.jpg" not in caplog.text
+
+
+def test_frames_below_a_folder_of_frames_are_a_video_too(tmp_path):
+    for name in ("clip/0.jpg", "clip/other/0.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [str(name) for _, name in find_videos([tmp_path])] == ["clip", "clip/other"]
+
+
+def test_folders_that_are_links_are_searched_once(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.mp4").write_bytes(b"")
+    for name in ("self", "again"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "data")  # without memory: 2^40 folders
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).symlink_to(tmp_path / "store")
+    assert [path.name for path, _ in find_videos([tmp_path / "data"])] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["²1.jpg", "1²3.jpg", "٣.jpg", "½.jpg"])
+def test_numbers_of_other_kinds_in_a_name_are_letters(tmp_path, name):
+    for one in (name, "2.jpg", "10.jpg"):
+        Image.new("RGB", (20, 20)).save(tmp_path / one)
+    names = [p.name for p in frames_of(tmp_path)]
+    assert sorted(names) == sorted([name, "2.jpg", "10.jpg"]) and names.index("2.jpg") < names.index("10.jpg")
 
 
 # The verb
@@ -216,10 +491,11 @@ def test_lines_read_back_are_what_the_tracker_said(clip, tmp_path):
     ours = tracker()
     read = list(read_json_lines(tmp_path / "out" / "clip.jsonl"))
     for frame, back in zip(Video(clip), read, strict=True):
-        faces = ours.step(frame.image)
+        tracked = ours.step(frame.image)
         assert back.number == frame.number and back.time == pytest.approx(frame.time)
-        assert back.ids.tolist() == ours.ids.tolist() and back.followed.tolist() == ours.followed.tolist()
-        np.testing.assert_allclose(back.faces.xyz, faces.xyz, atol=6e-4)
+        assert back.tracked.ids.tolist() == tracked.ids.tolist()
+        assert back.tracked.followed.tolist() == tracked.followed.tolist()
+        np.testing.assert_allclose(back.tracked.faces.xyz, tracked.faces.xyz, atol=6e-4)
     (tmp_path / "other.jsonl").write_text((tmp_path / "out" / "clip.jsonl").read_text().replace('"id"', '"di"'))
     with pytest.raises(LandmarkError, match="other JSON"):
         list(read_json_lines(tmp_path / "other.jsonl"))
@@ -230,17 +506,18 @@ def test_smoothing_is_only_on_request_and_starts_from_what_was_found(clip, tmp_p
         track(find_videos([clip]), tmp_path / name, tracker(), Outputs(smooth=smooth))
     raw, calm = (list(read_json_lines(tmp_path / name / "clip.jsonl")) for name in ("raw", "calm"))
     for a, b in zip(raw, calm):
-        same = np.array_equal(a.faces.xyz, b.faces.xyz)
-        assert same != bool(a.followed.any())
+        same = np.array_equal(a.tracked.faces.xyz, b.tracked.faces.xyz)
+        assert same != bool(a.tracked.followed.any())
 
 
 def test_a_bad_video_does_not_stop_the_rest_and_leaves_nothing(clip, tmp_path):
     bad = tmp_path / "bad.gif"
-    bad.write_bytes(clip.read_bytes()[:3000])  # breaks while it is read
+    bad.write_bytes(clip.read_bytes()[:900])  # breaks while it is read: not one frame is whole
     out = tmp_path / "out"
     summary = track(find_videos([bad, clip]), out, tracker(), Outputs(overlay=True))
     assert [p.name for p, _ in summary.failures] == ["bad.gif"] and [p.name for p, _ in summary.clips] == ["clip.gif"]
-    assert all(p.name.startswith("clip.") for p in out.iterdir()) and not summary.failed
+    assert all(p.name.startswith("clip.") for p in out.iterdir())
+    assert summary.failed
 
 
 def test_resume_takes_only_what_is_not_done(clip, tmp_path):
@@ -260,21 +537,22 @@ def test_each_video_starts_anew(clip, tmp_path):
     track(find_videos([clip, twin]), tmp_path / "out", tracker())
     first, second = (list(read_json_lines(tmp_path / "out" / f"{n}.jsonl")) for n in ("clip", "twin"))
     for a, b in zip(first, second, strict=True):
-        assert a.ids.tolist() == b.ids.tolist()
-        np.testing.assert_array_equal(a.faces.xyz, b.faces.xyz)
+        assert a.tracked.ids.tolist() == b.tracked.ids.tolist()
+        np.testing.assert_array_equal(a.tracked.faces.xyz, b.tracked.faces.xyz)
 
 
 def test_the_command(clip, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
     out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--out", str(out), "--csv", "--threads", "1"])
+    result = CliRunner().invoke(app, ["track", str(clip), "--out", str(out), "--csv", "--threads", "1"])
     assert result.exit_code == 0, result.output
-    assert "clip.gif: 5 frames, 0.80 faces a frame, 1 people, 1 re-initialisations, 1 losses" in result.output
+    assert {p.name for p in out.iterdir()} == {"clip.jsonl", "clip.csv", "clip.summary.json"}
+    result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--out", str(out), "--csv", "--threads", "1"])
+    assert result.exit_code == 1  # something failed
+    assert "clip.gif: 5 frames, 0.80 faces per frame, 1 people, 1 re-initialisations, 1 losses" in result.output
     assert "1 videos, 1 failures" in result.output and "bad.mp4" in result.output
     assert {p.name for p in out.iterdir()} == {"clip.jsonl", "clip.csv", "clip.summary.json"}
-    result = CliRunner().invoke(app, ["track", str(bad), "--out", str(out)])
-    assert result.exit_code == 1
     result = CliRunner().invoke(app, ["track", str(tmp_path / "none*"), "--out", str(out)])
     assert result.exit_code == 2 and "without a video" in " ".join(result.output.split())
 

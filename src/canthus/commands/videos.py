@@ -1,50 +1,71 @@
-"""The verb `track`: videos in, the faces of every frame out, video by video.
+"""The verb `track`: reads videos and writes the faces of every frame, video by video.
 
-A video that cannot be read or written is reported and the next one is taken. A video's summary is written last, so it
-stands for everything of that video: `resume` skips videos that have it.
+A video that cannot be read or written is reported, and the next one follows. Of a damaged video everything readable is
+tracked, and the frames that are missing are reported. The summary is written last, so it stands for all files of its
+video: `resume` skips videos that have one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
+from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 
 from canthus.errors import CanthusError, VideoError
+from canthus.face.faces import TrackedFaces
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
 from canthus.io.draw import overlay
 from canthus.io.inputs import file_of, find, make_folder_of
-from canthus.io.outputs import TrackedFaces, atomic_open, atomic_write, csv_header, csv_rows, json_line
-from canthus.io.video import FILES, RATE, Frame, Video, frames_of, writable_suffix, write_video
+from canthus.io.outputs import TrackedFrame, atomic_open, atomic_write, csv_header, csv_rows, json_line
+from canthus.io.video import (
+    FILES,
+    RATE,
+    Frame,
+    Video,
+    check_rate,
+    check_source,
+    frames_of,
+    writable_suffix,
+    write_video,
+)
 
 OVERLAY = ".overlay"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outputs:
     """What is written for each video, beside the lines of JSON and the summary; and whether the faces are smoothed
-    in all of it. rate: frames a second of folders of frames."""
+    in all of it. rate: frames a second of folders of frames. Raises `VideoError` for a rate that is none."""
 
     overlay: bool = False
     csv: bool = False
     smooth: bool = False
     rate: float = RATE
 
+    def __post_init__(self) -> None:
+        check_rate(self.rate)
+
 
 @dataclass
 class ClipSummary:
     """What became of one video.
 
-    faces: of all frames together. people: numbers that were given. without_face: frames. reinitialisations: how often
-    a known face was placed anew by the detector. losses: how often a face of one frame is not in the next.
+    frames: that were read. missing: frames that the file should hold and that could not be read, as far as it tells.
+    problems: why they are missing, one sentence each. faces: in all frames together. people: numbers that were given.
+    without_face: frames. reinitialisations: how often a known face was aligned anew from a detection. losses: how often
+    a face of one frame is not in the next.
     """
 
     frames: int = 0
+    missing: int = 0
+    problems: list[str] = field(default_factory=list)
     faces: int = 0
     people: int = 0
     without_face: int = 0
@@ -62,6 +83,13 @@ class ClipSummary:
         """Mean number of faces of a frame."""
         return self.faces / self.frames if self.frames else 0.0
 
+    @property
+    def damage(self) -> str:
+        """How many frames are missing and why, as a sentence; empty where the video is whole."""
+        if not self.problems:
+            return ""
+        return f"{self.missing} of {self.frames + self.missing} frames are missing: {shortened(self.problems, '; ')}"
+
 
 @dataclass
 class Summary:
@@ -73,32 +101,51 @@ class Summary:
 
     @property
     def failed(self) -> bool:
-        """Whether there was work to do and none of it worked."""
-        return not self.clips and bool(self.failures)
+        """Whether anything could not be read or written: a whole video, or frames of one."""
+        return bool(self.failures) or any(clip.problems for _, clip in self.clips)
 
 
 def find_videos(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """(video or folder of frames, its target below the output folder) of files, folders and glob patterns.
+    """(video or folder of frames, its target below the output folder) for files, folders and glob patterns.
 
-    A folder with pictures right inside it is one video; other folders are searched in depth. A video named twice is
-    taken once; overlays of an earlier run are no videos. Raises `VideoError` for an input that gives none.
+    A folder is searched in depth: the video files in it are taken, and every folder that holds pictures but no video
+    file is one video of frames. A video named twice is taken once; overlays of an earlier run are left out. Raises
+    `VideoError` for an input that gives no video, or that is no file or folder at all, such as a camera.
     """
 
     def missing(given: str) -> VideoError:
         return VideoError(f"got '{given}' without a video, want frames or files in {', '.join(sorted(FILES))}")
 
-    return find(inputs, _is_video, _below, missing)
+    given = list(inputs)
+    for one in given:
+        check_source(one)
+    return find(given, _is_video, lambda folder: _below(folder, set()), missing)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    if frames_of(folder):
-        yield folder
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The videos in a folder, which may be a link; a folder that was `seen` before, such as by a link, is left out."""
+    if folder.resolve() in seen:
         return
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _below(path)
-        elif _is_video(path):
-            yield path
+    seen.add(folder.resolve())
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        log.warning("%s is left out: %s", folder, error.strerror)
+        return
+    videos, frames = [p for p in inside if _is_video(p) and not isdir(p)], frames_of(folder)
+    if frames and videos:
+        log.warning("%s holds videos, so its pictures are left out: %s", folder, shortened([p.name for p in frames]))
+    elif frames:
+        yield folder
+    yield from videos
+    for path in inside:
+        if isdir(path):
+            yield from _below(path, seen)
+
+
+def shortened(texts: Sequence[str], separator: str = ", ", most: int = 3) -> str:
+    """The first few of the texts, and how many more there are."""
+    return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def _is_video(path: Path) -> bool:
@@ -150,7 +197,7 @@ def _track(
         if table:
             table.write(csv_header())
         for frame, tracked in _frames(video, tracker, outputs.smooth):
-            lines.write(json_line(tracked, video.path.name))
+            lines.write(json_line(TrackedFrame(frame.number, frame.time, tracked), video.path.name))
             if table:
                 table.write(csv_rows(frame.number + 1, tracked.faces, frame.time, tracked.ids))
             if put:
@@ -163,6 +210,7 @@ def _track(
             clip.people = max([clip.people, *(i + 1 for i in now)])
             clip.without_face += not now
             progress(video.path, clip.frames, video.count)
+    clip.missing, clip.problems = video.missing, video.problems
     clip.reinitialisations = tracker.reinitialisations
     clip.seconds = time.perf_counter() - start
     text = {**asdict(clip), "faces_per_frame": round(clip.faces_per_frame, 3), "fps": round(clip.fps, 1)}
@@ -174,8 +222,5 @@ def _frames(video: Video, tracker: Tracker, smooth: bool) -> Iterator[tuple[Fram
     tracker.reset()
     smoother = Smoother()
     for frame in video:
-        faces = tracker.step(frame.image)
-        ids, followed = tracker.ids, tracker.followed
-        if smooth:
-            faces = smoother(faces, ids, followed, frame.time)
-        yield frame, TrackedFaces(frame.number, frame.time, ids, followed, faces)
+        tracked = tracker.step(frame.image)
+        yield frame, smoother(tracked, frame.time) if smooth else tracked

@@ -142,12 +142,12 @@ def _tracked(tracker: Tracker, samples: Sequence[FaceSample], true: np.ndarray, 
         if now != video:
             tracker.reset()
             video, seen = now, False
-        faces = tracker.step(picture_of(sample))
-        which = box_rules.nearest(faces.boxes, true[k])
+        tracked = tracker.step(picture_of(sample))
+        which = box_rules.nearest(tracked.faces.boxes, true[k])
         if which is not None:
             names.append(sample.name)
-            found.append(faces[which])
-            restarted.append(seen and not tracker.followed[which])
+            found.append(tracked.faces[which])
+            restarted.append(seen and not tracked.followed[which])
             seen = True
         progress(k + 1, len(samples))
     boxes = np.array([f.boxes[0] for f in found]).reshape(-1, 4)

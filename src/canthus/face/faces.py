@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.face.landmarks import convert
@@ -49,6 +50,14 @@ class Alignment:
     score: Any = None
     steps: tuple[Any, ...] = ()
     maps: tuple[Any, ...] = ()
+
+    @classmethod
+    def concat(cls, parts: Sequence[Alignment]) -> Alignment:
+        """The faces of several alignments, at least one, of the same method; earlier steps and maps are left out."""
+        columns = {name: [getattr(part, name) for part in parts] for name in ALIGNMENT_FIELDS}
+        xp: Any = array_namespace(parts[0].xyz)
+        joined: dict[str, Any] = {name: None if c[0] is None else xp.concat(c) for name, c in columns.items()}
+        return cls(**joined)
 
     def each(self, change: Callable[[Any], Any]) -> Alignment:
         """Every field of ALIGNMENT_FIELDS that is there, changed; earlier steps and maps are left out."""
@@ -170,6 +179,24 @@ class Faces:
         points = np.zeros((0, 68))
         return cls(np.zeros((0, 68, 3)), np.zeros(0), points, points, Pose(np.zeros((0, 3, 3))), image_size)
 
+    @classmethod
+    def concat(cls, parts: Sequence[Faces], image_size: tuple[int, int]) -> Faces:
+        """The faces of several `Faces` of one image of `image_size` (width, height) as one; none gives no face.
+
+        Faces of different weights name all of these. Raises `LandmarkError` if they are not of one landmark scheme.
+        """
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return cls.empty(image_size)
+        schemes = {part.scheme for part in parts}
+        if len(schemes) > 1:
+            raise LandmarkError(f"got faces of the schemes {', '.join(sorted(schemes))}, want one scheme")
+        names = ("xyz", "detection_scores", "sigma", "visible")
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        pose = Pose(np.concatenate([part.pose.matrix for part in parts]))
+        weights = ", ".join(dict.fromkeys(part.weights for part in parts))
+        return cls(**columns, pose=pose, image_size=image_size, scheme=parts[0].scheme, weights=weights)
+
     def __len__(self) -> int:
         return len(self.xyz)
 
@@ -235,6 +262,29 @@ class Faces:
         total = np.where(known, precision, 0).sum(1, keepdims=True)
         mean = total / np.maximum(known.sum(1, keepdims=True), 1)
         return np.where(known, precision / np.where(mean > 0, mean, 1), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFaces:
+    """The faces of one frame of a video, as `Tracker.step` gives them.
+
+    faces: the N faces, in the order of their numbers. ids: (N,) int, the number of each face, the same through the
+    whole video. followed: (N,) bool, whether a face was followed from the frame before; the detector found the others.
+    """
+
+    faces: Faces
+    ids: np.ndarray
+    followed: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", np.asarray(self.ids, int))
+        object.__setattr__(self, "followed", np.asarray(self.followed, bool))
+        if not self.ids.shape == self.followed.shape == (len(self.faces),):
+            got = f"{self.ids.shape} and {self.followed.shape}"
+            raise LandmarkError(f"got ids and followed of shapes {got} for {len(self.faces)} faces, want one a face")
+
+    def __len__(self) -> int:
+        return len(self.faces)
 
 
 @dataclass(frozen=True, eq=False)

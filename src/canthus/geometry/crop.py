@@ -123,6 +123,16 @@ def box_sizes(boxes: Array) -> Array:
     return xp.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
 
 
+def box_overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union (N, M) of boxes a (N, 4) and b (M, 4)."""
+    xp: Any = array_namespace(a, b)
+    low, high = xp.maximum(a[:, None, :2], b[None, :, :2]), xp.minimum(a[:, None, 2:], b[None, :, 2:])
+    extents = (xp.where(x > 0, x, xp.zeros_like(x)) for x in (high - low, a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]))
+    shared, area, other = (x[..., 0] * x[..., 1] for x in extents)
+    union = area[:, None] + other[None] - shared
+    return shared / xp.where(union > 0, union, xp.ones_like(union))
+
+
 def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:
     """Checked face boxes as float32 (B, 4) = (x0, y0, x1, y1) in pixels; one box may also come as (4,).
 

@@ -127,10 +127,7 @@ class Predictor(ABC):
         """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
         if not len(crops):  # one run on nothing would still need every field of the method
             return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
-        parts = [self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-        columns = {f: [getattr(p, f) for p in parts] for f in ALIGNMENT_FIELDS}
-        values: dict[str, Any] = {f: None if c[0] is None else np.concatenate(c) for f, c in columns.items()}
-        return Alignment(**values)
+        return Alignment.concat([self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)])
 
 
 def upright_crops(faces: Faces, card: Card) -> Crop:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Pose, TrackedFaces
 from canthus.geometry.rotation import nearest_rotation
 
 
@@ -50,13 +50,14 @@ class Smoother:
         self._points: dict[int, OneEuro] = {}
         self._poses: dict[int, OneEuro] = {}
 
-    def __call__(self, faces: Faces, ids: np.ndarray, followed: np.ndarray, time: float) -> Faces:
-        """The faces of one frame, smoothed, as `Tracker` gives them. A face that was not followed starts anew."""
+    def __call__(self, tracked: TrackedFaces, time: float) -> TrackedFaces:
+        """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts anew."""
+        faces = tracked.faces
         xyz, rotation = faces.xyz.astype(np.float64), faces.pose.matrix.copy()
-        for k, (number, size) in enumerate(zip(ids.tolist(), faces.sizes)):
-            if not followed[k] or number not in self._points:
+        for k, (number, size) in enumerate(zip(tracked.ids.tolist(), faces.sizes)):
+            if not tracked.followed[k] or number not in self._points:
                 self._points[number] = OneEuro(self.cutoff, self.beta / float(size))
                 self._poses[number] = OneEuro(self.cutoff, self.beta)
             xyz[k] = self._points[number](xyz[k], time)
             rotation[k] = nearest_rotation(self._poses[number](rotation[k], time))
-        return replace(faces, xyz=xyz, pose=Pose(rotation))
+        return replace(tracked, faces=replace(faces, xyz=xyz, pose=Pose(rotation)))

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from canthus.errors import CanthusError, LandmarkError, OutputError
-from canthus.face.faces import FaceMeshes, Faces, Pose
+from canthus.face.faces import FaceMeshes, Faces, Pose, TrackedFaces
 from canthus.geometry.rotation import EULER_CONVENTIONS
 
 SCHEMA = "canthus.faces/1"
@@ -44,18 +44,12 @@ _COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx",
 _COLUMNS += [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # OpenFace's names
 
 
-class TrackedFaces(NamedTuple):
-    """The faces of one frame of a video, as a `track.Tracker` gives them.
-
-    number: of the frame, from 0. time: seconds from the first frame. ids: (N,), the number of each face through the
-    video. followed: (N,), whether it was followed from the frame before; the detector has found the others.
-    """
+class TrackedFrame(NamedTuple):
+    """One frame of a video: its number from 0, seconds from the start of the video, and the faces in it."""
 
     number: int
     time: float
-    ids: np.ndarray
-    followed: np.ndarray
-    faces: Faces
+    tracked: TrackedFaces
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -137,16 +131,17 @@ def read_json(path: str | os.PathLike[str]) -> Faces:
     return _read_faces(Path(path).read_bytes(), path)[1]
 
 
-def json_line(tracked: TrackedFaces, video: str | None = None) -> bytes:
+def json_line(frame: TrackedFrame, video: str | None = None) -> bytes:
     """One frame of `video`, a name, as a line of JSON: `to_json` with the frame and the faces' numbers added."""
+    number, time, tracked = frame
     document = to_json(tracked.faces, image=video)
-    document["video"] = {"frame": tracked.number, "time": round(tracked.time, 6)}
+    document["video"] = {"frame": number, "time": round(time, 6)}
     for record, number, followed in zip(document["faces"], tracked.ids, tracked.followed, strict=True):
         record["id"], record["followed"] = int(number), bool(followed)
     return json.dumps(document, allow_nan=False).encode() + b"\n"
 
 
-def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFaces]:
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFrame]:
     """The frames of a file of `json_line`s. Raises `LandmarkError` and `OSError` as `read_json`."""
     with open(path, "rb") as lines:
         for line in lines:
@@ -154,7 +149,8 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFaces]:
             try:
                 ids = np.array([face["id"] for face in document["faces"]], int)
                 followed = np.array([face["followed"] for face in document["faces"]], bool)
-                yield TrackedFaces(document["video"]["frame"], document["video"]["time"], ids, followed, faces)
+                number, time = document["video"]["frame"], document["video"]["time"]
+                yield TrackedFrame(number, time, TrackedFaces(faces, ids, followed))
             except (KeyError, TypeError) as error:
                 raise LandmarkError(f"got a file {path} of other JSON, want lines of a tracked video") from error
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from numbers import Real
 from os import PathLike
-from os.path import isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
+from os.path import exists, isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
-from canthus.errors import CanthusError, VideoError
+from canthus.errors import CanthusError, ImageError, VideoError
 from canthus.io.images import as_rgb, read_image
 from canthus.io.outputs import atomic_open
 
@@ -23,10 +24,15 @@ PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
 RATE = 25.0  # frames a second where nothing says so
 GIF_SIDE = 480  # px, of a GIF that stands in for a video: it is large and slow
 TICKS = 90_000  # a second, in which a video's times are written
+MIN_ASPECT = 0.2  # of the sides of a pixel; less is no picture format but a damaged header
 
 
 class Frame(NamedTuple):
-    """One frame: its number from 0, seconds from the first frame, and the picture (H,W,3) uint8 RGB, upright."""
+    """One frame of a video.
+
+    number: counts the frames that could be read, from 0. time: seconds from the start of the video; it is true also
+    where frames before this one are missing. image: (H,W,3) uint8 RGB, as a player shows it.
+    """
 
     number: int
     time: float
@@ -36,15 +42,22 @@ class Frame(NamedTuple):
 class Video:
     """The frames of a video file, or of the pictures of a folder in the order of their names (2 before 10).
 
-    path: what it was made of. rate: frames a second, on average; of a folder, what is said here. count: how many
-    frames the file says that it has, None if it does not say. Iterating decodes from the start, once an iteration,
-    and turns frames as the file's rotation says. Raises `VideoError`, also while it is iterated, for what is missing,
-    empty, damaged or no video, and for a folder whose pictures differ in size.
+    path: the file or folder. rate: mean frames per second; for a folder, the value given here. count: number of frames
+    according to the file's header, None if it does not say. Each iteration decodes from the start. Frames come as a
+    player shows them: turned and mirrored as the file's display matrix says, and stretched to square pixels.
+
+    What is damaged is left out and the rest is read. `missing` and `problems` tell, after an iteration, how many frames
+    are known to be missing and why, one sentence each. Raises `VideoError` for a path that is missing, empty or no
+    video, for one without any readable frame, and for a folder whose pictures differ in size.
     """
 
     def __init__(self, path: str | PathLike[str], rate: float = RATE):
-        self.path, self.rate = Path(path), rate
+        check_source(path)
+        check_rate(rate)
+        self.path, self.rate = Path(path), float(rate)
         self.count: int | None = None
+        self.missing = 0
+        self.problems: list[str] = []
         if isdir(self.path):
             self._frames = self._of_folder
             self.count = len(frames_of(self.path))
@@ -68,13 +81,15 @@ class Video:
                     self.count = stream.frames or None
 
     def __iter__(self) -> Iterator[Frame]:
+        self.missing, self.problems = 0, []
         number = -1
         with self._sentence():
             with closing(self._frames()) as frames:
                 for number, (time, image) in enumerate(frames):
                     yield Frame(number, time, image)
             if number < 0:
-                raise VideoError(f"got the video {self.path} without a frame, want at least one")
+                why = f" ({self.problems[0]})" if self.problems else ""
+                raise VideoError(f"got the video {self.path} without a readable frame{why}, want at least one")
 
     @contextmanager
     def _sentence(self) -> Iterator[None]:
@@ -88,7 +103,12 @@ class Video:
     def _of_folder(self) -> Generator[tuple[float, np.ndarray], None, None]:
         size = None
         for index, path in enumerate(frames_of(self.path)):
-            image = read_image(path)
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                self.missing += 1
+                self.problems.append(str(error))
+                continue
             size = size or image.shape
             if image.shape != size:
                 got, want = (f"{s[1]} x {s[0]} px" for s in (image.shape, size))
@@ -96,22 +116,80 @@ class Video:
             yield index / self.rate, image
 
     def _of_pillow(self) -> Generator[tuple[float, np.ndarray], None, None]:
-        time = 0.0
+        time, count = 0.0, self.count or 0
         with Image.open(self.path) as opened:
-            for frame in ImageSequence.Iterator(opened):
-                yield time, as_rgb(np.asarray(frame.convert("RGB")))
-                time += _duration(frame) / 1000
+            for number in range(count):
+                try:
+                    opened.seek(number)
+                    image = as_rgb(np.asarray(opened.convert("RGB")))
+                except Exception as error:  # each frame is drawn over the one before: the rest is lost
+                    self.missing = count - number
+                    self.problems.append(f"frame {number} cannot be read ({error})")
+                    return
+                yield time, image
+                time += _duration(opened) / 1000
 
     def _of_av(self) -> Generator[tuple[float, np.ndarray], None, None]:
+        from av import FFmpegError
+
         with self._opened() as (container, stream):
             stream.thread_type = "AUTO"
-            first, last = None, -1.0
-            for index, frame in enumerate(container.decode(stream)):
-                time = index / self.rate if frame.time is None else frame.time
-                first = time if first is None else first
-                last = max(time - first, last + 1 / TICKS)  # broken files repeat times
-                turned = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
-                yield last, np.ascontiguousarray(turned)
+            aspect = float(stream.sample_aspect_ratio or 1)
+            times: list[float] = []
+            origin, damaged, hidden, shown = 0.0, 0, 0, 0.0
+            for packet in self._packets(container, stream):
+                hidden += packet.is_discard  # cut off by an edit list: decoding needs it, nobody sees it
+                try:
+                    frames = packet.decode()
+                except FFmpegError:
+                    damaged += 1
+                    continue
+                for frame in frames:
+                    if not times:
+                        from_start = damaged and stream.start_time is not None
+                        origin = float(stream.start_time * stream.time_base) if from_start else frame.time or 0.0
+                    following = times[-1] + 1 / self.rate if times else 0.0
+                    time = following if frame.time is None else frame.time - origin
+                    times.append(max(time, times[-1] + 1 / TICKS if times else 0.0))  # broken files repeat times
+                    shown = float((frame.duration or 0) * (frame.time_base or 0))
+                    yield times[-1], _as_shown(frame, aspect)
+            if damaged:
+                self.problems.append(f"{damaged} damaged packets were left out")
+            if self.count:
+                self.missing = max(self.count - hidden - len(times), 0)
+                if self.missing > damaged:
+                    self.problems.append(f"the header announces {self.count} frames")
+            elif times:
+                length = _seconds(stream.metadata.get("DURATION")) or (container.duration or 0) / 1e6
+                alone = len(container.streams) == 1 or "DURATION" in stream.metadata  # else another may be the longer
+                end = times[-1] + max(shown, 1 / self.rate)
+                self.missing = max(damaged, self._gaps(times, end, length - origin, 0.0 if alone else 1.0))
+
+    def _gaps(self, times: list[float], end: float, length: float, tolerance: float) -> int:
+        """Frames that are missing by their times, seconds, up to `end`, from a video that should last `length`."""
+        steps = np.diff(times)
+        few = len(steps) < 10
+        step = 1 / self.rate if few else float(np.median(steps))
+        regular = few or np.mean(np.abs(steps - step) < 0.1 * step) > 0.8
+        if length - end > max(tolerance, 0.2, 3 * step):
+            self.problems.append(f"it ends at {end:.2f} s of the {length:.2f} s that the header announces")
+            return round(length / step) - len(times) if regular else round((length - end) / float(np.mean(steps)))
+        missing = 0 if few or not regular else int((np.rint(steps / step) - 1).clip(0).sum())
+        if missing:
+            self.problems.append("there are gaps between its frames")
+        return missing
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        """The packets of a stream, as far as its file can be read."""
+        from av import FFmpegError, Packet
+
+        try:
+            yield from container.demux(stream)
+        except FFmpegError as error:
+            self.problems.append(f"it cannot be read to its end ({error.strerror})")
+            packet = Packet()  # an empty one makes the decoder give what it holds back
+            packet.stream = stream
+            yield packet
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -121,13 +199,67 @@ class Video:
             yield container, container.streams.video[0]
 
 
+def check_source(given: Any) -> None:
+    """Raise `VideoError` for what names no file or folder: the number of a camera, the address of a stream."""
+    if not isinstance(given, str | PathLike):
+        raise VideoError(f"got {given!r} as a video, want the path of a file or folder (cameras cannot be read)")
+    text = str(given)
+    if text.isdecimal() and not exists(text):
+        raise VideoError(f"got '{text}', where there is no file, want a video (cameras cannot be read)")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise VideoError(f"got the address '{text}', want a file or folder (streams cannot be read: save it to a file)")
+    if not text:
+        raise VideoError("got an empty path, want a video or a folder of frames")
+
+
+def check_rate(rate: float) -> None:
+    """Raise `VideoError` unless `rate` is a frame rate."""
+    if not (isinstance(rate, Real) and 0 < rate < np.inf):
+        raise VideoError(f"got a frame rate of {rate!r}, want a finite number above 0")
+
+
 def frames_of(folder: Path) -> list[Path]:
-    """The pictures right inside a folder, in the order of their names, in which 2 comes before 10."""
+    """The pictures right inside a folder, in the order of their names, in which 2 comes before 10.
+
+    Raises `VideoError` for a folder that cannot be read.
+    """
 
     def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", path.name)]
+        parts = re.split(r"([0-9]+)", path.name)  # every second part is a number
+        return [(int(part), "") if k % 2 else (0, part) for k, part in enumerate(parts)]
 
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in FRAMES and p.is_file()), key=natural)
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise VideoError(f"got the folder {folder}, which cannot be read ({error.strerror})") from error
+    return sorted((p for p in inside if p.suffix.lower() in FRAMES and not isdir(p)), key=natural)
+
+
+def _as_shown(frame: Any, aspect: float) -> np.ndarray:
+    """The pixels (H,W,3) of a decoded frame as a player shows them. aspect: width of a pixel / its height.
+
+    The display matrix (ISO 14496-12, 8.3.2) takes a point (x, y, 1), a row, of the stored picture to the shown one.
+    Its quarter turns and mirrorings are applied, other angles as the nearest of these.
+    """
+    width, height = frame.width, frame.height
+    if MIN_ASPECT < aspect < 1:
+        height = round(height / aspect)
+    elif 1 < aspect < 1 / MIN_ASPECT:
+        width = round(width * aspect)
+    image = frame.reformat(width, height, "rgb24").to_ndarray()
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).astype(float)
+    if abs(a * d) < abs(b * c):  # x becomes y
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _seconds(text: str | None) -> float:
+    """Seconds of a time such as 00:01:02.5; 0 for anything else."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text or "")
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1))) if found else 0.0
 
 
 def writable_suffix() -> str:
@@ -161,10 +293,10 @@ def _write_mp4(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], 
 
         def put(image: np.ndarray, time: float) -> None:
             nonlocal stream, last
-            odd = [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)]
-            image = np.pad(image, odd, "edge")  # H.264 wants even sides
+            if image.shape[0] % 2 or image.shape[1] % 2:  # H.264 wants even sides
+                image = np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)], "edge")
             if stream is None:
-                stream = container.add_stream("libx264", rate=TICKS, options={"crf": "20", "preset": "veryfast"})
+                stream = container.add_stream("libx264", rate=TICKS, options={"crf": "20", "preset": "ultrafast"})
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
