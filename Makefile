@@ -35,7 +35,7 @@ bench: $(VENV)/test.done report
 
 # every weight of the project on every set, the whole report and one table: minutes to an hour a weight
 report: $(VENV)/test.done
-	$(BIN)/python benchmarks/accuracy.py $(PARTS) --data $(DATA) --held $(OUT)/held
+	$(BIN)/python benchmarks/accuracy.py $(PARTS) --data $(DATA) --held $(OUT)/held --expressions $(OUT)/held_expressions
 	$(BIN)/python benchmarks/report.py $(PARTS) --data $(DATA) --held $(OUT)/held --clips $(OUT)/clips --out $(OUT)/report
 
 $(VENV)/base.done: pyproject.toml constraints.txt

@@ -1,11 +1,13 @@
 """Accuracy of all weights of the project in one table. `benchmarks/report.py` gives more.
 
-    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--assets HEAD_ASSETS]
+    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions FOLDER] [--assets HEAD_ASSETS]
 
 FOLDER holds `aflw2000-3d-dev/`, pairs of NAME.jpg and NAME.mat: 300 of the 2,000 images, 120 / 90 / 90 by |yaw|.
 Protocol: original labels, crops from the box of the true landmarks, NME = mean 2D distance of the 68 points divided
-by sqrt(w h) of that box, bins by the yaw of the fitted pose. Held-out renders: the same with exact labels, rendered
-now if `--held` has none. Weights for tracking are measured by `report.py`.
+by sqrt(w h) of that box, bins by the yaw of the fitted pose; GTE as the mean of images, of bins, and weighted as the
+full set. Held-out renders: the same with exact labels, rendered now if `--held` has none. Expressions: renders by
+held_expressions.yaml; eyes, mouth, brows and the 52 coefficients against exact truth. Weights for tracking are measured
+by `report.py`.
 """
 
 from __future__ import annotations
@@ -18,20 +20,55 @@ from rich.console import Console
 from rich.table import Table
 
 from canthus.evaluation.evaluate import evaluate, predict
+from canthus.evaluation.protocols import HALVES
 from canthus.evaluation.scores import Scores
 
 COLUMNS = ("0-30", "30-60", "60-90", "mean of bins")
 
 
+# of the tables that `evaluation.movements` makes: title, row, column -> what it is called here
+MOVEMENTS = {
+    "eye aspect ratio correlation": ("eyes", "eye aspect ratio", "correlation"),
+    "closed eyes AUC %": ("closed eyes", "eye aspect ratio", "AUC, %"),
+    "closed eyes mean": ("closed eyes", "eye aspect ratio", "predicted mean, closed"),
+    "open eyes mean": ("closed eyes", "eye aspect ratio", "predicted mean, open"),
+    "mouth opening correlation": ("eyes", "mouth opening", "correlation"),
+    "brow height correlation": ("eyes", "brow height", "correlation"),
+    "eyeBlink AUC %": ("closed eyes", "eyeBlink", "AUC, %"),
+    "expressions median correlation": ("expressions", "median, face", "correlation"),
+    "gaze median correlation": ("expressions", "median, gaze", "correlation"),
+}
+NAMED = ("eyeBlink", "jawOpen", "mouthSmile", "browInnerUp")  # coefficients that have a number of their own
+
+
+def movements(scores: Scores) -> dict[str, float]:
+    """How well eyes, mouth, brows and expressions are told, as far as the set and the answers allow."""
+    found = {}
+    for name, (title, row, column) in MOVEMENTS.items():
+        for table in scores.tables:
+            if table.title.startswith(title) and row in table.rows:
+                found[name] = table.cell(row, column)
+    for table in (t for t in scores.tables if t.title == "expressions"):
+        for name in NAMED:
+            sides = [n for n in (name, f"{name}Left", f"{name}Right") if n in table.rows]
+            if sides:
+                found[f"{name} correlation"] = sum(table.cell(n, "correlation") for n in sides) / len(sides)
+    return {name: value for name, value in found.items() if value == value}
+
+
 def summary(scores: Scores) -> dict[str, float]:
-    """The row of the README's table: percent by bins of the yaw, degrees for the pose where it was predicted."""
+    """The row of the README's table: percent by bins of the yaw, degrees for the pose where it was predicted; what is
+    known of halves and movements."""
     bins = scores.table("by yaw of the pose")
     row = {c: bins.cell("NME box", c) for c in (*COLUMNS, "mean of images")}
     if "GTE" in bins.rows:
-        row["gte"] = bins.cell("GTE", "mean of images")
+        row["gte"], row["gte, bins"] = (bins.cell("GTE", c) for c in ("mean of images", "mean of bins"))
+        if "weighted as the full set" in bins.columns:
+            row["gte, full set"] = bins.cell("GTE", "weighted as the full set")
+    row |= {f"{c}, {h}": bins.cell(f"NME box, {h}", c) for h in HALVES if f"NME box, {h}" in bins.rows for c in COLUMNS}
     if any(t.title.startswith("pose") for t in scores.tables):
         row["pose_degrees"] = scores.table("pose").cell("all", "geodesic")
-    return row | {"faces": len(scores.pairs.found), "missed": int((~scores.pairs.found).sum())}
+    return row | movements(scores) | {"faces": len(scores.pairs.found), "missed": int((~scores.pairs.found).sum())}
 
 
 def main() -> None:
@@ -39,9 +76,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--assets", type=Path)
     parser.add_argument("--held", type=Path, default=Path("out/held"), help="held-out renders")
+    parser.add_argument("--expressions", type=Path, default=Path("out/held_expressions"), help="renders of expressions")
     given = parser.parse_args()
     photos, renders = common.development(given.data), common.renders(given.held, given.assets)
-    kinds = [("renders", renders, "true", "renders, true boxes")]
+    expressions = common.expressions(given.expressions, given.assets)
+    kinds = [("renders", renders, "true", "renders, true boxes"), ("renders", expressions, "true", "expressions")]
     if photos:
         kinds = [("aflw2000", photos, "true", "true boxes"), ("aflw2000", photos, "detected", "own detector"), *kinds]
     results = {}

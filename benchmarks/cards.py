@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import common
-from accuracy import COLUMNS
+from accuracy import COLUMNS, MOVEMENTS, NAMED
 from readme import record
 from report import row as row_of_report
 
+from canthus.evaluation.protocols import HALVES
 from canthus.io.card import CARD_FILE, Card
 from canthus.io.outputs import atomic_write
 
@@ -24,6 +25,8 @@ PROTOCOLS = {
     "own detector": "300 images of AFLW2000-3D, original labels, own detector, NME % of sqrt(w h)",
     "renders, true boxes": f"{common.RENDERS} held-out renders, true boxes, NME % of sqrt(w h)",
 }
+EXPRESSIONS_PROTOCOL = f"{common.RENDERS} held-out renders of expressions, true boxes, visible eyes, mouths and brows"
+GTES = {"gte": "GTE %, mean of images", "gte, bins": "GTE %, mean of bins", "gte, full set": "GTE %, as the full set"}
 CLIPS_PROTOCOL = f"{common.CLIPS} rendered clips of {common.FRAMES} frames, tracked, NME % of sqrt(w h)"
 OF_CLIPS = ("mean of images", "jitter of error", "restarts", "lost")
 
@@ -33,8 +36,13 @@ def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dic
     found = []
     for title, protocol in PROTOCOLS.items():
         if row := accuracy.get(f"{name}, {title}"):
-            numbers = {c: round(row[c], 2) for c in COLUMNS} | {"GTE %": round(row["gte"], 2), "lost": row["missed"]}
-            found.append({"protocol": protocol, **numbers})
+            numbers = {c: round(row[c], 2) for c in COLUMNS}
+            numbers |= {f"{COLUMNS[3]}, {h}": round(v, 2) for h in HALVES if (v := row.get(f"{COLUMNS[3]}, {h}"))}
+            numbers |= {title: round(row[key], 2) for key, title in GTES.items() if key in row}
+            found.append({"protocol": protocol, **numbers, "lost": row["missed"]})
+    if row := accuracy.get(f"{name}, expressions"):
+        told = [*MOVEMENTS, *(f"{n} correlation" for n in NAMED)]
+        found.append({"protocol": EXPRESSIONS_PROTOCOL, **{k: round(row[k], 2) for k in told if k in row}})
     if clips := record(f"{name}/clips/report"):
         numbers = row_of_report(clips["results"])
         found.append({"protocol": CLIPS_PROTOCOL, **{k: round(numbers[k], 2) for k in OF_CLIPS}})

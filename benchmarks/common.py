@@ -19,6 +19,7 @@ import canthus
 from canthus.inference.predictor import Predictor
 from canthus.io.card import Card
 from canthus.io.session import MODEL_FILE
+from canthus.io.yaml_config import read_keys
 from canthus.weights import find, inside, shipped
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,6 +27,7 @@ RELEASED = Path(__file__).parents[1] / "weights"  # weights that the repository 
 DEVELOPMENT = "aflw2000-3d-dev"
 # of held-out pictures: no training used these seeds
 RENDERS_SEED, RENDERS = 9001, 512
+EXPRESSIONS = Path(__file__).with_name("held_expressions.yaml")
 CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
 
 
@@ -62,14 +64,20 @@ def development(data: Path | None) -> Path | None:
 
 def renders(folder: Path, assets: Path | None) -> Path:
     """A folder of held-out faces, rendered now if it has none; without `assets` plainer heads."""
+    return _rendered(folder, assets, dict(seed=RENDERS_SEED, dense=True))
+
+
+def expressions(folder: Path, assets: Path | None) -> Path:
+    """The same with more expressions, closed eyes and hard light: what EXPRESSIONS says."""
+    return _rendered(folder, assets, read_keys(EXPRESSIONS))
+
+
+def _rendered(folder: Path, assets: Path | None, recipe: dict[str, Any]) -> Path:
     if not any(folder.glob("shard-*")):
         from canthus.synth.recipe import SynthRecipe
         from canthus.synth.render_jobs import render_shards
 
-        deque(
-            render_shards(folder, assets, SynthRecipe(seed=RENDERS_SEED, dense=True), RENDERS, os.cpu_count() or 1),
-            maxlen=0,
-        )
+        deque(render_shards(folder, assets, SynthRecipe(**recipe), RENDERS, os.cpu_count() or 1), maxlen=0)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from math import nan
 from pathlib import Path
 from types import ModuleType
 
@@ -82,11 +83,48 @@ def test_without_the_photos_the_rest_is_measured(tmp_path, monkeypatch, script, 
     accuracy = script("accuracy")
     common = sys.modules["common"]
     monkeypatch.setattr(common, "weights", lambda: {"swift": common.find("swift")})
-    arguments(monkeypatch, "--data", tmp_path / "nowhere", "--held", make.renders(tmp_path / "held"))
+    held = make.renders(tmp_path / "held")
+    arguments(monkeypatch, "--data", tmp_path / "nowhere", "--held", held, "--expressions", held)
     accuracy.main()
     assert "they are left out" in capsys.readouterr().out
     written = json.loads((tmp_path / "results" / canthus.__version__ / "accuracy.json").read_text())["results"]
-    assert list(written) == ["swift, renders, true boxes"] and written["swift, renders, true boxes"]["faces"] == 6
+    assert (
+        list(written) == ["swift, renders, true boxes", "swift, expressions"]
+        and written["swift, renders, true boxes"]["faces"] == 6
+    )
+
+
+def test_expressions_are_held_out_of_training_by_their_seed(script):
+    common = script("common")
+    from canthus.synth.recipe import SynthRecipe
+
+    recipe = SynthRecipe.read(common.EXPRESSIONS)
+    assert recipe.seed not in (common.RENDERS_SEED, common.CLIPS_SEED) and recipe.seed >= 9000
+    assert recipe.closed_eyes > SynthRecipe().closed_eyes and recipe.expressions > SynthRecipe().expressions
+
+
+def test_the_row_of_a_set_names_what_was_told_of_faces(script):
+    accuracy = script("accuracy")
+    from canthus.evaluation.scores import Scores
+    from canthus.evaluation.table import Table
+
+    columns = ("correlation", "mean absolute error")
+    tables = [
+        Table("eyes, mouth and brows, in space", columns, {"eye aspect ratio": [0.9, 0.1], "brow height": [nan, 0.1]}),
+        Table(
+            "closed eyes (...)", ("predicted mean, closed", "predicted mean, open", "AUC, %"),
+            {"eye aspect ratio": [0.05, 0.3, 99.0]},
+        ),
+        Table("expressions", columns, {"median, face": [0.7, 0.1], "eyeBlinkLeft": [0.8, 0.1],
+                                       "eyeBlinkRight": [0.6, 0.1], "jawOpen": [0.5, 0.2]}),
+    ]  # fmt: skip
+    scores = Scores("renders", {}, tables, None, ())
+    wanted = {
+        "eye aspect ratio correlation": 0.9, "closed eyes AUC %": 99.0, "closed eyes mean": 0.05, "open eyes mean": 0.3,
+        "expressions median correlation": 0.7,
+        "eyeBlink correlation": 0.7, "jawOpen correlation": 0.5,
+    }  # fmt: skip
+    assert accuracy.movements(scores) == pytest.approx(wanted)
 
 
 def test_the_readme_holds_what_was_measured(tmp_path, script):

@@ -111,7 +111,7 @@ def test_expressions_are_compared_by_name():
     assert np.isnan(table.cell("browInnerUp", "correlation"))  # the truth is always 0
     assert "tongueOut" not in table.rows
     # of the face's 42, correlations are known of two, 1 and 0
-    assert table.cell("median of 42, face", "correlation") == pytest.approx(0.5)
+    assert table.cell("median, face", "correlation") == pytest.approx(0.5)
 
 
 def test_the_sigma_of_an_expression_is_checked_against_its_errors():

@@ -129,7 +129,7 @@ def _expression_table(pairs: Pairs) -> list[Table]:
     face = [row for name, row in rows.items() if name not in (*GAZE, *NOT_SEEN)]
     gaze = [row for name, row in rows.items() if name in GAZE]
     medians = {
-        f"median of {len(group)}, {what}": [_median(column) for column in zip(*group)]
+        f"median, {what}": [_median(column) for column in zip(*group)]
         for what, group in (("face", face), ("gaze", gaze))
         if group
     }
