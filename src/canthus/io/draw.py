@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,11 +17,19 @@ from canthus.io.images import as_rgb
 # Far to near: cool and dark to warm and light, so that depth also reads in grey.
 _RAMP = np.array([(62, 96, 220), (118, 88, 214), (190, 84, 170), (240, 112, 96), (250, 174, 72), (255, 232, 138)])
 _AXES = ((235, 64, 52), (60, 190, 90), (70, 130, 250))  # x red, y green, z blue
-_DARK = (16, 18, 24, 130)  # behind everything thin, for contrast on skin
-_BOX = (255, 255, 255, 110)
+
+
+def _ink(colour: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """A colour (red, green, blue, opacity), multiplied by its opacity."""
+    red, green, blue, opacity = colour
+    return red * opacity // 255, green * opacity // 255, blue * opacity // 255, opacity
+
+
+_SHADE = _ink((16, 18, 24, 130))  # behind everything thin, for contrast on skin
+_BOX = _ink((255, 255, 255, 110))
 
 _SUPERSAMPLING = 3
-_LAYER_SIDE = 4096  # px, to bound the memory: larger faces get less supersampling
+_LAYER_SIDE = 1536  # px, to bound time and memory: larger faces, whose lines are wider, get less supersampling
 
 
 def overlay(
@@ -39,102 +49,119 @@ def overlay(
     circle of one sigma around each point. `names` (N,) are written above the boxes.
     Raises `ImageError` if the image is not of `faces.image_size`.
     """
-    photo = Image.fromarray(as_rgb(image))
-    if photo.size != faces.image_size:
-        raise ImageError(f"got an image of {photo.size} px, want the {faces.image_size} px of the faces")
+    canvas = np.array(as_rgb(image))
+    size = canvas.shape[1], canvas.shape[0]
+    if size != faces.image_size:
+        raise ImageError(f"got an image of {size} px, want the {faces.image_size} px of the faces")
     for face in faces:
-        _draw_face(photo, face, box=box, axes=axes, uncertainty=uncertainty)
-    pen = ImageDraw.Draw(photo)
+        _draw_face(canvas, face, box=box, axes=axes, uncertainty=uncertainty)
     for face, name in zip(faces, names or ()):
-        x, y = face.boxes[0, :2]
-        font = ImageFont.load_default(float(np.clip(0.15 * face.sizes[0], 10, 48)))
-        pen.text((x, y), name, "white", font, "lb", stroke_width=1, stroke_fill="black")
-    return np.array(photo)  # asarray would be read-only
+        _write(canvas, name, face.boxes[0, :2], int(np.clip(0.15 * face.sizes[0], 10, 48)))
+    return canvas
 
 
-def _draw_face(photo: Image.Image, face: Faces, *, box: bool, axes: bool, uncertainty: bool) -> None:
-    """Draw a single face into `photo`, on a supersampled layer no larger than the face and its margin."""
+def _draw_face(canvas: np.ndarray, face: Faces, *, box: bool, axes: bool, uncertainty: bool) -> None:
+    """Draw a single face on the canvas (H,W,3), by way of a supersampled layer that holds no more than is drawn."""
     size = max(float(face.sizes[0]), 1.0)
-    reach = 0.6 * size + 4  # px: axes are half a face long and start inside it; dots have a least size
-    corners = face.boxes[0] + [-reach, -reach, reach, reach]
-    left, top = np.maximum(np.floor(corners[:2]), 0).astype(int)
-    right, bottom = np.minimum(np.ceil(corners[2:]) + 1, photo.size).astype(int)
-    if left >= right or top >= bottom:
+    thin, dot = max(1.0, 0.005 * size), max(1.5, 0.013 * size)  # px
+    start = face.xy[0].mean(0)
+    tips = start + 0.5 * size * face.pose.matrix[0, :2].T * [1, -1]
+    drawn = np.concatenate([face.xy[0], tips]) if axes else face.xy[0]
+    margin = dot + 2 * thin + (np.nanmax(face.sigma[0], initial=0) if uncertainty else 0)
+    low = np.maximum(np.floor(drawn.min(0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(drawn.max(0) + margin) + 1, canvas.shape[1::-1]).astype(int)
+    if (low >= high).any():
         return
-    factor = int(np.clip(_LAYER_SIDE // max(right - left, bottom - top), 1, _SUPERSAMPLING))
-    layer = Image.new("RGBA", ((right - left) * factor, (bottom - top) * factor))
-    pen = _Pen(layer, np.array([left, top]), factor, size)
-
+    factor = int(np.clip(_LAYER_SIDE // (high - low).max(), 1, _SUPERSAMPLING))
+    pen = _Pen((high - low) * factor, low, factor, thin)
     if box:
         pen.rectangle(face.boxes[0])
-    pen.landmarks(face, uncertainty)
+    pen.landmarks(face, dot, uncertainty)
     if axes:
-        pen.axes(face)
+        pen.axes(start, tips, np.argsort(face.pose.matrix[0, 2]))  # the one that points away from the camera first
+    small = pen.layer.reduce(factor)
+    drawing = Image.frombytes("RGBa", small.size, small.tobytes()).convert("RGBA")
+    part = canvas[low[1] : high[1], low[0] : high[0]]
+    picture = Image.fromarray(part)
+    picture.paste(drawing, mask=drawing)
+    part[...] = picture
 
-    small = layer.reduce(factor)
-    photo.paste(small, (int(left), int(top)), small)
+
+def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: int) -> None:
+    """Write white text with a black rim on the canvas, `size` px high, from its lower left corner (x, y)."""
+    font = _font(size)
+    bounds = np.array(font.getbbox(text, anchor="lb", stroke_width=1)).reshape(2, 2)
+    low = np.maximum(np.floor(corner + bounds[0]) - 1, 0).astype(int)
+    high = np.minimum(np.ceil(corner + bounds[1]) + 1, canvas.shape[1::-1]).astype(int)
+    if (low >= high).any():
+        return
+    part = canvas[low[1] : high[1], low[0] : high[0]]
+    picture = Image.fromarray(part)
+    x, y = (corner - low).tolist()
+    ImageDraw.Draw(picture).text((x, y), text, "white", font, "lb", stroke_width=1, stroke_fill="black")
+    part[...] = picture
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
 
 
 class _Pen:
-    """Draws in image pixels on a layer whose first pixel is `corner` and which is `factor` times as fine."""
+    """Draws in image pixels on a layer whose first pixel is `corner` and which is `factor` times as fine.
 
-    def __init__(self, layer: Image.Image, corner: np.ndarray, factor: int, size: float) -> None:
-        self.draw = ImageDraw.Draw(layer)
-        self.corner, self.factor, self.size = corner, factor, size
-        self.thin = max(1.0, 0.005 * size)  # px of the photo
-        self.dot = max(1.5, 0.013 * size)
+    The colours of the layer are multiplied by their opacity, the fourth channel. For Pillow the layer is RGBX, whose
+    fourth channel has no meaning: it would undo and redo that product whenever it resizes RGBA.
+    """
+
+    def __init__(self, size: np.ndarray, corner: np.ndarray, factor: int, thin: float) -> None:
+        self.layer = Image.new("RGBX", tuple(size.tolist()))
+        self.draw = ImageDraw.Draw(self.layer)
+        self.corner, self.factor, self.thin = corner, factor, thin  # thin: px of the image
 
     def rectangle(self, box: np.ndarray) -> None:
-        corners = [*self._layer_from_image(box[:2]), *self._layer_from_image(box[2:])]
-        self.draw.rectangle(corners, outline=_BOX, width=self._width(self.thin))
+        self.draw.rectangle(self._layer_from_image(box.reshape(2, 2)).ravel().tolist(), **self._outline(_BOX))
 
-    def landmarks(self, face: Faces, uncertainty: bool) -> None:
+    def landmarks(self, face: Faces, dot: float, uncertainty: bool) -> None:
         xyz, hidden = face.xyz[0], face.visible[0] < 0.5  # NaN, not known, is drawn as seen
-        colours = depth_colours(xyz[:, 2])
+        points = self._layer_from_image(xyz[:, :2]).tolist()
+        colours = depth_colours(xyz[:, 2]).astype(int)
         edges = np.array(scheme(face.scheme).edges)
-        for a, b in edges[np.argsort(xyz[edges, 2].mean(1))]:
-            self.line(xyz[a, :2], xyz[b, :2], 2 * self.thin, _DARK)
-            self.line(xyz[a, :2], xyz[b, :2], self.thin, (*((colours[a].astype(int) + colours[b]) // 2), 230))
-        for index in np.argsort(xyz[:, 2]):  # far to near
-            centre, colour = xyz[index, :2], tuple(colours[index])
+        edges = edges[np.argsort(xyz[edges, 2].mean(1))]
+        for a, b, colour in zip(*edges.T.tolist(), (colours[edges].sum(1) // 2).tolist()):
+            self.line(points[a], points[b], 2 * self.thin, _SHADE)
+            self.line(points[a], points[b], self.thin, _ink((*colour, 230)))
+        for index in np.argsort(xyz[:, 2]).tolist():  # far to near
+            centre, colour = points[index], tuple(colours[index].tolist())
             if uncertainty and np.isfinite(face.sigma[0, index]):
-                self.circle(centre, face.sigma[0, index], outline=(*colour, 150))
+                self.circle(centre, face.sigma[0, index], **self._outline(_ink((*colour, 150))))
             if hidden[index]:
-                self.circle(centre, self.dot, fill=(0, 0, 0, 0), outline=(*colour, 255))
+                self.circle(centre, dot, fill=(0, 0, 0, 0), **self._outline((*colour, 255)))
             else:
-                self.circle(centre, self.dot + 0.5 * self.thin, fill=_DARK)
-                self.circle(centre, self.dot, fill=(*colour, 255))
+                self.circle(centre, dot + 0.5 * self.thin, fill=_SHADE)
+                self.circle(centre, dot, fill=(*colour, 255))
 
-    def axes(self, face: Faces) -> None:
-        start = face.xy[0].mean(0)
-        R = face.pose.matrix[0]
-        for axis in np.argsort(R[2]):  # the one that points away from the camera first
-            tip = start + 0.5 * self.size * R[:2, axis] * [1, -1]
-            for width, colour in ((2.6 * self.thin, _DARK), (1.6 * self.thin, (*_AXES[axis], 255))):
-                self.line(start, tip, width, colour)
-                self.circle(start, width / 2, fill=colour)
-                self.circle(tip, 1.2 * width, fill=colour)
+    def axes(self, start: np.ndarray, tips: np.ndarray, order: np.ndarray) -> None:
+        first, *ends = self._layer_from_image(np.stack([start, *tips])).tolist()
+        for axis in order.tolist():
+            for width, ink in ((2.6 * self.thin, _SHADE), (1.6 * self.thin, (*_AXES[axis], 255))):
+                self.line(first, ends[axis], width, ink)
+                self.circle(first, width / 2, fill=ink)
+                self.circle(ends[axis], 1.2 * width, fill=ink)
 
-    def line(self, a: np.ndarray, b: np.ndarray, width: float, colour: tuple[int, ...]) -> None:
-        ends = [*self._layer_from_image(a), *self._layer_from_image(b)]
-        self.draw.line(ends, fill=colour, width=self._width(width))
+    def line(self, a: Sequence[float], b: Sequence[float], width: float, ink: tuple[int, ...]) -> None:
+        self.draw.line([*a, *b], fill=ink, width=self._width(width))
 
-    def circle(
-        self,
-        centre: np.ndarray,
-        radius: float,
-        fill: tuple[int, ...] | None = None,
-        outline: tuple[int, ...] | None = None,
-    ) -> None:
-        x, y = self._layer_from_image(centre)
-        radius = radius * self.factor
-        ends = [round(x - radius), round(y - radius), round(x + radius), round(y + radius)]
-        self.draw.ellipse(ends, fill=fill, outline=outline, width=self._width(self.thin))
+    def circle(self, centre: Sequence[float], radius: float, **how: Any) -> None:
+        (x, y), r = centre, radius * self.factor
+        self.draw.ellipse([round(x - r), round(y - r), round(x + r), round(y + r)], **how)
 
-    def _layer_from_image(self, point: np.ndarray) -> tuple[float, float]:
-        """Pixel centres are integers on both sides."""
-        x, y = (point - self.corner + 0.5) * self.factor - 0.5
-        return float(x), float(y)
+    def _outline(self, ink: tuple[int, ...]) -> dict[str, Any]:
+        return {"outline": ink, "width": self._width(self.thin)}
+
+    def _layer_from_image(self, points: np.ndarray) -> np.ndarray:
+        """Points (N,2); pixel centres are integers on both sides."""
+        return (points - self.corner + 0.5) * self.factor - 0.5
 
     def _width(self, width: float) -> int:
         return max(1, round(width * self.factor))
