@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,8 @@ from canthus.commands.terminal import (
     register,
     say,
 )
+from canthus.errors import CanthusError
+from canthus.io.inputs import check_folder, counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +37,15 @@ def _weights_names() -> list[str]:
     return list(shipped())
 
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+def _folder(given: str | Path) -> Path:
+    """The value of --out, before `Path` makes s3://a into s3:/a and nothing into the current folder."""
+    try:
+        return check_folder(str(given))
+    except CanthusError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Out = Annotated[Path, typer.Option("--out", parser=_folder, metavar="FOLDER", help="Folder for the results.")]
 Weights = Annotated[
     str,
     typer.Option(
@@ -54,32 +65,54 @@ def align(
     mesh: Annotated[
         Literal["obj", "ply", "glb"] | None, typer.Option("--mesh", help="Also write the head mesh in this format.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip photos that have a JSON file already.")] = False,
+    expressions: Annotated[
+        bool,
+        typer.Option("--expressions", help="Also write identity and expression coefficients to JSON, as --mesh does."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip photos whose results are there and complete, by the same weights.")
+    ] = False,
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Exit with 0 if any photo worked; default: only if all did.")
+    ] = False,
     threads: Threads = None,
 ) -> None:
-    """Find the landmarks, pose and mesh of every face in photos; write JSON files and overlay pictures."""
+    """Find the landmarks and pose of every face in photos; write JSON files and overlay pictures.
+
+    The results of photo.jpg are photo.json and so on. Those of a photo in a given folder, or of a pattern, keep the
+    folder's name and the path below it: holiday/day1/photo.json of the folder holiday. Photos of one folder that differ
+    only in their suffix keep it: photo.png.json.
+
+    Exit codes: 0: all went well; 1: photos or folders failed; 2: nothing was done.
+    """
+    from PIL import Image
+
     from canthus.commands.photos import Outputs, Summary, find_images
     from canthus.commands.photos import align as run
 
     with plain_errors():
-        photos = find_images(inputs)
+        found = find_images(inputs)
+        total = len(found.files) + len(found.failures)
         aligner = canthus.load(weights, threads=threads)
-        with progress("align") as update:
-            update(0, len(photos))
+        with progress("align") as update, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+            update(0, total)
 
             def show(s: Summary) -> None:
-                update(s.files + s.skipped + len(s.failures), len(photos), f"{s.faces} faces")
+                update(s.files + s.skipped + len(s.failures), total, f"{s.faces} faces")
 
-            summary = run(photos, out, aligner, Outputs(overlay, pts, csv, mesh), resume, show)
+            wanted = Outputs(overlay, pts, csv, mesh, expressions)
+            summary = run(found, out, aligner, wanted, resume, show)
     for photo, reason in summary.failures:
         fail(f"failed: {photo}: {reason}")
     rate = summary.faces / summary.seconds if summary.seconds else 0.0
     skipped = f", {summary.skipped} skipped" if resume else ""
+    passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
     say(
         f"{summary.files} files, {summary.faces} faces, {len(summary.failures)} failures{skipped}, {rate:.1f} faces/s "
-        f"in {summary.seconds:.1f} s\nresults in {out.resolve()}"
+        f"in {summary.seconds:.1f} s{passed}\nresults in {out.resolve()}"
     )
-    if summary.failed:
+    if summary.failures and not (allow_failures and summary.files + summary.skipped):
         raise typer.Exit(1)
 
 

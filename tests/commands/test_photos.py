@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from photos import PHOTO, aligner, photo, resized
-from PIL import Image
+from PIL import Image, features
 
 import canthus.commands.photos
 from canthus.commands.photos import CHUNK, Outputs, Summary, align, find_images
-from canthus.errors import ImageError
-from canthus.io.inputs import apart
-from canthus.io.outputs import read_json
+from canthus.errors import pip_install
+from canthus.face.faces import Faces
+from canthus.io.images import HEIF
+from canthus.io.inputs import Found, counted
+from canthus.io.outputs import PART, read_json, write_json
 
 JSON_ONLY = Outputs(overlay=False)
 
@@ -44,8 +47,8 @@ def files(out: Path) -> set[str]:
     return {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
 
 
-def names(found: list[tuple[Path, Path]]) -> list[str]:
-    return [str(name) for _, name in found]
+def names(found: Found) -> list[str]:
+    return [str(target) for _, target in found.files]
 
 
 def run(inputs, out: Path, *args, **options) -> Summary:
@@ -55,78 +58,39 @@ def run(inputs, out: Path, *args, **options) -> Summary:
 # Which photos
 
 
-def test_a_file_is_taken_by_its_stem(folder):
-    save(folder / "a.jpg")
-    assert find_images([folder / "a.jpg"]) == find_images([str(folder / "a.jpg")]) == [(folder / "a.jpg", Path("a"))]
-
-
-def test_a_missing_file_is_left_to_align_to_report(folder):
-    assert find_images([folder / "nothing.jpg"]) == [(folder / "nothing.jpg", Path("nothing"))]
-
-
-def test_a_folder_is_searched_in_depth(folder):
-    save(folder / "b.PNG", folder / "a.jpg", folder / "sub" / "deep" / "a.jpeg")
-    (folder / "notes.txt").write_text("no photo")
-    (folder / "folder.jpg").mkdir()
+def test_photos_are_what_pillow_reads(folder):
+    taken = ["a.jpg", "b.JPEG", "c.jfif", "d.jpe", "e.webp", "f.tiff", "g.bmp", "h.gif", "i.jp2", "j.ppm"]
+    if features.check("avif"):
+        taken.append("k.avif")
+    left = ["l.txt", "m.eps", "n.mpg", "o.h5", "p.svg", "q"]  # Pillow knows of .eps, .mpg and .h5, and decodes none
+    for name in taken + left:
+        (folder / name).write_bytes(b"")
     found = find_images([folder])
-    assert names(found) == ["a", "b", "sub/deep/a"]
-    assert [p.name for p, _ in found] == ["a.jpg", "b.PNG", "a.jpeg"]
+    assert names(found) == [f"photos/{Path(name).stem}" for name in taken]
+    assert found.passed_over == {".txt": 1, ".eps": 1, ".mpg": 1, ".h5": 1, ".svg": 1, "": 1}
 
 
-def test_a_pattern(folder):
-    save(folder / "a.jpg", folder / "b.jpg", folder / "c.png", folder / "sub" / "d.jpg")
-    (folder / "e.txt").write_text("no photo")
-    assert names(find_images([f"{folder}/*.jpg"])) == ["a", "b"]
-    assert names(find_images([f"{folder}/?.*"])) == ["a", "b", "c"]
-    assert names(find_images([f"{folder}/**/*.jpg"])) == ["a", "b", "d"]
+@pytest.mark.parametrize("installed", [False, True])
+def test_heic_needs_its_reader_and_is_counted_without(folder, monkeypatch, installed):
+    def reads(suffix):
+        return suffix == ".jpg" or (installed and suffix in HEIF)
 
-
-def test_a_name_that_looks_like_a_pattern_is_a_name_if_the_file_is_there(folder):
-    save(folder / "a[1].jpg", folder / "a1.jpg")
-    assert find_images([folder / "a[1].jpg"]) == [(folder / "a[1].jpg", Path("a[1]"))]
-
-
-def test_a_photo_named_twice_is_taken_once(folder, monkeypatch):
-    save(folder / "a.jpg", folder / "b.jpg")
-    (folder / "link.jpg").symlink_to(folder / "a.jpg")
-    monkeypatch.chdir(folder)
-    found = find_images(["a.jpg", folder / "a.jpg", folder, f"{folder}/*.jpg", "../photos/b.jpg"])
-    assert names(found) == ["a", "b"]
-
-
-@pytest.mark.parametrize("given", ["empty", "*.jpg", "empty/**"])
-def test_an_input_without_photos_is_refused(folder, monkeypatch, given):
-    (folder / "empty").mkdir()
-    monkeypatch.chdir(folder)
-    with pytest.raises(ImageError, match="no photo in"):
-        find_images([given])
-
-
-def test_photos_of_one_stem_get_names_of_their_own(folder):
-    one, two, other = folder / "a.jpg", folder / "a.png", folder / "x" / "a.jpg"
-    save(one, two, other)
-    assert names(find_images([folder])) == ["a_jpg", "a_png", "x/a"]
-    found = find_images([one, two, other])  # all would be "a"
-    assert len(set(names(found))) == 3
-    assert names(find_images([one, two, other])) == names(found)  # and the same another time
-
-
-@given(st.lists(st.sampled_from(["a.jpg", "a.png", "a_jpg.png", "a-1.jpg", "a_jpg-1.png", "s/a.jpg", "a.b.jpg"])))
-@settings(max_examples=100, deadline=None)
-def test_no_two_photos_share_a_name(given):
-    found = {Path(f"/{k}") / name: Path(name) for k, name in enumerate(given)}
-    targets = [target for _, target in apart(found)]
-    assert len(set(targets)) == len(given)
-    assert [t.parent for t in targets] == [Path(name).parent for name in given]
+    monkeypatch.setattr(canthus.commands.photos, "can_read", reads)
+    for name in ("a.jpg", "b.heic", "c.HEIC"):
+        (folder / name).write_bytes(b"")
+    found = find_images([folder])
+    assert len(found.files) == (3 if installed else 1)
+    assert counted(found.passed_over, found.hints) == ("" if installed else f"2 .heic ({pip_install('heic')})")
 
 
 def test_overlays_are_not_taken_for_photos(folder):
     save(folder / "a.jpg")
-    first = run([folder], folder / "out")
-    assert "a.overlay.png" in files(folder / "out")
-    again = run([folder], folder / "out", resume=True)
+    first = run([folder], folder)
+    assert "photos/a.overlay.png" in files(folder)
+    again = run([folder], folder, resume=True)
     assert (first.files, again.files, again.skipped) == (1, 0, 1)
-    assert names(find_images([folder])) == names(find_images([f"{folder}/**"])) == ["a"]
+    assert again.passed_over == {".json": 1, ".png": 1}
+    assert names(find_images([folder])) == names(find_images([f"{folder}/**"])) == ["photos/a"]
 
 
 # What is written
@@ -150,8 +114,8 @@ ALL = Outputs(overlay=True, pts=True, csv=True, mesh="obj")
 def test_outputs(folder, tmp_path, outputs, endings):
     save(folder / "sub" / "a.png")
     summary = run([folder], tmp_path / "out", outputs)
-    assert files(tmp_path / "out") == {f"sub/a.{ending}" for ending in endings}
-    assert all(path.stat().st_size > 0 for path in (tmp_path / "out" / "sub").iterdir())
+    assert files(tmp_path / "out") == {f"photos/sub/a.{ending}" for ending in endings}
+    assert all(path.stat().st_size > 0 for path in (tmp_path / "out" / "photos" / "sub").iterdir())
     assert (summary.files, summary.faces, summary.failures) == (1, 1, [])
 
 
@@ -160,15 +124,80 @@ def test_the_json_holds_what_predict_gives(tmp_path):
     faces, wanted = read_json(tmp_path / "astronaut.json"), aligner().predict(PHOTO)
     np.testing.assert_allclose(faces.xyz, wanted.xyz, atol=2e-3)
     document = json.loads((tmp_path / "astronaut.json").read_text())
-    assert document["image"] == {"name": "astronaut.jpg", "width": 512, "height": 512}
+    data = PHOTO.read_bytes()
+    assert document["image"] == {
+        "name": "astronaut.jpg",
+        "path": str(PHOTO),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "width": 512,
+        "height": 512,
+    }
+    assert document["files"] == []
     assert document["weights"] == aligner().card.title
-    assert len(document["faces"][0]["identity"]) > 0  # the coefficients of the mesh are there without --mesh too
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fitted"),
+    [(Outputs(False), False), (Outputs(False, expressions=True), True), (Outputs(False, mesh="ply"), True)],
+)
+def test_a_head_is_fitted_only_where_an_output_needs_it(folder, tmp_path, monkeypatch, outputs, fitted):
+    fits, mesh = [], Faces.mesh
+    monkeypatch.setattr(Faces, "mesh", lambda faces: fits.append(1) or mesh(faces))
+    save(folder / "a.png")
+    run([folder / "a.png"], tmp_path, outputs)
+    (record,) = json.loads((tmp_path / "a.json").read_text())["faces"]
+    assert bool(fits) == fitted == ("expression" in record) == ("identity" in record)
+
+
+def test_two_links_to_one_photo_each_have_results_under_their_own_names(folder, tmp_path):
+    save(tmp_path / "store.png")
+    for name in ("alice.png", "bob.png"):
+        (folder / name).symlink_to("../store.png")
+    run([folder], tmp_path / "out", JSON_ONLY)
+    assert files(tmp_path / "out") == {"photos/alice.json", "photos/bob.json"}
+    image = json.loads((tmp_path / "out" / "photos" / "bob.json").read_text())["image"]
+    assert (image["name"], image["path"]) == ("bob.png", str(folder / "bob.png"))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_large_photo_is_read_reduced_and_answered_in_pixels_of_the_whole(
+    folder, tmp_path, monkeypatch, kind, orientation
+):
+    size = (1001, 1003)  # odd, so that the last pixel of a reduced row stands for one instead of two
+    large = Image.fromarray(resized(photo(), *size))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = {1: large, 3: large.rotate(180), 6: large.transpose(Image.Transpose.ROTATE_90)}[orientation]
+    turned.save(folder / f"a.{kind}", quality=95, exif=exif)
+    wanted = aligner().predict(folder / f"a.{kind}")
+    monkeypatch.setattr(canthus.commands.photos, "PHOTO_PIXELS", 600 * 600)
+    run([folder / f"a.{kind}"], tmp_path, Outputs(pts=True))
+    faces, document = read_json(tmp_path / "a.json"), json.loads((tmp_path / "a.json").read_text())
+    assert faces.image_size == size and document["image"]["reduction"] == 2
+    face_size = float(wanted.sizes[0])  # 185 px
+    assert np.abs(faces.xyz - wanted.xyz).mean() < 0.01 * face_size
+    assert np.abs((faces.xyz - wanted.xyz).mean((0, 1))).max() < 0.6  # no shift: half a reduced pixel would be 1 px
+    np.testing.assert_allclose(faces.sigma.mean(), wanted.sigma.mean(), rtol=0.2)
+    with Image.open(tmp_path / "a.overlay.png") as drawn:
+        assert drawn.size == (501, 502)
+    points = np.loadtxt((tmp_path / "a.pts").read_text().splitlines()[3:-1])
+    np.testing.assert_allclose(points, faces.xy[0] + 1, atol=2e-3)
+
+
+def test_photos_in_memory_are_bounded_by_their_pixels(folder, tmp_path, monkeypatch):
+    save(*(folder / f"{k}.png" for k in range(6)))  # 95 x 95 px each
+    monkeypatch.setattr(canthus.commands.photos, "CHUNK_PIXELS", 2 * 95 * 95)
+    seen = []
+    run([folder], tmp_path, JSON_ONLY, progress=lambda s: seen.append(s.files))
+    assert seen[:3] == [2, 4, 6]
 
 
 def test_the_overlay_is_drawn_on_the_photo(folder, tmp_path):
     save(folder / "a.png")
     run([folder], tmp_path / "out")
-    with Image.open(tmp_path / "out" / "a.overlay.png") as image:
+    with Image.open(tmp_path / "out" / "photos" / "a.overlay.png") as image:
         overlay = np.asarray(image.convert("RGB"))
     plain = np.asarray(face())
     assert overlay.shape == plain.shape
@@ -180,16 +209,16 @@ def test_files_of_several_faces_are_numbered(folder, tmp_path):
     summary = run([folder], tmp_path / "out", ALL)
     assert (summary.files, summary.faces) == (1, 2)
     assert files(tmp_path / "out") == {
-        f"two.{end}" for end in ("json", "overlay.png", "csv", "0.pts", "1.pts", "0.obj", "1.obj")
+        f"photos/two.{end}" for end in ("json", "overlay.png", "csv", "0.pts", "1.pts", "0.obj", "1.obj")
     }
 
 
 def test_a_photo_without_a_face_gives_an_empty_answer(folder, tmp_path):
     Image.new("RGB", (64, 48), (90, 90, 90)).save(folder / "wall.png")
     summary = run([folder], tmp_path / "out", ALL)
-    assert (summary.files, summary.faces, summary.failures, summary.failed) == (1, 0, [], False)
-    assert files(tmp_path / "out") == {"wall.json", "wall.overlay.png", "wall.csv"}
-    assert len(read_json(tmp_path / "out" / "wall.json")) == 0
+    assert (summary.files, summary.faces, summary.failures) == (1, 0, [])
+    assert files(tmp_path / "out") == {"photos/wall.json", "photos/wall.overlay.png", "photos/wall.csv"}
+    assert len(read_json(tmp_path / "out" / "photos" / "wall.json")) == 0
 
 
 # What goes wrong
@@ -208,42 +237,74 @@ def test_bad_files_never_stop_the_rest(folder, tmp_path):
     bad = bad_files(folder)
     save(folder / "a.jpg", folder / "m.jpg", folder / "z.jpg")
     summary = run([folder, folder / "gone.jpg"], tmp_path / "out", JSON_ONLY)
-    assert files(tmp_path / "out") == {"a.json", "m.json", "z.json"}
+    assert files(tmp_path / "out") == {"photos/a.json", "photos/m.json", "photos/z.json"}
     assert {photo.name for photo, _ in summary.failures} == bad | {"gone.jpg"}
     assert all(photo.name in reason for photo, reason in summary.failures if photo.name != "dot.png")
-    assert (summary.files, summary.faces, summary.skipped, summary.failed) == (3, 3, 0, False)
+    assert (summary.files, summary.faces, summary.skipped) == (3, 3, 0)
+    again = run([folder], tmp_path / "out", JSON_ONLY, resume=True)
+    assert {photo.name for photo, _ in again.failures} == bad  # known ones are reported again
+    assert (again.files, again.skipped) == (0, 3)
 
 
 def test_nothing_but_bad_files(folder, tmp_path):
     bad = bad_files(folder)
     summary = run([folder], tmp_path / "out")
-    assert (summary.files, summary.faces, len(summary.failures), summary.failed) == (0, 0, len(bad), True)
+    assert (summary.files, summary.faces, len(summary.failures)) == (0, 0, len(bad))
     assert not (tmp_path / "out").exists()
+
+
+def test_names_as_long_as_the_file_system_takes(folder, tmp_path):
+    name = "x" * 251 + ".png"
+    save(folder / name)
+    summary = run([folder / name], tmp_path / "out", ALL)
+    assert (summary.files, summary.failures) == (1, [])
+    (target,) = {path.split(".")[0] for path in files(tmp_path / "out")}
+    assert json.loads((tmp_path / "out" / f"{target}.json").read_text())["image"]["name"] == name
 
 
 def test_a_name_that_no_file_system_takes(tmp_path):
     for resume in (False, True):
         summary = run(["x" * 300 + ".jpg"], tmp_path, resume=resume)
-        assert len(summary.failures) == 1 and summary.failed
+        assert len(summary.failures) == 1 and "File name too long" in summary.failures[0][1]
 
 
 def test_an_output_folder_that_cannot_be(folder, tmp_path):
     save(folder / "a.jpg", folder / "b.jpg")
     (tmp_path / "out").write_text("a file in place of the folder")
     summary = run([folder], tmp_path / "out")
-    assert summary.failed and [photo.name for photo, _ in summary.failures] == ["a.jpg", "b.jpg"]
-    assert all("could not write" in reason for _, reason in summary.failures)
+    assert [photo.name for photo, _ in summary.failures] == ["a.jpg", "b.jpg"]
+    assert all("could not make the folder" in reason for _, reason in summary.failures)
     assert (tmp_path / "out").read_text() == "a file in place of the folder"
 
 
 def test_one_output_that_cannot_be_written_never_stops_the_rest(folder, tmp_path):
     save(folder / "a.jpg", folder / "b.jpg", folder / "sub" / "c.jpg")
-    (tmp_path / "out" / "a.json").mkdir(parents=True)
-    (tmp_path / "out" / "sub").write_text("a file in place of a folder")
+    (tmp_path / "out" / "photos" / "a.json").mkdir(parents=True)
+    (tmp_path / "out" / "photos" / "sub").write_text("a file in place of a folder")
     summary = run([folder], tmp_path / "out", JSON_ONLY)
     assert [photo.name for photo, _ in summary.failures] == ["a.jpg", "c.jpg"]
-    assert (summary.files, summary.failed) == (1, False)
-    assert files(tmp_path / "out") == {"b.json", "sub"}  # and no part of a file
+    assert summary.files == 1
+    assert files(tmp_path / "out") == {"photos/b.json", "photos/sub"}  # and no part of a file
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
+def test_a_full_disk_leaves_whole_files_only_and_names_what_is_missing(folder, tmp_path):
+    save(folder / "a.png", folder / "b.png")
+    code = f"""
+import resource, signal
+from canthus.commands.photos import *
+import canthus
+aligner = canthus.load(threads=1)
+aligner.predict({str(folder / "a.png")!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+outputs = Outputs(overlay=False, csv=True, mesh="obj")
+summary = align(find_images([{str(folder)!r}]), Path({str(tmp_path / "out")!r}), aligner, outputs)
+print(summary.files, [reason for _, reason in summary.failures])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("0 [") and result.stdout.count("a.obj': File too large") == 1
+    assert files(tmp_path / "out") == set()  # the mesh comes first; no table, no JSON, no part of a mesh
 
 
 # Resuming
@@ -253,15 +314,111 @@ def test_resume_skips_what_is_done(folder, tmp_path):
     save(folder / "a.jpg", folder / "b.jpg")
     out = tmp_path / "out"
     run([folder / "a.jpg"], out)
-    (out / "a.json").write_text("left alone")
-    summary = run([folder], out, resume=True)
-    assert (summary.files, summary.faces, summary.skipped, summary.failed) == (1, 1, 1, False)
-    assert (out / "a.json").read_text() == "left alone"
-    done = run([folder], out, resume=True)
-    assert (done.files, done.skipped, done.failed) == (0, 2, False)
-    anew = run([folder], out)
+    before = (out / "a.json").stat().st_mtime_ns
+    summary = run([folder / "a.jpg", folder / "b.jpg"], out, resume=True)
+    assert (summary.files, summary.faces, summary.skipped) == (1, 1, 1)
+    assert (out / "a.json").stat().st_mtime_ns == before
+    done = run([f"{folder}/a.jpg", f"{folder}/b.jpg"], out, resume=True)
+    assert (done.files, done.skipped) == (0, 2)
+    anew = run([folder / "a.jpg", folder / "b.jpg"], out)
     assert (anew.files, anew.skipped) == (2, 0)
-    assert len(read_json(out / "a.json")) == 1
+
+
+def test_results_of_another_folder_never_count_as_done(tmp_path):
+    for name in "ABC":
+        save(tmp_path / name / "p.jpg")
+    run([tmp_path / "A", tmp_path / "B", tmp_path / "C"], tmp_path / "out", JSON_ONLY)
+    (tmp_path / "out" / "B" / "p.json").unlink()
+    summary = run([tmp_path / "B", tmp_path / "C"], tmp_path / "out", JSON_ONLY, resume=True)
+    assert (summary.files, summary.skipped) == (1, 1)
+    for name in "ABC":
+        image = json.loads((tmp_path / "out" / name / "p.json").read_text())["image"]
+        assert image["path"] == str(tmp_path / name / "p.jpg")
+
+
+def other_photo(path: Path) -> None:
+    """Another photo under the same name, of the same length and with the same first 64 kB."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def other_weights(json_file: Path) -> None:
+    document = json.loads(json_file.read_text())
+    json_file.write_text(json.dumps({**document, "weights": "swift 0.0.1"}))
+
+
+CHANGES = {
+    "another photo": lambda photo, out: other_photo(photo),
+    "other weights": lambda photo, out: other_weights(out / "a.json"),
+    "empty JSON": lambda photo, out: (out / "a.json").write_bytes(b""),
+    "cut JSON": lambda photo, out: (out / "a.json").write_bytes((out / "a.json").read_bytes()[:999]),
+    "other JSON": lambda photo, out: (out / "a.json").write_text("[1]"),
+    "JSON of version 0.1.0": lambda photo, out: write_json(out / "a.json", read_json(out / "a.json"), image="a.bmp"),
+    "no overlay": lambda photo, out: (out / "a.overlay.png").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_resume_redoes_what_is_stale_or_broken(folder, tmp_path, change):
+    face().save(folder / "a.bmp")
+    run([folder / "a.bmp"], tmp_path)
+    CHANGES[change](folder / "a.bmp", tmp_path)
+    summary = run([folder / "a.bmp"], tmp_path, resume=True)
+    assert (summary.files, summary.skipped) == (1, 0)
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["image"]["sha256"] == hashlib.sha256((folder / "a.bmp").read_bytes()).hexdigest()
+    assert document["weights"] == aligner().card.title and (tmp_path / "a.overlay.png").exists()
+    assert run([folder / "a.bmp"], tmp_path, resume=True).skipped == 1
+
+
+def test_resume_does_what_was_not_asked_for_before_and_keeps_the_rest(folder, tmp_path):
+    save(folder / "a.png")
+    for wanted in (JSON_ONLY, Outputs(False, csv=True), Outputs(False, pts=True), Outputs(False, expressions=True)):
+        assert run([folder / "a.png"], tmp_path, wanted, resume=True).files == 1
+        assert run([folder / "a.png"], tmp_path, wanted, resume=True).skipped == 1
+    assert files(tmp_path) == {"photos/a.png", "a.json", "a.csv", "a.pts"}
+    assert run([folder / "a.png"], tmp_path, Outputs(False, True, True, None, True), resume=True).skipped == 1
+
+
+def test_other_results_of_another_photo_or_weights_are_removed_when_the_json_is_replaced(folder, tmp_path):
+    save(folder / "a.png")
+    for change in (lambda: other_weights(tmp_path / "a.json"), lambda: face().rotate(5).save(folder / "a.png")):
+        run([folder / "a.png"], tmp_path, Outputs(True, pts=True, csv=True))
+        change()
+        run([folder / "a.png"], tmp_path, Outputs(False, csv=True))
+        assert files(tmp_path) == {"photos/a.png", "a.json", "a.csv"}
+
+
+def test_results_of_a_photo_that_fails_by_now_are_removed(folder, tmp_path):
+    save(folder / "a.png", folder / "b.png")
+    inputs = [folder / "a.png", folder / "b.png"]
+    run(inputs, tmp_path, Outputs(pts=True))
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "b.png").unlink()  # it may come back: its results are true of what was there
+    for resume in (True, False):
+        summary = run(inputs, tmp_path, resume=resume)
+        assert [path.name for path, _ in summary.failures] == ["a.png", "b.png"]
+        assert files(tmp_path) == {"photos/a.png", "b.json", "b.pts", "b.overlay.png"}
+
+
+def test_a_json_that_names_files_elsewhere_removes_none_of_them(folder, tmp_path):
+    save(folder / "a.png")
+    (tmp_path / "precious.txt").write_text("")
+    run([folder / "a.png"], tmp_path / "out")
+    path = tmp_path / "out" / "a.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "weights": "x", "files": ["../precious.txt", "a./../../precious.txt", 3]}))
+    assert run([folder / "a.png"], tmp_path / "out", resume=True).files == 1
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_unfinished_files_of_killed_runs_are_removed(folder, tmp_path):
+    save(folder / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / PART.format(12345, "abc")).write_bytes(b"half a file")
+    (tmp_path / "out" / "mine.part").write_bytes(b"")
+    run([folder / "a.png"], tmp_path / "out", JSON_ONLY)
+    assert files(tmp_path / "out") == {"a.json", "mine.part"}
 
 
 def test_progress_counts_up(folder, tmp_path):
@@ -269,7 +426,7 @@ def test_progress_counts_up(folder, tmp_path):
     (folder / "00.png").write_bytes(b"")
     seen = []
     summary = run([folder], tmp_path, JSON_ONLY, progress=lambda s: seen.append((s.files, s.faces, len(s.failures))))
-    assert seen == [(CHUNK - 1, CHUNK - 1, 1), (CHUNK + 2, CHUNK + 2, 1)]
+    assert seen == [(CHUNK, CHUNK, 1), (CHUNK + 2, CHUNK + 2, 1)]
     assert summary.seconds > 0
 
 
@@ -283,11 +440,11 @@ def test_a_kill_between_chunks_leaves_whole_files_and_resume_does_the_rest(folde
 
     with pytest.raises(KeyboardInterrupt):
         run([folder], out, Outputs(overlay=False, pts=True), progress=kill)
-    assert files(out) == {f"{k:02}.{end}" for k in range(2 * CHUNK) for end in ("json", "pts")}
-    assert all(len(read_json(path)) == 1 for path in out.glob("*.json"))
+    assert files(out / "photos") == {f"{k:02}.{end}" for k in range(2 * CHUNK) for end in ("json", "pts")}
+    assert all(len(read_json(path)) == 1 for path in (out / "photos").glob("*.json"))
     summary = run([folder], out, Outputs(overlay=False, pts=True), resume=True)
     assert (summary.files, summary.skipped) == (3, 2 * CHUNK)
-    assert files(out) == {f"{k:02}.{end}" for k in range(count) for end in ("json", "pts")}
+    assert files(out / "photos") == {f"{k:02}.{end}" for k in range(count) for end in ("json", "pts")}
 
 
 def test_a_kill_within_a_photo_leaves_no_json_of_it(folder, tmp_path, monkeypatch):
@@ -302,8 +459,8 @@ def test_a_kill_within_a_photo_leaves_no_json_of_it(folder, tmp_path, monkeypatc
     monkeypatch.setattr(canthus.commands.photos, "write_pts", killed_at_b)
     with pytest.raises(KeyboardInterrupt):
         run([folder], out, Outputs(pts=True))
-    assert files(out) == {"a.json", "a.pts", "a.overlay.png", "b.overlay.png"}  # JSON comes last
+    assert files(out / "photos") == {"a.json", "a.pts", "a.overlay.png", "b.overlay.png"}  # JSON comes last
     monkeypatch.undo()
     summary = run([folder], out, Outputs(pts=True), resume=True)
     assert (summary.files, summary.skipped) == (2, 1)
-    assert files(out) == {f"{stem}.{end}" for stem in "abc" for end in ("json", "pts", "overlay.png")}
+    assert files(out / "photos") == {f"{stem}.{end}" for stem in "abc" for end in ("json", "pts", "overlay.png")}

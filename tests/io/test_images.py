@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
+import PIL.ImageFile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from canthus.errors import BoxError, CanthusError, ImageError
+import canthus.io.images
+from canthus.errors import BoxError, CanthusError, ImageError, pip_install
 from canthus.geometry import sampling
 from canthus.geometry.crop import Crop
-from canthus.io.images import as_rgb, crop_image, read_image
+from canthus.io.images import as_rgb, can_read, crop_image, read_image, read_picture
 
 
 def smooth_image(height=300, width=400):
@@ -122,11 +129,121 @@ def test_bad_files_are_refused_with_a_sentence(tmp_path):
         read_image(tmp_path / "negative.tif")
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(tmp_path / "bomb.png")
+    Image.new("L", (100, 100)).save(tmp_path / "bomb.jpg")
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", None)  # whoever decodes fails
+    monkeypatch.setattr(canthus.io.images, "MAX_PIXELS", 9_999)
+    for name in ("bomb.png", "bomb.jpg"):
+        with pytest.raises(ImageError, match=f"{name} of 100 x 100 px, want at most 9999 pixels"):
+            read_image(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageError, match="too large"):
         read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+@pytest.mark.parametrize(("most", "reduction"), [(300 * 400, 1), (80 * 100, 4), (12 * 16, 32)])
+def test_a_reduced_picture_is_the_whole_seen_through_larger_pixels(tmp_path, orientation, kind, most, reduction):
+    # A blob off the middle; odd sides, so that the last pixels of the reduced picture are cut.
+    x, y = np.meshgrid(np.arange(393), np.arange(297))
+    blob = 255 * np.exp(-((x - 150) ** 2 + (y - 140) ** 2) / (2 * 30**2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(np.rint(blob).astype(np.uint8)).save(path, exif=exif, **({"quality": 98} if kind == "jpg" else {}))
+    whole, picture = read_image(path), read_picture(path, most)
+    assert (picture.size, picture.reduction) == (whole.shape[1::-1], reduction)
+    assert picture.pixels.shape[:2] == tuple(-(-side // reduction) for side in whole.shape[:2])
+
+    def middle(pixels: np.ndarray) -> np.ndarray:
+        weights = np.where(pixels[..., 0] > 2, pixels[..., 0], 0).astype(float)
+        rows, columns = np.indices(weights.shape)
+        return np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
+
+    # a shift by half a pixel of the reduced picture would be 2 or 16, one by the cut pixels up to 23
+    np.testing.assert_allclose(reduction * middle(picture.pixels) + picture.first, middle(whole), atol=0.3)
+
+
+def test_pictures_that_are_converted_some_rows_at_a_time_are_the_same(tmp_path, monkeypatch):
+    picture = Image.fromarray(smooth_image(65, 40))
+    grey = np.asarray(picture.convert("L"))
+    clear = picture.convert("RGBA")
+    clear.putalpha(picture.convert("L"))
+    kinds = {
+        "a.png": picture,
+        "b.png": clear,
+        "c.png": picture.quantize(64),
+        "d.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "e.tif": Image.fromarray(grey.astype(np.float32) / 255),
+        "f.tif": picture.convert("CMYK"),
+    }
+    for name, image in kinds.items():
+        image.save(tmp_path / name)
+    whole = {name: read_image(tmp_path / name) for name in kinds}
+    reduced = {name: read_picture(tmp_path / name, 700).pixels for name in kinds}
+    assert all(pixels.shape == (33, 20, 3) for pixels in reduced.values())
+    for rows in (64, 16, 2):  # of 65: a single row is left over
+        monkeypatch.setattr(canthus.io.images, "_BAND", 40 * rows)
+        for name in kinds:
+            np.testing.assert_array_equal(read_image(tmp_path / name), whole[name])
+            np.testing.assert_array_equal(read_picture(tmp_path / name, 700).pixels, reduced[name])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="measures memory by the resource module")
+@pytest.mark.parametrize(("kind", "side", "limit"), [("jpg", 14_200, 0.5e9), ("png", 13_000, 1.3e9)])
+def test_memory_of_large_pictures(tmp_path, kind, side, limit):
+    # 200 megapixels of JPEG are decoded at half size: 50 million pixels, of 4 bytes in Pillow and 3 here.
+    # 169 megapixels of PNG: 4 bytes each in Pillow, then a reduced copy; it was 2.3 GB.
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB" if kind == "jpg" else "L", (side, side)).save(path)
+    code = f"""
+import resource
+from canthus.io.images import read_picture
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+picture = read_picture({str(path)!r}, 2**26)
+print(picture.reduction, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    reduction, memory = map(int, result.stdout.split())
+    assert reduction == 2 and memory < limit
+
+
+def test_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    image = smooth_image(60, 80)
+    for name in ("a.heic", "renamed.jpg"):
+        heif.from_pillow(Image.fromarray(image)).save(tmp_path / name, format="HEIF", quality=95)
+        assert np.abs(read_image(tmp_path / name).astype(int) - image).mean() < 4
+    assert can_read(".heic")
+    assert "HEIF" not in Image.ID  # Pillow is left as it was
+
+
+def test_heic_without_its_reader_is_refused_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=re.escape(pip_install("heic"))):
+        read_image(tmp_path / "a.heic")
+
+
+def test_what_pillow_hands_to_other_programs_is_no_image(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="no known kind of image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_permission_denied_is_said_in_these_words(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied", "a.png")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ImageError, match=r"cannot be read \(Permission denied\)"):
+        read_image(tmp_path / "a.png")
 
 
 @settings(max_examples=150, deadline=None)

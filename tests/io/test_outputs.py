@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +17,19 @@ from shapes import made_up_faces
 from canthus.errors import LandmarkError, OutputError
 from canthus.face.faces import FaceMeshes, Faces
 from canthus.geometry.camera import WeakPerspective
-from canthus.io.outputs import atomic_write, read_json, to_json, write_csv, write_json, write_mesh, write_pts
+from canthus.io.inputs import Source
+from canthus.io.outputs import (
+    PART,
+    atomic_open,
+    atomic_write,
+    read_json,
+    remove_leftovers,
+    to_json,
+    write_csv,
+    write_json,
+    write_mesh,
+    write_pts,
+)
 
 ANGLES = [(0.0, 0.0, 0.0), (10.0, 40.0, -5.0)]
 
@@ -61,11 +75,74 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    atomic_write(tmp_path / ("x" * 255), b"whole")
+    assert (tmp_path / ("x" * 255)).read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+def test_leftovers_of_killed_processes_are_removed_and_files_in_use_are_not(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from canthus.io.outputs import atomic_open
+with atomic_open({str(tmp_path / "theirs")!r}) as file:
+    file.write(b"begun")
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert writer.stdout is not None and writer.stdout.readline() == b"open\n"
+    (tmp_path / ".a.part").write_bytes(b"another program's")
+    with atomic_open(tmp_path / "ours") as file:
+        remove_leftovers(tmp_path)
+        file.write(b"whole")
+    assert (tmp_path / "ours").read_bytes() == b"whole"
+    (unfinished,) = tmp_path.glob(PART.format(writer.pid, "*"))
+    writer.kill()
+    writer.wait()
+    assert unfinished.exists()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ours", ".a.part"}
+    remove_leftovers(tmp_path / "no such folder")
+
+
+def test_a_file_taken_for_a_leftover_before_it_was_locked_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    lock, taken = fcntl.flock, []
+
+    def too_late(file, how):
+        if not taken:
+            taken.append(Path(file.name))
+            taken[0].unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    atomic_write(tmp_path / "a", b"whole")
+    assert taken and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_system_without_locks_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    atomic_write(tmp_path / "a", b"whole")
+    (tmp_path / PART.format(1, "x")).write_bytes(b"")
+    remove_leftovers(tmp_path)  # it may be in use
+    assert {path.name for path in tmp_path.iterdir()} == {"a", PART.format(1, "x")}
+
+
 def test_json_obeys_its_schema() -> None:
     faces = made_up_faces(ANGLES)
     document = to_json(faces, mesh=faces.mesh(), image="a.jpg")
     validate(document)
     validate(to_json(Faces.empty((5, 4))))
+    source = Source("photos/a.jpg", 4, 64 * "0")
+    whole = to_json(faces, image=source, reduction=2, files=["a.csv"])
+    validate(whole)
+    assert whole["image"]["name"] == "a.jpg" and whole["image"]["reduction"] == 2
     assert document["schema"] == "canthus.faces/1" and document["scheme"] == "ibug68"
     assert document["image"] == {"name": "a.jpg", "width": 640, "height": 480}
     assert len(document["faces"][0]["expression"]) == len(faces.mesh().expression_names)

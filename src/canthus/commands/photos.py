@@ -1,121 +1,264 @@
-"""The main verb: photos in, landmarks, pose and mesh out, file by file.
+"""What `align` does with files: photos in, landmarks, pose and mesh out, file by file.
 
-A file that cannot be read or written is reported and the next one is taken. A file's JSON is written last, so it
-stands for everything of that file: `resume` skips files that have it.
+A file that cannot be read or written is reported and the next one is taken. A photo's JSON is written last and says
+which file it speaks of and what else was written, so it stands for all results of that photo: `resume` passes over
+photos whose JSON says that what is asked for is there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
+from os.path import isfile  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError
+from canthus.errors import CanthusError, ImageError, pip_install
 from canthus.face.faces import Faces
 from canthus.inference.predictor import Predictor
 from canthus.io.draw import overlay
-from canthus.io.images import as_png, read_image
-from canthus.io.inputs import file_of, find, make_folder_of
-from canthus.io.outputs import atomic_write, write_csv, write_json, write_mesh, write_pts
+from canthus.io.images import HEIF, Picture, as_png, can_read, read_picture
+from canthus.io.inputs import Found, Kind, Source, file_of, find, make_folder_of, reason
+from canthus.io.outputs import (
+    atomic_write,
+    read_document,
+    remove_leftovers,
+    write_csv,
+    write_json,
+    write_mesh,
+    write_pts,
+)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 OVERLAY = ".overlay.png"
 CHUNK = 8  # photos in memory at a time; their faces share network batches
+PHOTO_PIXELS = 2**26  # larger photos are read at a half, a quarter, ... of their size
+CHUNK_PIXELS = 2**25  # no further photo is read once a chunk holds so many pixels
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for each photo, beside the JSON. mesh: a suffix of `outputs.write_mesh`, or None."""
+    """What is written for each photo, beside the JSON.
+
+    mesh: a suffix of `outputs.write_mesh`, or None. expressions: whether the JSON holds the identity and expression
+    coefficients; they are there with a mesh too.
+    """
 
     overlay: bool = True
     pts: bool = False
     csv: bool = False
     mesh: str | None = None
+    expressions: bool = False
+
+    def files(self, faces: int) -> list[str]:
+        """The endings of the files of a photo with so many faces, the JSON's left out."""
+        numbers = [""] if faces == 1 else [f".{k}" for k in range(faces)]
+        return [
+            *([OVERLAY] if self.overlay else []),
+            *(f"{number}.pts" for number in numbers if self.pts),
+            *(f"{number}.{self.mesh}" for number in numbers if self.mesh),
+            *([".csv"] if self.csv else []),
+        ]
 
 
 @dataclass
 class Summary:
-    """What became of the files."""
+    """What became of the files.
+
+    files: photos that were aligned and written. skipped: photos that `resume` found done. passed_over: how many files
+    are no photos that can be read, by suffix.
+    """
 
     files: int = 0
     faces: int = 0
     skipped: int = 0
     seconds: float = 0.0
     failures: list[tuple[Path, str]] = field(default_factory=list)
-
-    @property
-    def failed(self) -> bool:
-        """Whether there was work to do and none of it worked."""
-        return self.files == 0 and bool(self.failures)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def find_images(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """(photo, its target below the output folder) of files, folders (searched in depth) and glob patterns.
+def _is_photo(name: str) -> bool:
+    return can_read(Path(name).suffix.lower()) and not name.endswith(OVERLAY)
 
-    A photo named twice is taken once; overlays of an earlier run are no photos.
-    Raises `ImageError` for an input that gives none.
+
+def photo_kind() -> Kind:
+    """The files that `find_images` wants."""
+    hints = {suffix: pip_install("heic") for suffix in HEIF if not can_read(suffix)}
+    return Kind("photo", ImageError, _is_photo, hints=hints)
+
+
+def find_images(inputs: Iterable[str | Path]) -> Found:
+    """The photos in files, folders (searched in depth) and glob patterns, and their targets, by `inputs.find`.
+
+    Photos are what `images.can_read`; overlays of an earlier run are none. Raises `ImageError` as `find`.
     """
-
-    def below(folder: Path) -> list[Path]:
-        return sorted(p for p in folder.rglob("*") if _is_photo(p) and p.is_file())
-
-    def missing(given: str) -> ImageError:
-        return ImageError(f"no photo in '{given}': files ending in {', '.join(sorted(SUFFIXES))} are wanted")
-
-    return find(inputs, _is_photo, below, missing)
-
-
-def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY)
+    return find(inputs, photo_kind())
 
 
 def align(
-    photos: Sequence[tuple[Path, Path]],
+    found: Found,
     out: Path,
     aligner: Predictor,
     outputs: Outputs = Outputs(),
     resume: bool = False,
     progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Align `photos` (as `find_images` gives them) and write the results below `out`; `progress` after each chunk."""
-    summary, start = Summary(), time.perf_counter()
-    waiting = [(p, out / name) for p, name in photos if not (resume and exists(file_of(out / name, ".json")))]
-    summary.skipped = len(photos) - len(waiting)
-    for i in range(0, len(waiting), CHUNK):
-        read: list[tuple[Path, Path, np.ndarray]] = []
-        for photo, target in waiting[i : i + CHUNK]:
+    """Align the photos that `find_images` found and write the results below `out`; `progress` after each chunk and each
+    photo that is skipped.
+
+    `resume` skips a photo if its JSON says that the same weights wrote all that is asked for, of the same photo.
+    A photo of more than PHOTO_PIXELS is read reduced; the overlay has its reduced size, all numbers are of the whole.
+    """
+    summary, start = Summary(failures=list(found.failures), passed_over=found.passed_over), time.perf_counter()
+    folders, waiting = set[Path](), list[_Photo]()
+
+    def finish() -> None:
+        answers = aligner.predict_many([photo.picture.pixels for photo in waiting])
+        for photo, faces in zip(waiting, answers, strict=True):
             try:
-                read.append((photo, target, read_image(photo)))
-            except CanthusError as error:
-                summary.failures.append((photo, str(error)))
-        for (photo, target, picture), faces in zip(read, aligner.predict_many([r[2] for r in read]) if read else []):
-            try:
-                _write(photo, target, picture, faces, outputs)
+                _make_folder(photo.target, folders)
+                _write(photo, faces, outputs)
                 summary.files += 1
                 summary.faces += len(faces)
             except CanthusError as error:
-                summary.failures.append((photo, str(error)))
+                summary.failures.append((photo.path, str(error)))
+        waiting.clear()
         summary.seconds = time.perf_counter() - start
         progress(summary)
+
+    for path, name in found.files:
+        target = out / name
+        if resume and _is_done(path, target, outputs, aligner.card.title):
+            summary.skipped += 1
+            progress(summary)
+            continue
+        try:
+            waiting.append(_Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path)))
+        except CanthusError as error:
+            summary.failures.append((path, str(error)))
+            _remove_stale(target, path)
+        if len(waiting) == CHUNK or sum(p.picture.pixels.size // 3 for p in waiting) >= CHUNK_PIXELS:
+            finish()
+    finish()
     return summary
 
 
-def _write(photo: Path, target: Path, picture: np.ndarray, faces: Faces, outputs: Outputs) -> None:
-    make_folder_of(target)
-    mesh = faces.mesh()
+class _Photo(NamedTuple):
+    path: Path
+    target: Path
+    picture: Picture
+    source: Source
+
+
+def _source(path: Path) -> Source:
+    try:
+        return Source.of(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"got the file {path}, which cannot be read ({reason(error)}), want it intact") from error
+
+
+def _make_folder(target: Path, folders: set[Path]) -> None:
+    """Make the folder of a target's files, if it is not one of `folders`, which it joins."""
+    if target.parent not in folders:
+        make_folder_of(target)
+        remove_leftovers(target.parent)
+        folders.add(target.parent)
+
+
+def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
+    target, picture = photo.target, photo.picture
+    whole = faces.scaled(picture.reduction, picture.first, picture.size)
+    mesh = whole.mesh() if outputs.mesh or outputs.expressions else None
+    written = [target.name + ending for ending in outputs.files(len(faces))]
+    earlier = _results(target)
+    if earlier and earlier.source[1:] == photo.source[1:] and earlier.weights == faces.weights:
+        written += [name for name in earlier.files if name not in written]  # such as the table of a run with --csv
+    elif earlier:
+        earlier.remove()
+    json_file = file_of(target, ".json")
+    if written:  # until all of it is there no JSON stands for it
+        with suppress(OSError):
+            json_file.unlink()
     if outputs.overlay:
-        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture, faces))))
+        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture.pixels, faces))))
     for k in range(len(faces)):
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:
-            write_pts(file_of(target, f"{number}.pts"), faces, k)
-        if outputs.mesh:
+            write_pts(file_of(target, f"{number}.pts"), whole, k)
+        if outputs.mesh and mesh is not None:
             write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:
-        write_csv(file_of(target, ".csv"), [faces])
-    write_json(file_of(target, ".json"), faces, mesh=mesh, image=photo.name)
+        write_csv(file_of(target, ".csv"), [whole])
+    write_json(json_file, whole, mesh=mesh, image=photo.source, reduction=picture.reduction, files=written)
+
+
+@dataclass
+class _Results:
+    """What a JSON of an earlier run says: which file it speaks of, by which weights, and what else was written."""
+
+    json: Path
+    source: Source
+    weights: str
+    files: list[str]
+    faces: int
+    expressions: bool
+
+    def remove(self) -> None:
+        """Remove the JSON and the files that it names."""
+        for name in [self.json.name, *self.files]:
+            with suppress(OSError):
+                self.json.with_name(name).unlink()
+
+
+def _results(target: Path) -> _Results | None:
+    """What the JSON of a target says; None without one, and for one that is broken or no JSON of ours."""
+    path = file_of(target, ".json")
+    if not isfile(path):
+        return None
+    try:
+        document, faces = read_document(path)
+    except (CanthusError, OSError):
+        return None
+    image, names = document["image"], document.get("files")
+    own = [
+        n
+        for n in (names if isinstance(names, list) else [])
+        if isinstance(n, str) and n.startswith(f"{target.name}.") and Path(n).name == n
+    ]
+    return _Results(
+        json=path,
+        source=Source(str(image.get("path")), image.get("bytes"), image.get("sha256")),
+        weights=document["weights"],
+        files=own,
+        faces=len(faces),
+        expressions=all("expression" in face for face in document["faces"]),
+    )
+
+
+def _is_done(path: Path, target: Path, outputs: Outputs, weights: str) -> bool:
+    """Whether all that is asked for is there, by these weights and of the file that is there now."""
+    results = _results(target)
+    if not results or results.weights != weights or (outputs.expressions and not results.expressions):
+        return False
+    wanted = [target.name + ending for ending in outputs.files(results.faces)]
+    if not (set(wanted) <= set(results.files) and all(isfile(target.with_name(name)) for name in wanted)):
+        return False
+    return _is_of(results, path)
+
+
+def _is_of(results: _Results, path: Path) -> bool:
+    try:
+        return path.stat().st_size == results.source.bytes and Source.of(path).sha256 == results.source.sha256
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_stale(target: Path, path: Path) -> None:
+    """Remove results that speak of other contents of a photo that is there and cannot be read any more."""
+    results = _results(target)
+    if results and isfile(path) and not _is_of(results, path):
+        results.remove()

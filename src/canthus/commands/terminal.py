@@ -73,12 +73,18 @@ class _Handler(logging.Handler):
 def say(text: str) -> None:
     """A summary on stdout, unless --quiet is given."""
     if log.isEnabledFor(logging.WARNING):
-        console.print(text, soft_wrap=True)
+        console.print(printable(text, keep="\n"), soft_wrap=True)
 
 
 def fail(text: str) -> None:
     """An error on stderr."""
-    errors.print(text, style="red", soft_wrap=True)
+    errors.print(printable(text), style="red", soft_wrap=True)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with backslash escapes for what a terminal would obey or cannot show, such as control characters in names
+    of files."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

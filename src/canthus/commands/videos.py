@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
+from os.path import exists  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 
 from canthus.errors import CanthusError, VideoError
@@ -21,16 +21,16 @@ from canthus.face.faces import TrackedFaces
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
 from canthus.io.draw import overlay
-from canthus.io.inputs import file_of, find, make_folder_of
+from canthus.io.inputs import Kind, counted, file_of, find, make_folder_of
 from canthus.io.outputs import TrackedFrame, atomic_open, atomic_write, csv_header, csv_rows, json_line
 from canthus.io.video import (
     FILES,
+    FRAMES,
     RATE,
     Frame,
     Video,
     check_rate,
     check_source,
-    frames_of,
     writable_suffix,
     write_video,
 )
@@ -112,35 +112,26 @@ def find_videos(inputs: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     file is one video of frames. A video named twice is taken once; overlays of an earlier run are left out. Raises
     `VideoError` for an input that gives no video, or that is no file or folder at all, such as a camera.
     """
-
-    def missing(given: str) -> VideoError:
-        return VideoError(f"got '{given}' without a video, want frames or files in {', '.join(sorted(FILES))}")
-
     given = list(inputs)
     for one in given:
         check_source(one)
-    return find(given, _is_video, lambda folder: _below(folder, set()), missing)
+    found = find(given, KIND)
+    for folder, why in found.failures:
+        if not found.files:
+            raise VideoError(f"got the folder '{folder}', but {why}")
+        log.warning("%s is left out: %s", folder, why)
+    if found.passed_over:
+        log.warning("passed over: %s", counted(found.passed_over, found.hints))
+    return found.files
 
 
-def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """The videos in a folder, which may be a link; a folder that was `seen` before, such as by a link, is left out."""
-    if folder.resolve() in seen:
-        return
-    seen.add(folder.resolve())
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError as error:
-        log.warning("%s is left out: %s", folder, error.strerror)
-        return
-    videos, frames = [p for p in inside if _is_video(p) and not isdir(p)], frames_of(folder)
-    if frames and videos:
-        log.warning("%s holds videos, so its pictures are left out: %s", folder, shortened([p.name for p in frames]))
-    elif frames:
-        yield folder
-    yield from videos
-    for path in inside:
-        if isdir(path):
-            yield from _below(path, seen)
+def _is_video(name: str) -> bool:
+    path = Path(name)
+    return path.suffix.lower() in FILES and not path.stem.endswith(OVERLAY)
+
+
+def _holds_frames(names: list[str]) -> bool:
+    return any(Path(name).suffix.lower() in FRAMES for name in names) and not any(map(_is_video, names))
 
 
 def shortened(texts: Sequence[str], separator: str = ", ", most: int = 3) -> str:
@@ -148,8 +139,7 @@ def shortened(texts: Sequence[str], separator: str = ", ", most: int = 3) -> str
     return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in FILES and not path.stem.endswith(OVERLAY)
+KIND = Kind("video", VideoError, _is_video, _holds_frames)
 
 
 def track(

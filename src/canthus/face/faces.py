@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -231,6 +231,16 @@ class Faces:
     def scores(self) -> np.ndarray:
         """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
         return scores_of(self.sigma, self.sizes)
+
+    def scaled(self, scale: float, shift: tuple[float, float], image_size: tuple[int, int]) -> Faces:
+        """The same faces in an image of `image_size` (width, height), in which the pixel (x, y) of this one is at
+        (scale * x + shift[0], scale * y + shift[1]); z and sigma are scaled too."""
+        return replace(
+            self,
+            xyz=self.xyz.astype(np.float64) * scale + [*shift, 0],
+            sigma=self.sigma * scale,
+            image_size=image_size,
+        )
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
         """The landmarks in another scheme, (N,L,3) image pixels; NaN for points that 68 cannot give.

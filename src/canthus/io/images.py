@@ -4,41 +4,170 @@ from __future__ import annotations
 
 import io
 import math
+import stat
+from functools import cache
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from canthus.errors import BoxError, ImageError
+from canthus.errors import BoxError, ImageError, pip_install
 from canthus.geometry.crop import Crop
+
+MAX_PIXELS = 2**28
+"""Pixels of the largest picture that is decoded, by the file's header: at Pillow's 4 bytes a pixel, 1 GiB. Except for
+JPEG, Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds too."""
+
+HEIF = frozenset({".heic", ".heif", ".hif"})
+
+_COMMON = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# what Pillow runs another program for, or knows by name and cannot decode
+_NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+_BAND = 2**24  # pixels that are converted at a time
+
+_ORIENTATION = 0x0112  # EXIF
+# how to make the stored pixels upright: swap rows and columns, then reverse x, reverse y
+_UPRIGHT = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+class Picture(NamedTuple):
+    """An image file as it was read.
+
+    pixels: (h,w,3) uint8 RGB, upright. size: (width, height) of the whole picture, upright. reduction: how many pixels
+    of the whole picture, along x and along y, became one of `pixels`. first: (x, y) of the whole picture at the centre
+    of `pixels[0, 0]`. So x_whole = reduction * x + first[0], y alike.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    reduction: int
+    first: tuple[float, float]
 
 
 def read_image(path: str | PathLike[str]) -> np.ndarray:
     """The image in a file as uint8 (H, W, 3) RGB, turned upright as its EXIF tag says.
 
-    Raises `ImageError` for a file that is missing, empty, truncated, corrupt, no image, or too large to be
-    honest.
+    Raises `ImageError` for a file that is missing, empty, truncated, corrupt, no image, or of more than MAX_PIXELS.
     """
+    return read_picture(path, MAX_PIXELS).pixels
+
+
+def read_picture(path: str | PathLike[str], most: int) -> Picture:
+    """`read_image`, reduced by the least power of two that leaves at most `most` pixels: JPEG while it is decoded, with
+    less time and memory, other kinds afterwards. Raises `ImageError`."""
     path = Path(path)
     try:
-        if path.is_dir():
-            raise ImageError(f"got the directory {path}, want an image file")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "directory" if stat.S_ISDIR(mode) else "special file"
+            raise ImageError(f"got the {what} {path}, want an image file")
         if path.stat().st_size == 0:
             raise ImageError(f"got the empty file {path}, want an image")
-        with Image.open(path) as opened:
-            return as_rgb(_plain_array(ImageOps.exif_transpose(opened)))
+        # By its name, Pillow 13 would map a grey TIFF into memory, and scramble one that is tagged as turned.
+        with open(path, "rb") as file, _opened(file, path) as image:
+            return _read(image, path, most)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"got the path {path}, where there is no file, want an image file") from error
+        what = "a link to nothing" if path.is_symlink() else "no file"
+        raise ImageError(f"got the path {path}, where there is {what}, want an image file") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"got the file {path}, which is no known kind of image, want a JPEG") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"got the image {path}, which is too large ({error}), want a smaller one") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ImageError(f"got the file {path}, which cannot be read ({why}), want it intact") from error
     except Exception as error:  # on a damaged file the decoders raise anything, SyntaxError included
         raise ImageError(f"got the file {path}, which cannot be read ({error}), want it intact") from error
+
+
+def can_read(suffix: str) -> bool:
+    """Whether files of a suffix (lower case, with its dot) are images that `read_image` reads."""
+    return suffix in _COMMON or suffix in _readable()
+
+
+@cache
+def _readable() -> frozenset[str]:
+    """The suffixes of what Pillow here decodes, and of HEIF where pillow-heif is installed."""
+    kinds = _kinds()
+    heif = HEIF if find_spec("pillow_heif") else ()
+    return frozenset(s for s, kind in Image.registered_extensions().items() if kind in kinds).union(heif)
+
+
+def _kinds() -> tuple[str, ...]:
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind not in _NOT_READ)
+
+
+def _opened(file: BinaryIO, path: Path) -> Image.Image:
+    head = file.read(12)
+    file.seek(0)
+    if head.startswith(b"\xff\xd8\xff"):  # `Image.open` would refuse large ones, though they can be read reduced
+        return JpegImageFile(file)
+    try:
+        return Image.open(file, formats=_kinds())
+    except UnidentifiedImageError:
+        if head[4:8] != b"ftyp":
+            raise
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageError(f"got the file {path}, which may be HEIF, want its reader: {pip_install('heic')}") from error
+    return HeifImageFile(file)
+
+
+def _read(image: Image.Image, path: Path, most: int) -> Picture:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"got the image {path} of {width} x {height} px, want at most {MAX_PIXELS} pixels")
+    reduction, drafted = 1, 1
+    while -(-width // reduction) * -(-height // reduction) > most:
+        reduction *= 2
+    if reduction > 1:
+        draft = image.draft(None, (max(1, width // reduction), max(1, height // reduction)))  # None but for JPEG
+        drafted = 1 if draft is None else round(width / draft[1][2])
+    image.load()
+    if drafted == 1:
+        width, height = image.size  # TIFF is turned upright while it is loaded
+    pixels = _rgb(image, reduction // drafted)
+    swap, reverse_x, reverse_y = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1), (False, False, False))
+    if swap:
+        pixels, width, height = pixels.swapaxes(0, 1), height, width
+    pixels = pixels[:: -1 if reverse_y else 1, :: -1 if reverse_x else 1]
+    # A pixel at the stored end may stand for fewer of the whole; reversed, it comes first.
+    lack_x = reduction * pixels.shape[1] - width if reverse_x else 0
+    lack_y = reduction * pixels.shape[0] - height if reverse_y else 0
+    first = (reduction - 1) / 2 - lack_x, (reduction - 1) / 2 - lack_y
+    return Picture(np.ascontiguousarray(pixels), (width, height), reduction, first)
+
+
+def _rgb(image: Image.Image, reduction: int) -> np.ndarray:
+    """The pixels of a decoded file by `as_rgb`, reduced, some rows at a time: conversions make copies."""
+    width, height = image.size
+    rows = max(1, _BAND // (width * reduction)) * reduction
+    if height <= rows and reduction == 1:
+        return as_rgb(_plain_array(image))
+    out = np.empty((-(-height // reduction), -(-width // reduction), 3), np.uint8)
+    for top in range(0, max(1, height - 1), rows):  # a single row that is left joins the band before it
+        bottom = height if top + rows >= height - 1 else top + rows
+        band = as_rgb(_plain_array(image.crop((0, top, width, bottom))))
+        if reduction > 1:
+            band = np.asarray(Image.fromarray(band).reduce(reduction))
+        out[top // reduction :][: len(band)] = band
+    return out
 
 
 def as_image(image: str | PathLike[str] | np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,6 +20,16 @@ import numpy as np
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.faces import FaceMeshes, Faces, Pose, TrackedFaces
 from canthus.geometry.rotation import EULER_CONVENTIONS
+from canthus.io.inputs import Source, reason
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".canthus-{}-{}.part"
+"""Name of an unfinished file: the number of the process and a random one. It is short, so that the finished file's own
+name may be as long as the file system takes."""
 
 SCHEMA = "canthus.faces/1"
 
@@ -64,10 +74,13 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
 @contextmanager
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A new file, to write and to seek in, that becomes `path` when the block ends, and is gone if it ends by an
-    error. Raises `OutputError` as `atomic_write`."""
+    error. Raises `OutputError` as `atomic_write`.
+
+    Until then its name is PART with the process's number in it. The process holds a lock on it, which tells
+    `remove_leftovers` that it is in use.
+    """
     try:
-        part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
-        file = open(part, "xb")
+        file = _new_part(Path(path).with_name("x").parent)
     except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
         raise _unwritten(path, error) from error
     try:
@@ -75,25 +88,56 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(file.name, path)
     except CanthusError:  # of the block, such as a video that cannot be read
         raise
     except OSError as error:
         raise _unwritten(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        Path(file.name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files that killed processes have left in `folder`; those of living ones stay."""
+    for path in folder.glob(PART.format("*", "*")):
+        with suppress(OSError):  # what cannot be removed takes space, and that is all
+            if fcntl is None:
+                path.unlink()  # Windows removes no file that is open
+            else:
+                with open(path, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+def _new_part(folder: Path) -> BinaryIO:
+    while True:
+        file = open(folder / PART.format(os.getpid(), uuid.uuid4().hex[:12]), "xb")
+        if fcntl is None:
+            return file
+        with suppress(OSError):  # a file system without locks; or, for a moment, `remove_leftovers` in between
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # taken for a leftover
 
 
 def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"could not write {os.fspath(path)!r}: {reason}")
+    return OutputError(f"could not write {os.fspath(path)!r}: {reason(error)}")
 
 
-def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None) -> dict[str, Any]:
+def to_json(
+    faces: Faces,
+    *,
+    mesh: FaceMeshes | None = None,
+    image: str | Source | None = None,
+    reduction: int = 1,
+    files: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """`faces` as plain data that `json` can write, described by `faces.schema.json` of this package.
 
-    `mesh` adds the identity and expression coefficients of `faces.mesh()`; `image` is the image's name.
-    Angles are in degrees, numbers that are not known are null. Pixels are rounded to 3 decimals.
+    `mesh` adds the identity and expression coefficients of `faces.mesh()`. `image` is the image's name, or also its
+    path, length and SHA-256. `reduction` is `images.Picture.reduction`. `files` are the names of other files that hold
+    results of this image. Angles are in degrees, numbers that are not known are null. Pixels are rounded to 3 decimals.
     Raises `LandmarkError` if `mesh` has another number of faces.
     """
     if mesh is not None and len(mesh) != len(faces):
@@ -103,10 +147,12 @@ def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None =
         for record, identity, expression in zip(records, mesh.identity, mesh.expression, strict=True):
             record["identity"] = _rounded(identity, 5)
             record["expression"] = dict(zip(mesh.expression_names, _rounded(expression, 5), strict=True))
+    named = {"name": Path(image.path).name, **image._asdict()} if isinstance(image, Source) else {"name": image}
     width, height = faces.image_size
     return {
         "schema": SCHEMA,
-        "image": {"name": image, "width": width, "height": height},
+        "image": {**named, "width": width, "height": height, **({"reduction": reduction} if reduction > 1 else {})},
+        **({} if files is None else {"files": list(files)}),
         "frame": dict(_FRAME),
         "pose_frame": dict(_POSE_FRAME),
         "scheme": faces.scheme,
@@ -115,12 +161,9 @@ def to_json(faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None =
     }
 
 
-def write_json(
-    path: str | os.PathLike[str], faces: Faces, *, mesh: FaceMeshes | None = None, image: str | None = None
-) -> None:
+def write_json(path: str | os.PathLike[str], faces: Faces, **details: Any) -> None:
     """Write `to_json` of the same arguments to `path`. Raises `OutputError`."""
-    text = json.dumps(to_json(faces, mesh=mesh, image=image), allow_nan=False)
-    atomic_write(path, text.encode() + b"\n")
+    atomic_write(path, json.dumps(to_json(faces, **details), allow_nan=False).encode() + b"\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Faces:
@@ -128,7 +171,12 @@ def read_json(path: str | os.PathLike[str]) -> Faces:
 
     Raises `LandmarkError` for a file that is not such JSON, and `OSError` for one that cannot be read.
     """
-    return _read_faces(Path(path).read_bytes(), path)[1]
+    return read_document(path)[1]
+
+
+def read_document(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
+    """What `read_json` reads, with the plain data that it was made of. Raises as `read_json`."""
+    return _read_faces(Path(path).read_bytes(), path)
 
 
 def json_line(frame: TrackedFrame, video: str | None = None) -> bytes:
