@@ -48,9 +48,9 @@ class Found:
 class Kind:
     """The kind of input that a verb wants.
 
-    what: the word for it. error: what to raise. wanted: whether a file of this name is one. whole: whether a folder that
-    holds files of these names is one by itself, so that its files are not taken; None: never. hints: what to say of some
-    suffixes that are passed over.
+    what: the word for it. error: what to raise. wanted: whether a file of this name is one. whole: whether a folder
+    that holds files of these names is one by itself, so that its files are not taken; None: never. hints: what to say
+    of some suffixes that are passed over.
     """
 
     what: str
