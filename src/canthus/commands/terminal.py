@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,7 +51,8 @@ def register(app: typer.Typer, function: Callable[..., None]) -> None:
     def run(verbose: bool, quiet: bool, **options: Any) -> None:
         log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
         log.handlers, log.propagate = [_Handler()], False
-        function(**options)
+        with stopped_by_signals():
+            function(**options)
 
     own = inspect.signature(function, eval_str=True)
     more = {"verbose": Verbose, "quiet": Quiet}
@@ -101,6 +104,38 @@ def plain_errors(extra: str = "train") -> Iterator[None]:
             raise
         fail(f"canthus: '{module}' is not installed; to get it, run: {pip_install(EXTRA_OF.get(module, extra))}")
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM, SIGHUP and Ctrl-C leave the block as errors do, so that unfinished files are removed; then a line on
+    stderr names them, and the exit code is 128 + their number. A second signal ends the program at once.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # Windows has no SIGHUP
+    numbers = [n for n in map(signal.Signals.__getitem__, names) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    caught: list[str] = []
+
+    def stop(number: int, _: Any) -> None:
+        caught.append(signal.Signals(number).name)
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # only it can have handlers
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    except SystemExit:
+        if caught:
+            fail(f"canthus: stopped by {caught[0]}; finished results are kept")
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
