@@ -37,7 +37,7 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "nothing in front": dict.fromkeys(("hands", "objects", "masks", "scarves", "glasses", "headwear"), 0.0),
 }
 AUGMENTED = {"colour": 0.0, "grey": 0.0, "blur": 0.0, "noise": 0.0}  # what training adds to "perfect camera"
-COVERED = {"cover": 0.0}  # and to "nothing in front"
+COVERED = {"occlusion": 0.0}  # and to "nothing in front"
 
 
 def row(

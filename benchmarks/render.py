@@ -27,16 +27,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from canthus.synth.batch_renderer import Studio, faces_on
+from canthus.synth.batch_renderer import BatchRenderer, render_live
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator
 from canthus.synth.heads import Head
-from canthus.synth.lighting import invented_environments
-from canthus.synth.preparation import VIEWS_PER_PERSON, Preparer
-from canthus.synth.recipe import Dice, SynthRecipe
+from canthus.synth.light import procedural_environments
+from canthus.synth.person import lash_texture, pose_head, sample_expression, sample_person
+from canthus.synth.preparation import VIEWS_PER_PERSON, HeadPreparer
+from canthus.synth.recipe import RandomStreams, SynthRecipe
 from canthus.synth.render_jobs import SHARD_SIZE, render_shards
-from canthus.synth.renderer import PerspectiveCamera
 from canthus.synth.renderers.torch import Scene, TorchRenderer
-from canthus.synth.sampling import lash_texture, pose_head, sample_expression, sample_person
+from canthus.synth.scene import PerspectiveCamera
 from canthus.synth.shipped import ShippedHead
 
 SIZE, VIEWS = 256, 8
@@ -70,9 +70,9 @@ def pace(draw: Callable[[], Any], views: int, repeats: int = 8) -> dict[str, flo
 
 def sample_head(number: int, source: ShippedHead) -> tuple[Head, dict[str, np.ndarray]]:
     """A random person with an expression, and the textures that they bring along."""
-    dice, recipe = Dice(0, number), SynthRecipe()
-    person = sample_person(dice, source, recipe)
-    head, _ = pose_head(source, person, sample_expression(dice, source.expression_names, recipe))
+    streams, recipe = RandomStreams(0, number), SynthRecipe()
+    person = sample_person(streams, source, recipe)
+    head, _ = pose_head(source, person, sample_expression(streams, source.expression_names, recipe))
     return head, {"lash": lash_texture(), **person.textures}
 
 
@@ -91,21 +91,21 @@ def whole(assets: Path | None, shards: int) -> dict[str, float]:
 def on_device(device: str, assets: Path | None, batch: int, size: int, seconds: float = 20.0) -> dict[str, float]:
     """Faces for a training drawn on a device: its parts alone, and all of it as a training takes it."""
     recipe, people = SynthRecipe(size=size), max(batch // VIEWS_PER_PERSON, 1)
-    prepare = Preparer(assets, recipe)
+    prepare = HeadPreparer(assets, recipe)
     prepare.group(0)
     start = time.process_time()
-    takes = [take for k in range(people) for take in prepare.group(k)]
+    heads = [head for k in range(people) for head in prepare.group(k)]
     prepared = (time.process_time() - start) / people
-    studio = Studio(prepare.planner, device)
+    renderer = BatchRenderer(prepare.planner, device)
 
     def draw() -> None:
-        studio(takes)["image"].sum().item()  # waits for the device
+        renderer(heads)["image"].sum().item()  # waits for the device
 
     draw()
     start = time.perf_counter()
     draw()
     drawn = time.perf_counter() - start
-    faces, step = faces_on(device, None if assets is None else str(assets), recipe), people * VIEWS_PER_PERSON
+    faces, step = render_live(device, None if assets is None else str(assets), recipe), people * VIEWS_PER_PERSON
     try:
         faces.take(0, step)  # starts the workers
         start, taken = time.perf_counter(), 0
@@ -143,7 +143,7 @@ def main() -> None:
     head, textures = next(
         (h, t)
         for h, t in (sample_head(k, source) for k in range(100))
-        if {"hair", "brows", "lash"} <= {p.name for p in h.pieces}
+        if {"hair", "brows", "lashes"} <= {p.role for p in h.pieces}
     )
     cameras = []
     for turn in np.linspace(-1, 1, VIEWS):
@@ -151,7 +151,7 @@ def main() -> None:
         rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
         middle = np.full(2, (SIZE - 1) / 2)
         cameras.append(PerspectiveCamera(rotation, head.landmarks.mean(0), 80.0, 0.5 * SIZE * 80 / 14, middle))
-    light = invented_environments(1)[0].light(0.0, 0.5)
+    light = procedural_environments(1)[0].light(0.0, 0.5)
     results: dict[str, dict[str, float]] = {}
     for name, renderer in renderers().items():
         for key in {p.texture for p in head.pieces} - {None}:

@@ -55,7 +55,7 @@ def with_recipe(generator: Any, **changes: Any) -> Any:
 def camera_of(points: np.ndarray, yaw: float, pitch: float = 0.0, roll: float = 0.0, distance: float = 90.0) -> Any:
     """A camera that sees points (68,3) in the middle of a picture of SIZE px."""
     from canthus.synth.generator import head_rotation
-    from canthus.synth.renderer import PerspectiveCamera
+    from canthus.synth.scene import PerspectiveCamera
 
     focal = 0.5 * SIZE * distance / 14  # a face is some 14 cm high
     middle = np.full(2, (SIZE - 1) / 2)

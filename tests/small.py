@@ -37,9 +37,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What a method's training by heart needs otherwise than the others. pose_aware: two networks one after the other, the
 # second on frames that are shaken.
 TRAININGS: dict[str, dict[str, Any]] = {
-    "cprfa": {"steps": 900, "rate": 6e-3},
+    "cprfa": {"steps": 900, "lr": 6e-3},
     "part_heatmap": {"steps": 350},
-    "pose_aware": {"steps": 600, "batch": 16, "clip": 1e6},
+    "pose_aware": {"steps": 600, "batch": 16, "grad_clip": 1e6},
 }
 STILL = {option.name: 0.0 for option in fields(Augmentation)}  # moves nothing and covers nothing
 
@@ -53,6 +53,6 @@ def recipe(method: str, shards: Path, **changes: Any) -> Recipe:
     """A training that learns the few faces of `shards` by heart."""
     values: dict[str, Any] = {
         "method": method, "config": config(method), "augment": STILL, "faces": (str(shards),), "steps": 250, "batch": 8,
-        "rate": 4e-3, "warm_up": 30, "average": 0.95, "bf16": False,
+        "lr": 4e-3, "warmup_steps": 30, "ema_decay": 0.95, "float32": True,
     }  # fmt: skip
     return Recipe(**{**values, **TRAININGS.get(method, {}), **changes})

@@ -337,14 +337,14 @@ def test_train_from_a_recipe_and_on_with_the_same_one_only(tmp_path, made_shards
     pytest.importorskip("torch")
     recipe, out = tmp_path / "small.yaml", tmp_path / "run"
     recipe.write_text(f"faces: ['{made_shards}']\n{SMALL}")
-    text = run("train", recipe, "--out", out, "--set", "warm_up=1", "--set", "augment.zoom=0.2")
+    text = run("train", recipe, "--out", out, "--set", "warmup_steps=1", "--set", "augment.scale=0.2")
     assert text.endswith(f"weights in {(out / 'weights').resolve()}")
     assert re.search(r"4/4 .*likelihood \d+ images/s loss \d", text)
     written = json.loads((out / "recipe.json").read_text())
-    assert written["warm_up"] == 1 and written["augment"] == {"zoom": 0.2}
+    assert written["warmup_steps"] == 1 and written["augment"] == {"scale": 0.2}
     assert {p.name for p in (out / "weights").iterdir()} == {"card.json", "config.json", "model.safetensors"}
-    again = run("train", recipe, "--out", out, "--set", "warm_up=1", code=2)
-    assert "`augment.zoom` 0.2, now not given" in again
+    again = run("train", recipe, "--out", out, "--set", "warmup_steps=1", code=2)
+    assert "`augment.scale` 0.2, now not given" in again
 
 
 def test_export_of_no_training_is_one_sentence_and_exit_2(tmp_path):

@@ -304,7 +304,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a key of the recipe: --set augment.zoom=0.2.",
+            help="Change a key of the recipe: --set augment.scale=0.2.",
         ),
     ] = None,
 ) -> None:
@@ -321,7 +321,7 @@ def train(
                     began = time.monotonic()
                 taken += step["faces"]
                 rate = (taken - step["faces"]) / max(time.monotonic() - began, 1e-9)
-                losses = {k: v for k, v in step.items() if k not in ("step", "stage", "rate", "faces")}
+                losses = {k: v for k, v in step.items() if k not in ("step", "stage", "lr", "faces")}
                 note = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
                 update(step["step"], plan.steps, f"{step['stage']} {rate:.0f} images/s {note}")
     say(f"weights in {(out / 'weights').resolve()}")

@@ -21,12 +21,12 @@ from canthus.geometry.sampling import warp  # noqa: E402
 MIRROR = scheme("ibug68").mirror
 HEAD = face() * [1, -1, 1]  # symmetric, y up
 SIZE = 112  # of the crops
-MOVES = {"turn": 17.0, "zoom": 0.1, "shift": 0.055}
+MOVES = {"rotation": 17.0, "scale": 0.1, "shift": 0.055}
 
 
-def augment(images, xyz, visible, rotation, seed=0, **options) -> FaceBatch:
+def augment(images, xyz, visible, pose, seed=0, **options) -> FaceBatch:
     augmenter = Augmenter(Augmentation(**{**STILL, **options}), SIZE, 1.4)
-    return augmenter(images, xyz, visible, rotation, torch.Generator().manual_seed(seed))
+    return augmenter(images, xyz, visible, pose, torch.Generator().manual_seed(seed))
 
 
 def turned_heads(count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -82,8 +82,8 @@ def test_without_chance_the_crop_is_the_one_of_prediction(heads):
     assert out.crops.shape == (16, 3, SIZE, SIZE) and out.crops.dtype == torch.float32
 
 
-@pytest.mark.parametrize("mirror", [0.0, 1.0])
-def test_what_lies_under_a_point_stays_under_it(mirror):
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_what_lies_under_a_point_stays_under_it(flip):
     # Dots on the subject's right are red, on the left green, on the midline blue. In a mirrored picture the point of
     # the right eye lies where the left eye, green, was.
     apart = [0, 16, 8, 27, 30, 36, 45, 48, 54, 19, 24]
@@ -94,7 +94,7 @@ def test_what_lies_under_a_point_stays_under_it(mirror):
     for k in apart:
         d2 = (x - xyz[:, k, 0, None, None]) ** 2 + (y - xyz[:, k, 1, None, None]) ** 2
         images[:, colour[k]] += 150 * (d2 / -40).exp()
-    out = augment(images, xyz, torch.ones(16, 68), rotation, mirror=mirror, **MOVES)
+    out = augment(images, xyz, torch.ones(16, 68), rotation, flip=flip, **MOVES)
     errors: list[float] = []
     for crop, points in zip(out.crops, out.xyz, strict=True):
         for k in apart:
@@ -104,7 +104,7 @@ def test_what_lies_under_a_point_stays_under_it(mirror):
                 continue
             patch = crop[:, py - 5 : py + 6, px - 5 : px + 6].double()
             patch = patch - patch.amin((1, 2), keepdim=True)
-            weight = patch[colour[int(MIRROR[k]) if mirror else k]]
+            weight = patch[colour[int(MIRROR[k]) if flip else k]]
             assert weight.max() == patch.max()
             offset = torch.stack([weight.sum(0), weight.sum(1)]) @ torch.arange(-5.0, 6).double() / weight.sum()
             errors.append(float((torch.tensor([px, py]) + offset - points[k, :2]).norm()))
@@ -112,10 +112,10 @@ def test_what_lies_under_a_point_stays_under_it(mirror):
     assert max(errors) < 0.1  # px
 
 
-@pytest.mark.parametrize("mirror", [0.0, 1.0])
-def test_the_rotation_still_turns_the_head_into_the_points(heads, mirror):
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_the_rotation_still_turns_the_head_into_the_points(heads, flip):
     xyz, visible, rotation = heads
-    out = augment(plain(16), xyz, visible, rotation, mirror=mirror, **MOVES)
+    out = augment(plain(16), xyz, visible, rotation, flip=flip, **MOVES)
     assert not torch.allclose(out.rotation, rotation, atol=0.1)
     torch.testing.assert_close(torch.linalg.det(out.rotation), torch.ones(16))
     # HEAD is symmetric, so a mirrored picture shows HEAD again, under another rotation. Its projection must be the
@@ -131,7 +131,7 @@ def test_the_rotation_still_turns_the_head_into_the_points(heads, mirror):
 
 def test_a_mirror_swaps_the_visibility_of_the_sides(heads):
     xyz, visible, rotation = heads
-    out = augment(plain(16), xyz, visible, rotation, mirror=1.0)
+    out = augment(plain(16), xyz, visible, rotation, flip=1.0)
     expected = visible.numpy()[:, MIRROR].astype(np.float32)
     np.testing.assert_array_equal(out.visible, expected)
     assert (expected != visible.numpy()).any()
@@ -151,7 +151,7 @@ def test_covered_points_are_hidden():
     count = 64
     rotation, xyz = turned_heads(count, 200)
     images = plain(count) // 128 * (torch.arange(count) % 2 * 255).to(torch.uint8)[:, None, None, None]
-    out = augment(images, xyz, torch.ones(count, 68), rotation, cover=1.0)
+    out = augment(images, xyz, torch.ones(count, 68), rotation, occlusion=1.0)
     checked = {True: 0, False: 0}
     for crop, points, visible in zip(out.crops, out.xyz, out.visible, strict=True):
         ground = crop.flatten(1).median(1).values
@@ -169,7 +169,7 @@ def test_covered_points_are_hidden():
 @pytest.mark.parametrize("cover", [0.0, 0.45])
 def test_as_many_faces_are_covered_as_asked_for(heads, cover):
     rotation, xyz = turned_heads(400, 60)
-    out = augment(torch.zeros(400, 3, 8, 8), xyz, torch.ones(400, 68), rotation, cover=cover)
+    out = augment(torch.zeros(400, 3, 8, 8), xyz, torch.ones(400, 68), rotation, occlusion=cover)
     touched = float((out.visible < 1).any(1).float().mean())
     # Few patches miss all points; three standard deviations of the share are 0.075.
     assert cover - 0.2 <= touched <= cover + (0.075 if cover else 0)

@@ -257,14 +257,14 @@ def test_vertices_go_along_with_the_points(tmp_path):
     stored = StoredFaces([tmp_path])
     rows = np.array([4, 0, 2])
     np.testing.assert_array_equal(stored.take_vertices(rows), vertices[rows])
-    for mirror in (0.0, 1.0):
-        moves = {**STILL, "turn": 20.0, "shift": 0.1, "zoom": 0.1, "mirror": mirror}
+    for flip in (0.0, 1.0):
+        moves = {**STILL, "rotation": 20.0, "shift": 0.1, "scale": 0.1, "flip": flip}
         augmenter = Augmenter(Augmentation(**moves), 64, 1.4)
         batch = batch_of([(stored.take(rows), stored.take_vertices(rows))], augmenter, torch.Generator().manual_seed(1))
         ids, weights = torch.from_numpy(model.landmark_ids).long(), torch.from_numpy(model.landmark_weights)
         again = (batch.vertices[:, ids] * weights[..., None]).sum(2)
         # mirrored vertices are off by what the head is not symmetric (0.004 mm), landmarks by a triangle's corner
-        torch.testing.assert_close(again, batch.xyz, atol=0.3 if mirror else 1e-3, rtol=0)
+        torch.testing.assert_close(again, batch.xyz, atol=0.3 if flip else 1e-3, rtol=0)
         assert not torch.allclose(batch.vertices, torch.from_numpy(vertices[rows]), atol=1)
 
 

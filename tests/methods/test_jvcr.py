@@ -343,4 +343,4 @@ def test_the_published_recipe_is_the_default_configuration():
     assert "config" not in paper
     # 25 epochs of 61,225 pictures, the rate a tenth after 10 and 20 of them
     assert paper["steps"] == pytest.approx(25 * 61_225 / paper["batch"], rel=1e-4)
-    assert [25 * drop for drop in paper["drops"]] == [10, 20] and paper["optimizer"] == "rmsprop"
+    assert [25 * drop for drop in paper["lr_milestones"]] == [10, 20] and paper["optimizer"] == "rmsprop"

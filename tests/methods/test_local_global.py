@@ -216,7 +216,7 @@ def test_only_the_heatmaps_learn_in_the_first_stage(made_shards, tmp_path, monke
         return terms(self, truth, stage)
 
     monkeypatch.setattr(LocalGlobal, "training_terms", watched)
-    changes = {"steps": 10, "warm_up": 1, "batch": 2}
+    changes = {"steps": 10, "warmup_steps": 1, "batch": 2}
     for _ in train(recipe("local_global", made_shards, **changes), tmp_path):
         pass
     assert [name for name, _ in seen] == ["heatmaps"] * 7 + ["end_to_end"] * 3

@@ -228,7 +228,7 @@ def test_only_what_a_stage_names_is_computed_and_only_what_it_trains_learns(batc
 
 
 def test_each_stage_has_its_share_of_the_steps(made_shards, tmp_path):
-    plan = recipe("part_heatmap", made_shards, steps=28, batch=4, warm_up=1, save_every=100, average=0.0)
+    plan = recipe("part_heatmap", made_shards, steps=28, batch=4, warmup_steps=1, save_every=100, ema_decay=0.0)
     rows = list(train(plan, tmp_path / "run"))
     # 28 steps by 30 : 30 : 30 : 50 are 6, 6, 6 and 10
     kinds = ["+".join(name for name in ("detection", "regression", "depth") if name in row) for row in rows]

@@ -11,12 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from canthus.data.sources import FaceMix  # noqa: E402
-from canthus.synth import batch_renderer, picture  # noqa: E402
+from canthus.synth import backdrop, batch_renderer, effects  # noqa: E402
+from canthus.synth.backdrop import Backdrop, Clutter, Panorama  # noqa: E402
+from canthus.synth.effects import CameraEffects  # noqa: E402
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator  # noqa: E402
-from canthus.synth.lighting import invented_environments  # noqa: E402
-from canthus.synth.picture import Backdrop, Clutter, Development, Panorama  # noqa: E402
-from canthus.synth.preparation import FACES_PER_PERSON, VIEWS_PER_PERSON, Preparer  # noqa: E402
-from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
+from canthus.synth.light import procedural_environments  # noqa: E402
+from canthus.synth.preparation import FACES_PER_PERSON, VIEWS_PER_PERSON, HeadPreparer  # noqa: E402
+from canthus.synth.recipe import RandomStreams, SynthRecipe  # noqa: E402
 
 SIZE = 72  # not a multiple of 16, the side of JPEG's blocks of colour
 RECIPE = SynthRecipe(size=64, seed=5, noise=0.0)
@@ -26,7 +27,7 @@ RECIPE = SynthRecipe(size=64, seed=5, noise=0.0)
 def photo() -> np.ndarray:
     """Soft patches, hard edges and fine grain, (SIZE,SIZE,3) 0..255."""
     rng = np.random.default_rng(0)
-    image = picture.paint_backdrop(Backdrop(picture._choose_clutter(rng), 0.5), SIZE, [])
+    image = backdrop.paint_backdrop(Backdrop(backdrop._choose_clutter(rng), 0.5), SIZE, [])
     image[20:50, 30:45] = [200, 40, 60]
     return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.float32)
 
@@ -38,21 +39,23 @@ def planes(image: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize(
     "by, off",
     [  # mean and largest distance in levels
-        (Development(), (0, 0)),
-        (Development(gamma=1.3, cast=np.array([1.2, 0.9, 0.8])), (0.01, 1)),
-        (Development(blur=0.5), (1.0, 16)),  # Pillow blurs by boxes
-        (Development(blur=1.9), (0.6, 8)),
-        (Development(motion=(6.3, 0.7)), (0.01, 1)),
-        (Development(motion=(2.0, 2.4)), (0.01, 1)),
-        (Development(resolution=31), (0.3, 3)),
-        (Development(quality=80), (1.5, 24)),  # a wave near the middle between two steps goes either way
-        (Development(quality=30), (1.0, 24)),
+        (CameraEffects(), (0, 0)),
+        (CameraEffects(gamma=1.3, cast=np.array([1.2, 0.9, 0.8])), (0.01, 1)),
+        (CameraEffects(blur=0.5), (1.0, 16)),  # Pillow blurs by boxes
+        (CameraEffects(blur=1.9), (0.6, 8)),
+        (CameraEffects(motion=(6.3, 0.7)), (0.01, 1)),
+        (CameraEffects(motion=(2.0, 2.4)), (0.01, 1)),
+        (CameraEffects(resolution=31), (0.3, 3)),
+        (CameraEffects(jpeg_quality=80), (1.5, 24)),  # a wave near the middle between two steps goes either way
+        (CameraEffects(jpeg_quality=30), (1.0, 24)),
     ],
 )
 def test_what_a_camera_does_is_what_pillow_does(photo, by, off):
-    expected = picture.develop(photo, by, np.random.default_rng()).astype(int)
+    expected = effects.apply_camera_effects(photo, by, np.random.default_rng()).astype(int)
     # a second picture that nothing is done to, beside it
-    pair = batch_renderer.develop(torch.stack([planes(photo)] * 2), [by, Development()], [Dice(0)] * 2)
+    pair = batch_renderer.apply_camera_effects(
+        torch.stack([planes(photo)] * 2), [by, CameraEffects()], [RandomStreams(0)] * 2
+    )
     got, plain = (x.permute(1, 2, 0).numpy().astype(int) for x in pair)
     apart = np.abs(got - expected)
     assert apart.mean() <= off[0] and apart.max() <= off[1], (apart.mean(), apart.max())
@@ -61,8 +64,8 @@ def test_what_a_camera_does_is_what_pillow_does(photo, by, off):
 
 def test_grain_is_as_loud_as_it_must_be_and_always_the_same():
     grey = torch.full((3, 3, SIZE, SIZE), 128.0)
-    by, dice = [Development(loudness=6.0)] * 3, [Dice(1), Dice(2), Dice(1)]
-    noise = batch_renderer.develop(grey, by, dice).float()
+    by, streams = [CameraEffects(noise=6.0)] * 3, [RandomStreams(1), RandomStreams(2), RandomStreams(1)]
+    noise = batch_renderer.apply_camera_effects(grey, by, streams).float()
     assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
     # 15,552 values of a spread of 6: the spread of their spread is 0.03; rounding down takes half a level
     assert noise[0].std().item() == pytest.approx(6, abs=0.15) and noise[0].mean().item() == pytest.approx(
@@ -71,28 +74,28 @@ def test_grain_is_as_loud_as_it_must_be_and_always_the_same():
 
 
 def test_backdrops_are_those_of_pillow():
-    environments, rng = invented_environments(3), np.random.default_rng(4)
+    environments, rng = procedural_environments(3), np.random.default_rng(4)
     backdrops = [
         Backdrop(Panorama(2, 1.0, 1.2, 0.5, 0.2), 0.0),
         Backdrop(np.array([200.7, 30, 90]), 2.0),
-        Backdrop(picture._choose_clutter(rng), 1.0),
+        Backdrop(backdrop._choose_clutter(rng), 1.0),
         Backdrop(Panorama(0, -2.5, 0.5, 0.7, -0.1), 2.9),
         Backdrop(Clutter((np.zeros((2, 2, 3), np.uint8),), (0.5,)), 0.1),
     ]
     got = batch_renderer.Backdrops(environments, SIZE, torch.device("cpu"))(backdrops).permute(0, 2, 3, 1).numpy()
-    for k, backdrop in enumerate(backdrops):
-        apart = np.abs(got[k] - picture.paint_backdrop(backdrop, SIZE, environments))
+    for k, chosen in enumerate(backdrops):
+        apart = np.abs(got[k] - backdrop.paint_backdrop(chosen, SIZE, environments))
         assert apart.mean() < 0.7 and np.quantile(apart, 0.98) <= 4, (k, apart.mean())
 
 
 @pytest.fixture(scope="module")
 def made() -> dict:
-    prepare = Preparer(None, RECIPE)
-    studio = batch_renderer.Studio(prepare.planner, "cpu")
-    return studio([take for number in (0, 1) for take in prepare.group(number)])
+    prepare = HeadPreparer(None, RECIPE)
+    renderer = batch_renderer.BatchRenderer(prepare.planner, "cpu")
+    return renderer([head for number in (0, 1) for head in prepare.group(number)])
 
 
-def test_a_studio_draws_the_samples_of_the_generator(made):
+def test_a_batch_renderer_draws_the_samples_of_the_generator(made):
     generator = SynthGenerator(None, RECIPE)
     for number in (0, 1):
         first = number * VIEWS_PER_PERSON
@@ -120,7 +123,7 @@ def test_a_person_makes_several_faces(made):
 
 
 def test_workers_prepare_what_a_device_draws(made):
-    faces = batch_renderer.faces_on("cpu", None, RECIPE, workers=1)
+    faces = batch_renderer.render_live("cpu", None, RECIPE, workers=1)
     try:
         taken = faces.take(5, 12)
     finally:
@@ -138,4 +141,4 @@ def test_a_training_on_a_gpu_renders_there():
         ((live, _),) = faces.live
         assert isinstance(live.make, functools.partial) and live.make.args[0] is None
         kinds.append(live.make.func)
-    assert kinds == [SynthGenerator, Preparer]
+    assert kinds == [SynthGenerator, HeadPreparer]

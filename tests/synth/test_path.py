@@ -14,12 +14,13 @@ pytest.importorskip("scipy")
 from test_torch_renderer import SIZE, camera, even, square, stored, sun  # noqa: E402
 
 from canthus.cli import app  # noqa: E402
-from canthus.errors import CanthusError, RecipeError  # noqa: E402
+from canthus.errors import CanthusError, RecipeError, pip_install  # noqa: E402
 from canthus.synth import render_jobs as shards  # noqa: E402
+from canthus.synth import renderer as choice  # noqa: E402
 from canthus.synth.generator import SynthGenerator  # noqa: E402
-from canthus.synth.lighting import Environment  # noqa: E402
+from canthus.synth.light import Environment  # noqa: E402
 from canthus.synth.recipe import SynthRecipe  # noqa: E402
-from canthus.synth.renderers import path as path_module  # noqa: E402
+from canthus.synth.renderers.path import PathRenderer  # noqa: E402
 from canthus.synth.renderers.torch import TorchRenderer  # noqa: E402
 from canthus.synth.solids import grid, piece  # noqa: E402
 
@@ -31,7 +32,7 @@ RECIPE = SynthRecipe(size=64, seed=1)
 def renderer():
     pytest.importorskip("mitsuba")
     pytest.importorskip("pyoidn")
-    return path_module.PathRenderer(SIZE, TorchRenderer(SIZE, "cpu"))
+    return PathRenderer(TorchRenderer(SIZE, "cpu"))
 
 
 def both(renderer, pieces, light, view=None, textures=None) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +160,7 @@ def claimed(folder, quality: str) -> None:
 
 
 def test_a_folder_holds_one_quality(tmp_path, monkeypatch):
-    monkeypatch.setattr(path_module, "find_spec", lambda name: object())
+    monkeypatch.setattr(choice, "find_spec", lambda name: object())
     claimed(tmp_path, "raster")
     claimed(tmp_path, "raster")
     assert json.loads((tmp_path / "recipe.json").read_text())["quality"] == "raster"
@@ -176,20 +177,20 @@ def test_a_folder_that_says_no_quality_is_of_the_rasteriser(tmp_path):
 def test_what_is_not_installed_is_one_sentence(missing, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    monkeypatch.setattr(path_module, "find_spec", lambda name: None if name == missing else object())
-    with pytest.raises(CanthusError, match=f"needs '{missing}': pip install"):
+    monkeypatch.setattr(choice, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(CanthusError, match=f"needs '{missing}'; to get it, run: pip install"):
         SynthGenerator(None, RECIPE, "path")
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["synth", "--quality", "path", "--out", str(out)])
     assert result.exit_code == 2 and not out.exists()
-    told = f"canthus: the quality 'path' needs '{missing}': pip install 'canthus[path]'"
-    assert " ".join(result.output.split()).endswith(told) and "Traceback" not in result.output
+    expected = f"canthus: the quality 'path' needs '{missing}'; to get it, run: {pip_install('path')}"
+    assert " ".join(result.output.split()).endswith(expected) and "Traceback" not in result.output
 
 
 def test_an_unknown_quality_is_refused():
     from typer.testing import CliRunner
 
     result = CliRunner().invoke(app, ["synth", "--quality", "best"])
-    assert result.exit_code == 2 and "none of raster, path" in " ".join(result.output.split())
+    assert result.exit_code == 2 and "is not one of 'raster', 'path'" in " ".join(result.output.split())
     with pytest.raises(CanthusError, match="none of raster, path"):
         SynthGenerator(None, RECIPE, "best")

@@ -9,7 +9,7 @@ import pytest
 from rendering import make_generator, with_recipe
 
 from canthus.errors import RecipeError
-from canthus.synth.recipe import NO_SHARES, Dice, SynthRecipe
+from canthus.synth.recipe import NOT_SHARES, RandomStreams, SynthRecipe
 
 HEAD_SHARES = {"hair", "beard", "make_up", "freckles", "moles", "glasses", "headwear", "hands", "objects", "masks",
                "scarves"}  # fmt: skip
@@ -19,22 +19,23 @@ VIEW_SHARES = {"hdri", "environment_backdrop", "clutter_backdrop", "tone", "cast
 
 
 def test_a_name_has_its_own_stream():
-    dice = Dice(3, 7)
-    assert dice.roll("hair").random() == Dice(3, 7).roll("hair").random()
-    numbers = {d.roll(n).random() for d in (dice, Dice(3, 8), Dice(4, 7), dice.of(0), dice.of(1)) for n in ("a", "b")}
+    streams = RandomStreams(3, 7)
+    assert streams.generator("hair").random() == RandomStreams(3, 7).generator("hair").random()
+    others = RandomStreams(3, 8), RandomStreams(4, 7), streams.child(0), streams.child(1)
+    numbers = {s.generator(n).random() for s in (streams, *others) for n in ("a", "b")}
     assert len(numbers) == 10
 
 
 def test_a_share_is_a_share_and_grows():
-    few, many = ({k for k in range(2000) if Dice(0, k).drawn("cap", share)} for share in (0.1, 0.4))
+    few, many = ({k for k in range(2000) if RandomStreams(0, k).maybe("cap", share)} for share in (0.1, 0.4))
     assert abs(len(few) / 2000 - 0.1) < 0.03 and abs(len(many) / 2000 - 0.4) < 0.04
     assert few < many
-    assert not any(Dice(0, k).drawn("cap", 0.0) for k in range(100))
-    assert all(Dice(0, k).drawn("cap", 1.0) for k in range(100))
+    assert not any(RandomStreams(0, k).maybe("cap", 0.0) for k in range(100))
+    assert all(RandomStreams(0, k).maybe("cap", 1.0) for k in range(100))
 
 
 def test_every_key_is_known_to_be_a_share_or_not():
-    shares = {f.name for f in fields(SynthRecipe)} - set(NO_SHARES)
+    shares = {f.name for f in fields(SynthRecipe)} - set(NOT_SHARES)
     assert shares == HEAD_SHARES | FACE_SHARES | VIEW_SHARES | {"frontal_share"}
 
 
@@ -119,7 +120,7 @@ def test_yaw_is_flat_over_its_range(generator):
     from canthus.synth.generator import sample_camera
 
     points = generator.assets.landmarks(generator.assets.mean)
-    turn = [sample_camera(Dice(0, k), generator.recipe, points).rotation for k in range(600)]
+    turn = [sample_camera(RandomStreams(0, k), generator.recipe, points).rotation for k in range(600)]
     # About the vertical of the head: R = Rz Rx Ry, whose last row is cos(pitch) (-sin yaw, ., cos yaw).
     yaw = np.degrees([np.arctan2(-r[2, 0], r[2, 2]) for r in turn])
     counts = np.histogram(yaw, np.linspace(-100, 100, 6))[0]

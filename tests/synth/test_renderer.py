@@ -21,11 +21,11 @@ from canthus.errors import CanthusError, ModelError  # noqa: E402
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector  # noqa: E402
 from canthus.synth import render_jobs as shards  # noqa: E402
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, head_rotation  # noqa: E402
-from canthus.synth.heads import EYE_PARTS, ICT_FROM_HEAD, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets  # noqa: E402
-from canthus.synth.lighting import Environment, Light, sh_basis  # noqa: E402
-from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
-from canthus.synth.renderer import PerspectiveCamera  # noqa: E402
-from canthus.synth.sampling import pose_head, sample_expression, sample_person  # noqa: E402
+from canthus.synth.heads import ICT_FROM_HEAD, Head, HeadAssets  # noqa: E402
+from canthus.synth.light import Environment, Light, sh_basis  # noqa: E402
+from canthus.synth.person import pose_head, sample_expression, sample_person  # noqa: E402
+from canthus.synth.recipe import RandomStreams, SynthRecipe  # noqa: E402
+from canthus.synth.scene import PerspectiveCamera  # noqa: E402
 from canthus.synth.truth import occlusion  # noqa: E402
 
 RECIPE = SynthRecipe(size=SIZE, seed=3)
@@ -40,16 +40,15 @@ def generator() -> SynthGenerator:
 @pytest.fixture(scope="module")
 def bare(generator) -> Head:
     """A head without hair, brows, lashes, glasses or cap."""
-    person = sample_person(Dice(0), generator.assets, RECIPE)
+    person = sample_person(RandomStreams(0), generator.assets, RECIPE)
     for key, image in person.textures.items():
         generator.renderer.texture(key, image)
     head, _ = pose_head(generator.assets, person, np.zeros(len(generator.assets.expression)))
-    kept = (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS)
     neutral = np.zeros(len(head.expression))
     vertices = generator.assets.shape(head.identity, neutral)
     pieces = []
     for piece in head.pieces:
-        if piece.name in kept:
+        if piece.is_head:
             rest = vertices[generator.assets.surfaces[piece.name].vertex]
             pieces.append(type(piece)(**{**vars(piece), "vertices": rest}))
     return Head(tuple(pieces), generator.assets.landmarks(vertices), head.albedo, head.identity, neutral)
@@ -206,7 +205,7 @@ def test_a_folder_without_assets_is_named(tmp_path):
 
 def test_expressions_stay_in_their_range(generator):
     names = generator.assets.expression_names
-    drawn = np.stack([sample_expression(Dice(k), names, RECIPE) for k in range(200)])
+    drawn = np.stack([sample_expression(RandomStreams(k), names, RECIPE) for k in range(200)])
     assert drawn.min() >= 0 and drawn.max() <= 1
     assert (drawn.max(0) > 0.2).mean() > 0.9  # nearly every unit moves in some face
 

@@ -12,8 +12,8 @@ pytest.importorskip("moderngl")
 pytest.importorskip("scipy")
 
 from canthus.cli import app  # noqa: E402
-from canthus.synth.recipe import Dice, SynthRecipe  # noqa: E402
-from canthus.synth.sequences import camera_at, expression_at, frames, wander  # noqa: E402
+from canthus.synth.recipe import RandomStreams, SynthRecipe  # noqa: E402
+from canthus.synth.sequences import camera_at, expression_at, frames, smooth_noise  # noqa: E402
 
 RECIPE = SynthRecipe(seed=3)
 TIMES = np.arange(0, 12, 0.04)
@@ -30,7 +30,7 @@ def clip(generator):
 
 
 def test_a_wandering_number_is_smooth_and_bounded():
-    walk = np.array([wander(np.random.default_rng(5), t, 2.0) for t in TIMES])
+    walk = np.array([smooth_noise(np.random.default_rng(5), t, 2.0) for t in TIMES])
     assert np.abs(walk).max() <= 1 and walk.std() > 0.2
     # The fastest of its three waves, of a period of 0.74 s, has a share of a fifth.
     assert np.abs(np.diff(walk)).max() < 0.3
@@ -38,7 +38,7 @@ def test_a_wandering_number_is_smooth_and_bounded():
 
 def test_faces_speak_blink_and_look_around(generator):
     names = generator.assets.expression_names
-    track = np.stack([expression_at(Dice(0, 1), names, RECIPE, t) for t in TIMES])
+    track = np.stack([expression_at(RandomStreams(0, 1), names, RECIPE, t) for t in TIMES])
     assert track.min() >= 0 and track.max() <= 1
     lids = track[:, names.index("eyeBlink_L")]
     shut = lids > 0.85
@@ -53,7 +53,7 @@ def test_faces_speak_blink_and_look_around(generator):
 def test_the_camera_follows_a_turning_head(generator):
     rest = generator.assets.landmarks(generator.assets.mean)
     for number in range(4):
-        cameras = [camera_at(Dice(0, number), RECIPE, rest, t) for t in TIMES]
+        cameras = [camera_at(RandomStreams(0, number), RECIPE, rest, t) for t in TIMES]
         yaw = np.degrees([np.arctan2(-c.rotation[2, 0], c.rotation[2, 2]) for c, _ in cameras])
         assert np.abs(yaw).max() <= 101 and np.ptp(yaw) > 15
         assert np.abs(np.diff(yaw)).max() < 12  # degrees a frame

@@ -11,12 +11,12 @@ pytest.importorskip("scipy")
 
 from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.synth.dense import RUNS, DenseHead  # noqa: E402
+from canthus.synth.effects import downsample  # noqa: E402
 from canthus.synth.generator import VIEWS_PER_HEAD  # noqa: E402
-from canthus.synth.picture import reduce_picture  # noqa: E402
-from canthus.synth.recipe import Dice  # noqa: E402
-from canthus.synth.renderer import PerspectiveCamera  # noqa: E402
-from canthus.synth.sampling import OWN_PIECES, pose_head, sample_expression, sample_person  # noqa: E402
-from canthus.synth.truth import REGIONS, is_own, maps, occlusion, weak_camera  # noqa: E402
+from canthus.synth.person import pose_head, sample_expression, sample_person  # noqa: E402
+from canthus.synth.recipe import RandomStreams  # noqa: E402
+from canthus.synth.scene import PerspectiveCamera  # noqa: E402
+from canthus.synth.truth import REGIONS, maps, occlusion, weak_camera  # noqa: E402
 
 NOTHING_ON = dict.fromkeys(("glasses", "headwear", "hands", "objects", "masks", "scarves", "hair"), 0.0)
 
@@ -29,13 +29,13 @@ def generator():
 def person_of(generator, key: int = 0, **changes):
     """A posed person with nothing on but what `changes` says, loaded: head, bare vertices, generator."""
     twin = with_recipe(generator, **NOTHING_ON | changes)
-    person = sample_person(Dice(key), twin.assets, twin.recipe)
-    expression = sample_expression(Dice(key), twin.assets.expression_names, twin.recipe)
+    person = sample_person(RandomStreams(key), twin.assets, twin.recipe)
+    expression = sample_expression(RandomStreams(key), twin.assets.expression_names, twin.recipe)
     return *twin.load(person, expression), twin
 
 
 def own_triangles(head) -> np.ndarray:
-    return np.concatenate([p.vertices[p.triangles] for p in head.pieces if p.name in OWN_PIECES]).astype(float)
+    return np.concatenate([p.vertices[p.triangles] for p in head.pieces if p.is_head]).astype(float)
 
 
 @pytest.mark.parametrize("yaw", [0, 55])
@@ -43,7 +43,7 @@ def test_depth_and_outline_are_those_of_the_rays_through_the_pixels(generator, y
     head, _, twin = person_of(generator)
     camera, rng = camera_of(head.landmarks, yaw, 10, 20, distance=50), np.random.default_rng(0)
     pixels = rng.integers(15, SIZE - 15, (150, 2))
-    depth = twin.renderer.depth_of(camera, is_own, SIZE)[pixels[:, 1], pixels[:, 0]]
+    depth = twin.renderer.depth_of(camera, lambda p: p.is_head, SIZE)[pixels[:, 1], pixels[:, 0]]
     expected = depth_by_rays(camera, own_triangles(head), pixels)
     seen = np.isfinite(expected)
     assert 50 < seen.sum() < 145  # some pixels show the backdrop
@@ -67,7 +67,7 @@ def test_the_picture_stays_in_place_when_it_is_reduced(generator):
     from test_renderer import FLAT
 
     picture = twin.renderer.draw(camera.resized(factor), FLAT, 0.0)
-    small = reduce_picture(picture, SIZE)[..., 3]
+    small = downsample(picture, SIZE)[..., 3]
     # The centre of what is covered, less a border that the neck crosses.
     weight = np.zeros((SIZE, SIZE))
     weight[: SIZE * 3 // 4] = small[: SIZE * 3 // 4]
@@ -142,7 +142,7 @@ def test_on_the_far_side_the_visible_jaw_line_is_the_outline(generator, yaw):
     seen = twin.contour(camera, vertices, xyz)
     near, far = (np.arange(0, 6), np.arange(12, 16)) if yaw > 0 else (np.arange(11, 17), np.arange(1, 5))
     np.testing.assert_allclose(seen[near], xyz[near], atol=1.0)  # the near side stays
-    face = twin.renderer.depth_of(camera, lambda p: p.name == "M_Face", SIZE)
+    face = twin.renderer.depth_of(camera, lambda p: p.role == "face", SIZE)
     out = np.sign(yaw)
     for point, mesh in zip(seen[far], xyz[far]):
         column, row = np.rint(point[:2]).astype(int)
@@ -257,13 +257,13 @@ def test_closed_eyes_are_closed_and_a_wink_closes_one(generator):
     closed = with_recipe(generator, closed_eyes=1.0, winks=0.0).recipe
     winking = with_recipe(generator, winks=1.0).recipe
     for key in range(10):
-        assert (sample_expression(Dice(key), names, closed)[lids] > 0.7).all()
-        one = np.sort(sample_expression(Dice(key), names, winking)[lids])
+        assert (sample_expression(RandomStreams(key), names, closed)[lids] > 0.7).all()
+        one = np.sort(sample_expression(RandomStreams(key), names, winking)[lids])
         assert one[0] < 0.4 and one[1] >= 0.8
 
 
 def test_eyes_look_where_the_gaze_says(generator):
-    person = sample_person(Dice(0), generator.assets, generator.recipe)
+    person = sample_person(RandomStreams(0), generator.assets, generator.recipe)
     names = generator.assets.expression_names
     look_left = np.zeros(len(names), np.float32)
     look_left[[names.index("eyeLookOut_L"), names.index("eyeLookIn_R")]] = 0.5

@@ -13,7 +13,7 @@ from canthus.training import monitor
 
 
 def row(step: int, loss: float, **terms: float) -> dict:
-    return {"step": step, "stage": "a" if step < 50 else "b", "rate": 1e-3, "faces": 8, "loss": loss, **terms}
+    return {"step": step, "stage": "a" if step < 50 else "b", "lr": 1e-3, "faces": 8, "loss": loss, **terms}
 
 
 def open_png(data: bytes) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_a_log_goes_on_after_the_steps_that_are_kept(tmp_path):
             log.write(row(k, 1.0, points=2.0, other=3.0))
         log.close()
         text = (tmp_path / monitor.LOG).read_bytes().decode().splitlines()
-        assert text[0] == "step,stage,rate,loss,points"
+        assert text[0] == "step,stage,lr,loss,points"
         assert [line.split(",")[0] for line in text[1:]] == [str(k) for k in range(1, steps.stop)]
         assert text[1] == "1,a,0.001,1,2"
 

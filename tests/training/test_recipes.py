@@ -35,7 +35,7 @@ def test_a_shipped_recipe_is_whole(path):
     aligner = build(recipe.method, recipe.config)
     assert {name for stage in aligner.stages() for name in stage.terms}
     assert plan(recipe, aligner.stages())
-    assert recipe.steps >= recipe.warm_up
+    assert recipe.steps >= recipe.warmup_steps
 
 
 def test_there_are_recipes():
@@ -43,8 +43,8 @@ def test_there_are_recipes():
 
 
 def test_what_a_recipe_does_not_say_is_the_default(read):
-    recipe = read("faces: [data/a, data/b]\nsteps: 7\nrate: 2.0e-3")
-    assert recipe == Recipe(faces=("data/a", "data/b"), steps=7, rate=2e-3)
+    recipe = read("faces: [data/a, data/b]\nsteps: 7\nlr: 2.0e-3")
+    assert recipe == Recipe(faces=("data/a", "data/b"), steps=7, lr=2e-3)
 
 
 def test_overrides_replace_what_the_file_says(read):
@@ -56,10 +56,10 @@ def test_overrides_replace_what_the_file_says(read):
     ("text", "said"),
     [
         ("stepz: 5", r"mine\.yaml.*'stepz'; 'steps'\?"),
-        ("augment: {zom: 0}", r"`augment`.*'zom'; 'zoom'\?"),
+        ("augment: {scal: 0}", r"`augment`.*'scal'; 'scale'\?"),
         ("config: {withs: [8]}", r"`config`.*'withs'; 'widths'\?"),
         ("xyzzy: 5", r"mine\.yaml.*'xyzzy'$"),
-        ("stages: {regression: {rat: 1.0}}", r"`stages\.regression`.*'rat'; 'rate'\?"),
+        ("stages: {regression: {shar: 1.0}}", r"`stages\.regression`.*'shar'; 'share'\?"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(read, text, said):
@@ -77,19 +77,19 @@ def test_an_unknown_key_names_the_nearest(read, text, said):
         ("faces: {a: }", "weight of `faces` 'a' is None"),
         ("faces: [a]\noptimizer: adamm", "`optimizer` is 'adamm'; one of adamw, adam, rmsprop, sgd"),
         ("faces: [a]\nschedule: cosin", "`schedule` is 'cosin'"),
-        ("faces: [a]\ndrops: [0.5, 2]", "`drops`"),
-        ("faces: [a]\nlast_rate: 1.5", "`last_rate` is 1.5; 0 to 1"),
+        ("faces: [a]\nlr_milestones: [0.5, 2]", "`lr_milestones`"),
+        ("faces: [a]\nfinal_lr_ratio: 1.5", "`final_lr_ratio` is 1.5; 0 to 1"),
         ("faces: [a]\nsteps: 10.5", "whole number"),
         ("faces: [a]\nstages: [head]", "`stages`"),
         ("faces: [a]\nstages: {head: 3}", r"`stages\.head` is 3"),
-        ("faces: [a]\nstages: {head: {rate: 1e-3}}", r"`stages\.head\.rate` is '1e-3'"),
+        ("faces: [a]\nstages: {head: {lr: 1e-3}}", r"`stages\.head\.lr` is '1e-3'"),
         ("faces: [a]\nstages: {head: {batch: 0}}", r"`stages\.head\.batch` is 0"),
         ("faces: [a]\nstages: {head: {optimizer: no}}", r"`stages\.head\.optimizer` is False"),
         ("faces: [a]\naugment: 3", "`augment` is 3"),
         ("faces: [a]\nsteps: 0", "`steps` is 0"),
         ("faces: [a]\nbatch: -1", "`batch` is -1"),
         ("faces: [a]\nsave_every: 0", "`save_every` is 0"),
-        ("faces: [a]\nrate: 2e-3", r"`rate` is '2e-3'.*2\.0e-3"),  # text by the rules of YAML 1.1
+        ("faces: [a]\nlr: 2e-3", r"`lr` is '2e-3'.*2\.0e-3"),  # text by the rules of YAML 1.1
         ("faces: [a]\nsteps: many", "`steps` is 'many'"),
         ("- a list", "not a mapping"),
         ("faces: [a", "cannot be read"),
@@ -114,16 +114,16 @@ def test_faces_are_one_source_a_list_or_weights(read, text, faces):
 
 def test_changes_reach_nested_keys_and_leave_the_rest(read):
     recipe = read(
-        "faces: [a]\naugment: {zoom: 0.3, turn: 5.0}",
-        changes=["rate=1e-3", "augment.zoom=0.2", "faces=[b, c]", "stages.regression.optimizer=sgd"],
+        "faces: [a]\naugment: {scale: 0.3, rotation: 5.0}",
+        changes=["lr=1e-3", "augment.scale=0.2", "faces=[b, c]", "stages.regression.optimizer=sgd"],
     )
-    assert recipe.rate == 1e-3 and recipe.augment == {"zoom": 0.2, "turn": 5.0} and recipe.faces == ("b", "c")
+    assert recipe.lr == 1e-3 and recipe.augment == {"scale": 0.2, "rotation": 5.0} and recipe.faces == ("b", "c")
     assert recipe.stages == {"regression": {"optimizer": "sgd"}}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("rate", "key=value"), ("=3", "key=value"), ("rate=[1", "cannot be read"), ("ratte=3", "'rate'")],
+    [("lr", "key=value"), ("=3", "key=value"), ("lr=[1", "cannot be read"), ("stps=3", "'steps'")],
 )
 def test_a_change_that_makes_no_sense_is_refused(read, change, said):
     with pytest.raises(RecipeError, match=said):

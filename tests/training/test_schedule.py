@@ -22,72 +22,74 @@ def lay_out(method=STAGES, **changes):
     return plan(recipe("swift", Path("x"), **changes), method)
 
 
-def rates(stretches, steps):
-    return [at(stretches, k).leg.rate(k) for k in steps]
+def rates(scheduled, steps):
+    return [at(scheduled, k).span.lr_at(k) for k in steps]
 
 
 def test_stages_share_the_steps():
     a, b, c = lay_out(steps=400)
     assert [(s.first, s.last) for s in (a, b, c)] == [(0, 100), (100, 300), (300, 400)]
-    assert a.leg is b.leg is c.leg and a.leg.steps == 400  # one optimiser for all
+    assert a.span is b.span is c.span and a.span.steps == 400  # one optimiser for all
     assert at((a, b, c), 99) is a and at((a, b, c), 100) is b and at((a, b, c), 399) is c
 
 
 def test_shares_of_tenths_leave_no_step_out():
-    stretches = lay_out(tuple(Stage(f"{k}", TERMS, share=0.1) for k in range(10)), steps=10)
-    assert [(s.first, s.last) for s in stretches] == [(k, k + 1) for k in range(10)]
+    scheduled = lay_out(tuple(Stage(f"{k}", TERMS, share=0.1) for k in range(10)), steps=10)
+    assert [(s.first, s.last) for s in scheduled] == [(k, k + 1) for k in range(10)]
 
 
 def test_a_recipe_may_give_other_shares_and_batches():
     a, b, c = lay_out(steps=100, batch=10, stages={"a": {"share": 7}, "b": {"batch": 4}})
     assert [(s.first, s.last) for s in (a, b, c)] == [(0, 70), (70, 90), (90, 100)]
     assert [s.batch for s in (a, b, c)] == [10, 4, 10]
-    assert a.leg is c.leg  # neither needs another optimiser
+    assert a.span is c.span  # neither needs another optimiser
     assert [s.seen for s in (a, b, c)] == [0, 700, 780]
     assert b.drawn(75) == 720
 
 
 def test_the_rate_rises_then_falls_to_a_hundredth():
-    stretches = lay_out(steps=110, warm_up=10, rate=1.0)
+    scheduled = lay_out(steps=110, warmup_steps=10, lr=1.0)
     # Warm-up in tenths; at step 10 the cosine starts from the peak; halfway down (step 60) (1 + 0.01) / 2.
-    assert rates(stretches, (0, 4, 9, 10)) == pytest.approx([0.1, 0.5, 1.0, 1.0])
-    assert rates(stretches, (60, 109)) == pytest.approx([0.505, 0.01], abs=1e-3)
+    assert rates(scheduled, (0, 4, 9, 10)) == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert rates(scheduled, (60, 109)) == pytest.approx([0.505, 0.01], abs=1e-3)
 
 
-def test_a_geometric_rate_falls_by_the_same_factor_every_step():
-    stretches = lay_out(steps=100, warm_up=0, rate=2.0, schedule="geometric", last_rate=0.01)
-    found = rates(stretches, range(100))
+def test_a_exponential_rate_falls_by_the_same_factor_every_step():
+    scheduled = lay_out(steps=100, warmup_steps=0, lr=2.0, schedule="exponential", final_lr_ratio=0.01)
+    found = rates(scheduled, range(100))
     assert found[0] == 2.0 and found[50] == pytest.approx(0.2)  # half of the two tens
     assert {round(b / a, 9) for a, b in zip(found, found[1:])} == {round(0.01**0.01, 9)}
 
 
 def test_a_rate_in_steps_drops_by_ten_where_asked():
-    stretches = lay_out(steps=40, warm_up=0, rate=1.0, schedule="steps", drops=(0.6, 0.85))
+    scheduled = lay_out(steps=40, warmup_steps=0, lr=1.0, schedule="multistep", lr_milestones=(0.6, 0.85))
     # RMSprop of 40 epochs, divided at the 24th and the 34th
-    assert rates(stretches, (0, 23, 24, 33, 34, 39)) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert rates(scheduled, (0, 23, 24, 33, 34, 39)) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_a_stage_with_a_rate_of_its_own_has_its_own_optimiser_warm_up_and_schedule():
-    stretches = lay_out(steps=400, warm_up=10, rate=1.0, stages={"b": {"rate": 0.5, "optimizer": "sgd", "decay": 0.2}})
-    a, b, c = stretches
-    assert len({id(s.leg) for s in stretches}) == 3 and [s.leg.number for s in stretches] == [0, 1, 2]
-    assert [(s.leg.first, s.leg.steps) for s in stretches] == [(0, 100), (100, 200), (300, 100)]
-    assert [s.leg.optimizer for s in stretches] == ["adamw", "sgd", "adamw"] and b.leg.decay == 0.2
-    assert rates(stretches, (99, 100, 109, 110, 300, 310)) == pytest.approx([0.01, 0.05, 0.5, 0.5, 0.1, 1.0], abs=1e-3)
+    scheduled = lay_out(
+        steps=400, warmup_steps=10, lr=1.0, stages={"b": {"lr": 0.5, "optimizer": "sgd", "weight_decay": 0.2}}
+    )
+    a, b, c = scheduled
+    assert len({id(s.span) for s in scheduled}) == 3 and [s.span.number for s in scheduled] == [0, 1, 2]
+    assert [(s.span.first, s.span.steps) for s in scheduled] == [(0, 100), (100, 200), (300, 100)]
+    assert [s.span.optimizer for s in scheduled] == ["adamw", "sgd", "adamw"] and b.span.weight_decay == 0.2
+    assert rates(scheduled, (99, 100, 109, 110, 300, 310)) == pytest.approx([0.01, 0.05, 0.5, 0.5, 0.1, 1.0], abs=1e-3)
 
 
 def test_stages_without_go_on_together():
     four = (*STAGES, Stage("d", TERMS))
-    a, b, c, d = lay_out(four, steps=500, stages={"b": {"last_rate": 0.5}})
-    assert c.leg is d.leg and c.leg.steps == 200 and a.leg is not b.leg is not c.leg
+    a, b, c, d = lay_out(four, steps=500, stages={"b": {"final_lr_ratio": 0.5}})
+    assert c.span is d.span and c.span.steps == 200 and a.span is not b.span is not c.span
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"stages": {"bb": {"rate": 1.0}}}, "`stages`.*'bb'; 'b'"),
-        ({"schedule": "geometric", "last_rate": 0.0}, "geometric"),
-        ({"stages": {"b": {"schedule": "steps"}}}, "`drops`"),
+        ({"stages": {"bb": {"lr": 1.0}}}, "`stages`.*'bb'; 'b'"),
+        ({"schedule": "exponential", "final_lr_ratio": 0.0}, "exponential"),
+        ({"stages": {"b": {"schedule": "multistep"}}}, "`lr_milestones`"),
         ({"stages": {n: {"share": 0} for n in "abc"}}, "shares"),
     ],
 )

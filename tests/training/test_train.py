@@ -37,7 +37,9 @@ TERMS = {"distance": 20.0, "points": 0.05, "visible": 0.3, "rotation": 2.0}
 def plan(made_shards: Path) -> Recipe:
     """Six steps with all augmentation, over two epochs of the 24 faces, a checkpoint every third."""
     small = config("swift", size=32)
-    return recipe("swift", made_shards, config=small, augment={}, steps=6, batch=8, warm_up=2, save_every=3, bf16=True)
+    return recipe(
+        "swift", made_shards, config=small, augment={}, steps=6, batch=8, warmup_steps=2, save_every=3, float32=False
+    )
 
 
 def steps(plan: Recipe, out: Path, count: int) -> list[dict[str, Any]]:
@@ -54,8 +56,8 @@ def lines(out: Path) -> list[list[str]]:
 
 
 SGD_THEN_RMSPROP = {
-    "regression": {"optimizer": "sgd", "rate": 1e-3, "batch": 5},
-    "likelihood": {"optimizer": "rmsprop", "schedule": "geometric"},
+    "regression": {"optimizer": "sgd", "lr": 1e-3, "batch": 5},
+    "likelihood": {"optimizer": "rmsprop", "schedule": "exponential"},
 }
 
 
@@ -109,7 +111,7 @@ def test_the_log_has_a_header_and_one_line_a_step(plan, tmp_path):
     for count in (2, 5, 6):
         rows |= {int(row["step"]): row for row in steps(plan, tmp_path, count)}
     header, *body = lines(tmp_path)
-    assert header == ["step", "stage", "rate", "loss", "distance", "points", "visible", "rotation"]
+    assert header == ["step", "stage", "lr", "loss", "distance", "points", "visible", "rotation"]
     assert [int(line[0]) for line in body] == [1, 2, 3, 4, 5, 6]
     assert [line[1] for line in body] == ["regression"] * 3 + ["likelihood"] * 3
     for line in body:
@@ -136,7 +138,7 @@ def test_nothing_is_pickled(plan, tmp_path, monkeypatch):
     # safetensors: eight bytes of length, then that many bytes of JSON that says where each tensor lies
     data = (tmp_path / CHECKPOINT).read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert {"step", "model.out.weight", "average.out.weight", "optimizer.0.exp_avg"} <= header.keys()
+    assert {"step", "model.out.weight", "ema.out.weight", "optimizer.0.exp_avg"} <= header.keys()
     assert int(load_file(tmp_path / CHECKPOINT)["step"]) == 6
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     weights = {f"weights/{name}" for name in ("card.json", "config.json", "model.safetensors")}
@@ -179,7 +181,7 @@ def test_a_parameter_of_the_aligner_itself_is_frozen_too(plan, tmp_path, monkeyp
     monkeypatch.setattr("canthus.training.train.build", lambda method, values: Scaled(Scaled.Config(**values)))
     steps(plan, tmp_path, 3)
     half = load_file(tmp_path / CHECKPOINT)
-    assert half["model.gain"] == half["average.gain"] == 1
+    assert half["model.gain"] == half["ema.gain"] == 1
     steps(plan, tmp_path, 3)
     end = load_file(tmp_path / CHECKPOINT)
     assert end["model.gain"] != 1
@@ -194,13 +196,13 @@ def test_terms_that_a_stage_does_not_name_do_not_count(plan, tmp_path, monkeypat
 
 
 def test_a_stage_of_its_own_begins_with_a_fresh_optimiser(plan, tmp_path):
-    plan = replace(plan, save_every=1, stages={"likelihood": {"optimizer": "sgd", "rate": 1e-3, "warm_up": 0}})
+    plan = replace(plan, save_every=1, stages={"likelihood": {"optimizer": "sgd", "lr": 1e-3, "warmup_steps": 0}})
     names = []
     for count in (3, 1):
         rows = steps(plan, tmp_path, count)
         names.append({key.split(".")[-1] for key in load_file(tmp_path / CHECKPOINT) if key.startswith("optimizer.")})
     assert names == [{"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}]
-    assert rows[0]["rate"] == 1e-3 and rows[0]["stage"] == "likelihood"
+    assert rows[0]["lr"] == 1e-3 and rows[0]["stage"] == "likelihood"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "rmsprop", "sgd"])
@@ -208,7 +210,9 @@ def test_each_optimiser_does_what_its_paper_says_in_the_first_step(plan, made_sh
     # From nothing, with gradient g: adam and adamw move by the rate against the sign of g (their two means are g and
     # g^2 exactly, once corrected), rmsprop by ten times the rate (it takes 1 % of g^2 and does not correct), sgd by
     # rate times g, and the gradient's norm is clipped at 5.
-    plan = replace(plan, optimizer=optimizer, decay=0.0, warm_up=0, rate=1e-4, steps=1, bf16=False, picture_every=0)
+    plan = replace(
+        plan, optimizer=optimizer, weight_decay=0.0, warmup_steps=0, lr=1e-4, steps=1, float32=True, picture_every=0
+    )
     list(train(plan, tmp_path))
     tensors = load_file(tmp_path / CHECKPOINT)
     torch.manual_seed(plan.seed)
@@ -225,9 +229,9 @@ def test_each_optimiser_does_what_its_paper_says_in_the_first_step(plan, made_sh
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rate": 1e-3}, "`rate` 0.004, now 0.001"),
-        ({"augment": {"zoom": 0.3}}, r"`augment\.zoom` not given, now 0.3"),
-        ({"stages": {"regression": {"rate": 0.1}}}, r"`stages\.regression`"),
+        ({"lr": 1e-3}, "`lr` 0.004, now 0.001"),
+        ({"augment": {"scale": 0.3}}, r"`augment\.scale` not given, now 0.3"),
+        ({"stages": {"regression": {"lr": 0.1}}}, r"`stages\.regression`"),
         ({"steps": 5}, "`steps` 6, now 5; fewer"),
     ],
 )
@@ -248,7 +252,7 @@ def test_a_run_may_go_on_for_more_steps(plan, tmp_path):
 
 def test_a_stage_that_the_method_does_not_have_is_named(plan, tmp_path):
     with pytest.raises(RecipeError, match="'likelyhood'; 'likelihood'"):
-        next(train(replace(plan, stages={"likelyhood": {"rate": 0.1}}), tmp_path / "run"))
+        next(train(replace(plan, stages={"likelyhood": {"lr": 0.1}}), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -256,7 +260,7 @@ def test_a_run_starts_from_the_weights_of_another(plan, tmp_path):
     list(train(replace(plan, steps=2), tmp_path / "first"))
     first = load_file(tmp_path / "first" / "weights" / "model.safetensors")
     # with a rate of zero what it starts from is what it ends with, but for statistics of batches
-    list(train(replace(plan, steps=2, rate=0.0, weights=str(tmp_path / "first" / "weights")), tmp_path / "second"))
+    list(train(replace(plan, steps=2, lr=0.0, weights=str(tmp_path / "first" / "weights")), tmp_path / "second"))
     second = load_file(tmp_path / "second" / "weights" / "model.safetensors")
     learnt = [name for name, _ in build(plan.method, plan.config).named_parameters()]
     assert learnt and all(torch.equal(first[name], second[name]) for name in learnt)
@@ -372,7 +376,7 @@ dist.destroy_process_group()
 """
     script, values = tmp_path / "both.py", tmp_path / "recipe.json"
     script.write_text(code)
-    plan = replace(plan, augment=STILL, bf16=False, steps=2, save_every=1)
+    plan = replace(plan, augment=STILL, float32=True, steps=2, save_every=1)
     values.write_text(as_json(plan))
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device: one similarity moves image, points, visibility and rotation together;
-then light, colour, blur, noise and things in the way change the picture alone.
+then occlusion, brightness, colour, blur and noise change the picture alone.
 
-Every draw comes from the generator that is passed in, so a batch is reproducible from its seed.
+All random numbers come from the generator that is passed in, so a batch is reproducible from its seed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
 
-DEEPEST = 0.45  # of a crop's side: how far inside it the picture can end
+MAX_BORDER = 0.45  # share of a crop's side that can lie outside the picture
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much, as standard deviations unless said otherwise; probabilities are per face."""
+    """Amounts, as standard deviations unless said otherwise; probabilities are per face. 0 switches an effect off."""
 
-    turn: float = 17.0  # degrees in the image plane, cut at 3 times
-    zoom: float = 0.1  # of log crop side: what detectors' boxes vary by
+    rotation: float = 17.0  # degrees in the image plane, clipped at 3 times
+    scale: float = 0.1  # of the log of the crop's side; detectors' boxes vary by about this
     shift: float = 0.055  # of the crop's centre, in box sides
-    mirror: float = 0.5  # probability
-    colour: float = 0.5  # probability of a colour cast
+    flip: float = 0.5  # probability
+    gain: float = 0.25  # of the log of a factor on all channels
+    gamma: float = 0.25  # of the log of the exponent
+    contrast: float = 0.2  # of the log of a factor about the mean
+    brightness: float = 0.08  # added to the picture, which is 0..1
+    colour: float = 0.5  # probability of a colour cast: factors of the channels with a standard deviation of 0.15
     grey: float = 0.15  # probability
     blur: float = 0.5  # probability of a lower resolution
     noise: float = 0.3  # probability
-    cover: float = 0.45  # probability of something in the way
-    border: float = 0.15  # probability that the picture ends within the crop: black beyond, as `images.crop_image` cuts
+    occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
+    border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
 
 
 def warp_batch(images: Tensor, crop: Crop) -> Tensor:
@@ -75,51 +79,55 @@ class Augmenter:
     ) -> FaceBatch:
         """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3); vertices
         (B,V,3) of the default head in the frame of xyz. All, and the generator, on one device."""
-        o, count, device = self.options, len(images), images.device
+        crop, flip = self._placement(xyz, rng)
+        crops = warp_batch(images.float(), crop).div_(255)
+        crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
+        # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
+        rotation = matrix_from_vector(crop.angle[:, None] * rotation.new_tensor([0.0, 0.0, 1.0])) @ rotation
+        xyz = self._flipped(crop.crop_from_image(xyz), self.mirror.to(xyz.device), flip)
+        if vertices is not None:
+            pairs = torch.from_numpy(MorphableModel.default().mirror).to(xyz.device)
+            vertices = self._flipped(crop.crop_from_image(vertices), pairs, flip)
+        visible = torch.where(flip[:, None], visible.float()[:, self.mirror.to(xyz.device)], visible.float())
+        reflect = torch.diag(rotation.new_tensor([-1.0, 1, 1]))
+        rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
+        crops, covered = self._occlude(crops, xyz, rng)
+        inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
+        crops, cut = self._border(self._change_colours(crops, rng), xyz, rng)
+        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices)
+
+    def points(self, xyz: Tensor, rng: torch.Generator) -> Tensor:
+        """The points (B,68,3) in crop pixels that a call with xyz (B,68,3) would give, without cutting any crop."""
+        crop, flip = self._placement(xyz, rng)
+        return self._flipped(crop.crop_from_image(xyz), self.mirror.to(xyz.device), flip)
+
+    def _placement(self, xyz: Tensor, rng: torch.Generator) -> tuple[Crop, Tensor]:
+        """A random crop around each face with points xyz (B,68,3), and whether to flip it (B,)."""
+        o, count = self.options, len(xyz)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=rng, device=device)
+            return torch.randn(count, *shape, generator=rng, device=xyz.device)
 
-        angle = (normal() * o.turn).clamp(-3 * o.turn, 3 * o.turn) * math.pi / 180
+        angle = (normal() * o.rotation).clamp(-3 * o.rotation, 3 * o.rotation) * math.pi / 180
         if self.mean_shape is None:
             crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
         else:
             crop = Crop.around_shapes(xyz[..., :2], self.mean_shape.to(xyz), self.size)
             angle = angle + crop.angle
-        side = crop.side / self.crop_scale
-        crop = Crop(
-            crop.center + normal(2) * o.shift * side[:, None], crop.side * (normal() * o.zoom).exp(), angle, self.size
-        )
-        crops = warp_batch(images.float(), crop).div_(255)
-        xyz = crop.crop_from_image(xyz)
-        # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
-        rotation = matrix_from_vector(angle[:, None] * torch.tensor([0.0, 0.0, 1.0], device=device)) @ rotation
-        visible = visible.float()
-        flip = torch.rand(count, generator=rng, device=device) < o.mirror
-        crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
-        pairs = self.mirror.to(device)
-        xyz = self._flipped(xyz, pairs, flip)
-        if vertices is not None:
-            other = torch.from_numpy(MorphableModel.default().mirror).to(device)
-            vertices = self._flipped(crop.crop_from_image(vertices), other, flip)
-        visible = torch.where(flip[:, None], visible[:, pairs], visible)
-        reflect = torch.diag(torch.tensor([-1.0, 1, 1], device=device))
-        rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
-        crops, covered = self._cover(crops, xyz, rng)
-        inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
-        crops, cut = self._border(self._develop(crops, rng), xyz, rng)
-        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices)
+        center = crop.center + normal(2) * o.shift * (crop.side / self.crop_scale)[:, None]
+        crop = Crop(center, crop.side * (normal() * o.scale).exp(), angle, self.size)
+        return crop, torch.rand(count, generator=rng, device=xyz.device) < o.flip
 
     def _flipped(self, points: Tensor, pairs: Tensor, flip: Tensor) -> Tensor:
-        """Points (B,P,3) in crop pixels, mirrored where `flip` (B,) says so; `pairs` (P,) says which becomes which."""
+        """Points (B,P,3) in crop pixels, mirrored where `flip` (B,); pairs: index (P,) of the mirror point of each."""
         sign, shift = points.new_tensor([-1.0, 1, 1]), points.new_tensor([self.size - 1.0, 0, 0])
         return torch.where(flip[:, None, None], points[:, pairs] * sign + shift, points)
 
-    def _cover(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Put a rectangle or ellipse of another crop, or of one colour, over some faces."""
+    def _occlude(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Put a rectangle or ellipse from another crop, or of one colour, over some faces."""
         count, size = len(crops), self.size
         u = torch.rand(count, 8, generator=rng, device=crops.device)
-        on = u[:, 0] < self.options.cover
+        on = u[:, 0] < self.options.occlusion
         centre = u[:, 1:3] * size
         half = (0.06 + 0.2 * u[:, 3:5]) * size
         turn = u[:, 5] * math.pi
@@ -139,10 +147,10 @@ class Augmenter:
         return torch.where(mask, cover, crops), inside(xyz[..., :2])
 
     def _border(self, crops: Tensor, xyz: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """End some pictures within the crop, on each side at most DEEPEST of it from its edge; beyond is black."""
+        """End some pictures within the crop, on each side at most MAX_BORDER of it from its edge; beyond is black."""
         u = torch.rand(len(crops), 9, generator=rng, device=crops.device)
         on = (u[:, :4] < 0.35) & (u[:, 8:] < self.options.border)
-        depth = torch.where(on, DEEPEST * self.size * u[:, 4:8], 0)  # left, top, right, bottom
+        depth = torch.where(on, MAX_BORDER * self.size * u[:, 4:8], 0)  # left, top, right, bottom
 
         def beyond(points: Tensor) -> Tensor:
             sides = torch.cat([points, self.size - 1 - points], -1)
@@ -151,7 +159,7 @@ class Augmenter:
         mask = beyond(_pixels(self.size, crops).reshape(1, -1, 2)).reshape(-1, 1, self.size, self.size)
         return crops.masked_fill(mask, 0), beyond(xyz[..., :2])
 
-    def _develop(self, crops: Tensor, rng: torch.Generator) -> Tensor:
+    def _change_colours(self, crops: Tensor, rng: torch.Generator) -> Tensor:
         o, count = self.options, len(crops)
 
         def chance(p: float) -> Tensor:
@@ -160,12 +168,12 @@ class Augmenter:
         def normal(*shape: int) -> Tensor:
             return torch.randn(count, *shape, generator=rng, device=crops.device)
 
-        cast = (1 + chance(o.colour) * 0.15 * normal(3, 1, 1)) * (0.25 * normal(1, 1, 1)).exp()
-        crops = crops.mul_(cast).clamp_(1e-3, 1).pow_((0.25 * normal(1, 1, 1)).exp())
-        # contrast about the mean, and brightness, as one line
-        contrast = (0.2 * normal(1, 1, 1)).exp()
-        lift = (1 - contrast) * crops.mean((1, 2, 3), keepdim=True) + 0.08 * normal(1, 1, 1)
-        crops = crops.mul_(contrast).add_(lift)
+        factor = (1 + chance(o.colour) * 0.15 * normal(3, 1, 1)) * (o.gain * normal(1, 1, 1)).exp()
+        crops = crops.mul_(factor).clamp_(0, 1).pow_((o.gamma * normal(1, 1, 1)).exp())
+        # contrast about the mean and brightness, as one linear function
+        contrast = (o.contrast * normal(1, 1, 1)).exp()
+        offset = (1 - contrast) * crops.mean((1, 2, 3), keepdim=True) + o.brightness * normal(1, 1, 1)
+        crops = crops.mul_(contrast).add_(offset)
         grey = chance(o.grey)
         crops = crops.lerp_(crops.mean(1, keepdim=True).expand_as(crops), grey)
         scalar = torch.rand(2, generator=rng, device=crops.device).tolist()

@@ -17,12 +17,12 @@ from canthus.data.formats import FaceSample
 from canthus.errors import RecipeError
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
+from canthus.geometry.mesh import VertexNormals
 from canthus.io.images import as_image, crop_image
 from canthus.io.shards import Rows, open_shard, shards_in
-from canthus.synth.heads import NormalOperator
 
 FIELDS = ("xyz", "visible", "rotation")
-FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: room to turn, shift and zoom
+FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: leaves room for augmentation
 
 
 class StoredFaces:
@@ -77,10 +77,10 @@ class StoredFaces:
 
 
 class PhotoFaces:
-    """Annotated photos, read when they are asked for: squares of `size` px around the faces.
+    """Annotated photos, read when needed and cut to squares of `size` px around the faces.
 
-    Which points are seen is not annotated: those whose surface on the mean head, turned as the face is, looks at the
-    camera are taken for visible.
+    Visibility is not annotated: a point counts as visible if the surface of the mean head, in the pose of the face,
+    faces the camera there.
     """
 
     def __init__(self, samples: Iterable[FaceSample], size: int):
@@ -114,5 +114,5 @@ class PhotoFaces:
 
 def _landmark_normals(model: MorphableModel) -> np.ndarray:
     """Outward normals (68,3) of the mean head at its landmarks, not of unit length."""
-    normals = NormalOperator(model.triangles, len(model.mean))(model.mean)
+    normals = VertexNormals(model.triangles, len(model.mean))(model.mean)
     return (normals[model.landmark_ids] * model.landmark_weights[..., None]).sum(1)

@@ -1,6 +1,6 @@
-"""Where the faces of a training come from: several sources, what share of a batch each has, and in which order.
+"""Where the faces of a training come from: the sources, their shares of a batch, and the order of the faces.
 
-Which faces a step sees is a function of (seed, step) alone.
+The faces of a step are a function of (seed, step) alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Part = tuple[Truth, Tensor | None]  # and vertices
 
 
 class Source(Protocol):
-    """Faces that are there: `StoredFaces`, `PhotoFaces`."""
+    """Stored faces: `StoredFaces` or `PhotoFaces`."""
 
     xyz: np.ndarray
 
@@ -47,8 +47,8 @@ class FaceMix:
     """The sources of a recipe.
 
     faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
-    has its share of every batch). A folder holds shards, or pairs for `read_aflw2000`; `synth:ASSETS` renders.
-    size, crop_scale: of the crops that will be cut. device: where the training runs; a GPU renders too.
+    has its share of every batch). A folder holds shards, or pairs for `read_aflw2000`; `synth:ASSETS` renders faces.
+    size, crop_scale: of the crops that will be cut. device: of the training; if it is a GPU, it also renders.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class FaceMix:
         device: torch.device | None = None,
     ):
         weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
-        # a tenth more pixels than the crops have, for those that augmentation takes closer
+        # a tenth more pixels than the crops have, as augmentation enlarges some faces
         pixels = round(1.1 * size / (crop_scale * FACE))
         live, stored = ([n for n in weights if n.startswith(LIVE) == kind] for kind in (True, False))
         if live and len(weights) > 1 and not isinstance(faces, Mapping):
-            raise RecipeError(f"`faces` has '{live[0]}', which has no end, beside others: give weights, folder: weight")
+            raise RecipeError(f"`faces` has '{live[0]}', which is endless, beside others: give weights, folder: weight")
         self.seed = seed
         self.live = [(_live(n, pixels, seed, device), weights[n] / sum(weights.values())) for n in live]
         self.stored = [_open(n, pixels) for n in stored]
@@ -84,7 +84,7 @@ class FaceMix:
         return torch.from_numpy(np.concatenate([s.xyz for s in self.stored]))
 
     def weigh(self, weights: Tensor) -> None:
-        """Draw stored faces by these weights (N,); what share each source has stays as it is."""
+        """Draw stored faces by these weights (N,); the share of each source stays the same."""
         values = weights.detach().cpu().double().numpy()
         parts = np.split(values, self._starts[1:-1]) if values.shape == (len(self),) else []
         if not parts or not (np.isfinite(values).all() and (values >= 0).all() and all(p.sum() > 0 for p in parts)):
@@ -96,8 +96,8 @@ class FaceMix:
         self._density = np.cumsum(values)
 
     def fetch(self, seen: int, count: int, step: int, rank: int = 0, world: int = 1) -> list[Part]:
-        """The pictures of one step, by source: `count` faces after the first `seen` ones; of them the share of process
-        `rank` of `world`."""
+        """The faces of one step, by source: `count` faces after the first `seen` ones, of which process `rank` of
+        `world` gets its share."""
         parts: list[Part] = []
         before, after = seen, seen + count  # of the stored faces, once the rendered ones are taken off
         for faces, share in self.live:
@@ -114,8 +114,15 @@ class FaceMix:
                     parts.append((source.take(rows), source.take_vertices(rows)))
         return parts
 
+    def points(self, count: int) -> Tensor:
+        """Points (count,68,3) of a random sample of faces, in pixels of their pictures; no stored picture is read."""
+        parts = [torch.as_tensor(faces.take(0, round(share * count))["xyz"]) for faces, share in self.live]
+        if self.stored:
+            parts.append(self.xyz[torch.from_numpy(np.sort(self._order(0, count - sum(map(len, parts)), -1)))])
+        return torch.cat(parts)
+
     def close(self) -> None:
-        """End what renders."""
+        """End the processes that render."""
         for faces, _ in self.live:
             faces.close()
 
@@ -130,7 +137,7 @@ class FaceMix:
 
 
 def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> FaceBatch:
-    """The crops of a step, on the generator's device. Vertices are kept where every part has them."""
+    """The augmented crops of a step, on the generator's device; with vertices if every part has them."""
     made = []
     for truth, vertices in parts:
         moved = [t.to(rng.device, non_blocking=True) for t in truth]
@@ -164,13 +171,13 @@ def _open(folder: str, pixels: int) -> Source:
 
 
 def _live(name: str, pixels: int, seed: int, device: torch.device | None) -> LiveFaces:
-    """Workers with OpenGL; on a GPU, workers that prepare heads and the GPU itself, which draws them."""
+    """On a CPU, workers that render; on a GPU, workers that prepare heads and the GPU, which draws them."""
     from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator  # needs the synth extra
     from canthus.synth.recipe import SynthRecipe
 
     assets, recipe = name.removeprefix(LIVE) or None, SynthRecipe(size=pixels, seed=seed)
     if device is None or device.type == "cpu":
         return LiveFaces(functools.partial(SynthGenerator, assets, recipe), VIEWS_PER_HEAD)
-    from canthus.synth.batch_renderer import faces_on
+    from canthus.synth.batch_renderer import render_live
 
-    return faces_on(device, assets, recipe)
+    return render_live(device, assets, recipe)

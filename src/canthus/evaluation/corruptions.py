@@ -11,6 +11,8 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
+from canthus.io.images import GAMMA
+
 PHOTONS = 400.0  # that a white pixel collects in full light: the shot noise of a small camera
 
 SPOILS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -37,9 +39,9 @@ def spoil(what: str, strength: float, number: int, image: np.ndarray, box: np.nd
         picture.save(stream, "JPEG", quality=int(strength))
         return np.array(Image.open(stream).convert("RGB"))
     if what == "low light":
-        light = strength * (image / 255.0) ** 2.2
+        light = strength * (image / 255.0) ** GAMMA
         light = np.maximum(light + rng.normal(0, 1, image.shape) * np.sqrt(light / PHOTONS), 0)
-        return _rounded(255 * light ** (1 / 2.2))
+        return _rounded(255 * light ** (1 / GAMMA))
     if what == "occlusion":
         return _covered(image, box, strength / 100, rng)
     if what == "resolution":

@@ -22,6 +22,7 @@ MAX_PIXELS = 2**28
 """Pixels of the largest picture that is decoded, by the file's header: at Pillow's 4 bytes a pixel, 1 GiB. Except for
 JPEG, Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds too."""
 
+GAMMA = 2.2  # of displays: a stored value is a linear one to the power of 1 / GAMMA, both 0..1
 HEIF = frozenset({".heic", ".heif", ".hif"})
 
 _COMMON = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})

@@ -177,13 +177,14 @@ class Jvcr(Aligner):
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """At first P reads true volumes, then what G draws (section III-B.3)."""
         true_volumes, volumes = self.true_volumes(truth.xyz), self.voxels(truth.crops)
-        seen = true_volumes[-1] if stage.name == "separate" else self._likelihood(volumes[-1])
+        seen = true_volumes[-1] if stage.teacher_forcing else self._likelihood(volumes[-1])
         return self._loss(self._read(volumes, seen), truth, true_volumes)
 
     def stages(self) -> tuple[Stage, ...]:
         """15 epochs of pre-training, in which the same batches teach G and P, and 10 as one network, eq. 5."""
         terms = {"voxel": 1.0, "coordinate": self.config.balance}
-        separate, joint = Stage("separate", terms, share=15), Stage("joint", terms, share=10)
+        separate = Stage("separate", terms, share=15, teacher_forcing=True)
+        joint = Stage("joint", terms, share=10)
         return (separate, joint) if self.config.training == "joint" else (separate,)
 
 

@@ -1,4 +1,4 @@
-"""The jaw line as one sees it: where 2D annotators put points 0 to 16 once the cheek hides the mesh points.
+"""The visible jaw line: where 2D annotators place points 0 to 16 once the cheek hides the mesh points.
 
 A mesh point of the jaw slides along its own parallel, the line of equal height on the cheek, until it lies on the
 outline: "landmark marching", Zhu et al., "High-Fidelity Pose and Expression Normalization", CVPR 2015.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from canthus.synth.heads import HeadAssets
-from canthus.synth.renderer import PerspectiveCamera
+from canthus.synth.scene import PerspectiveCamera
 
 SIDES = np.array([*range(8), *range(9, 17)])  # the chin, 8, does not slide
 STEPS = 33  # points of a parallel

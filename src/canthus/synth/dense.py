@@ -1,7 +1,7 @@
 """The rendered head in the topology of the head that canthus ships: dense truth for `MorphableModel.default()`.
 
-Both heads hang together through MakeHuman's base mesh: the shipped one is cut from it, and the assets bind its skin to
-the ICT head. Eyeballs, teeth and tongue are not bound; they follow their ICT counterparts rigidly.
+MakeHuman's base mesh connects the two heads: the shipped one is cut from it, and the assets bind its skin to the ICT
+head. Eyeballs, teeth and tongue are not bound; they follow their ICT counterparts rigidly.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ RUNS = (
 
 
 def dense_head(assets: HeadAssets) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns a head's vertices (V,3) into those of `MorphableModel.default()` (4828,3)."""
+    """A function from the vertices (V,3) of a head to those of `MorphableModel.default()` (4828,3)."""
     if isinstance(assets, ShippedHead):
         count = len(MorphableModel.default().mean)
-        return lambda vertices: vertices[:count]  # its lashes follow
+        return lambda vertices: vertices[:count]  # the rest are lashes
     return DenseHead(assets)
 
 
@@ -43,19 +43,19 @@ class DenseHead:
         rest = assets._makehuman_vertices(assets.mean)[self.ids]
         self.rest, self.parts = rest, []
         ranges = model.card["triangle_ranges"]
-        own = {name: np.unique(model.triangles[slice(*ranges[name])]) for name in ("eyes", "teeth", "tongue")}
+        shipped = {name: np.unique(model.triangles[slice(*ranges[name])]) for name in ("eyes", "teeth", "tongue")}
         ict = {name: np.unique(assets.surfaces[name].vertex) for name in assets.surfaces}
         drop = assets.expression[assets.expression_names.index("jawOpen")].reshape(-1, 3)
         falls = np.linalg.norm(drop, axis=1) > 1  # cm: what moves with the lower jaw
         for side, sclera in ((-1, ict["M_ScleraRight"]), (1, ict["M_ScleraLeft"])):
-            eye = own["eyes"][rest[own["eyes"], 0] * side > 0]
+            eye = shipped["eyes"][rest[shipped["eyes"], 0] * side > 0]
             rest[eye] += _middle(assets.mean[sclera]) - _middle(rest[eye])
             self.parts.append((eye, sclera))
         teeth = ict["M_Teeth"]
-        upper = rest[own["teeth"], 1] > np.median(rest[own["teeth"], 1])
-        self.parts.append((own["teeth"][upper], teeth[~falls[teeth]]))
-        self.parts.append((own["teeth"][~upper], teeth[falls[teeth]]))
-        self.parts.append((own["tongue"], teeth[falls[teeth]]))
+        upper = rest[shipped["teeth"], 1] > np.median(rest[shipped["teeth"], 1])
+        self.parts.append((shipped["teeth"][upper], teeth[~falls[teeth]]))
+        self.parts.append((shipped["teeth"][~upper], teeth[falls[teeth]]))
+        self.parts.append((shipped["tongue"], teeth[falls[teeth]]))
 
     def __call__(self, vertices: np.ndarray) -> np.ndarray:
         """Vertices (4828,3) of the shipped topology on the ICT head (26719,3), both in cm and the head frame."""

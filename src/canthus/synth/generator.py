@@ -1,4 +1,4 @@
-"""Rendered faces with exact truth: sample number i of a recipe is always the same picture."""
+"""Rendered faces with exact ground truth: sample number i of a recipe is always the same picture."""
 
 from __future__ import annotations
 
@@ -8,74 +8,70 @@ from pathlib import Path
 
 import numpy as np
 
+from canthus.synth.backdrop import Backdrop, choose_backdrop, paint_backdrop
 from canthus.synth.contour import JawContour
 from canthus.synth.dense import dense_head
+from canthus.synth.effects import CameraEffects, apply_camera_effects, choose_camera_effects, downsample
 from canthus.synth.heads import Head, HeadAssets
-from canthus.synth.lighting import Environment, Light, invented_environments
-from canthus.synth.picture import (
-    Backdrop,
-    Development,
-    choose_backdrop,
-    choose_development,
-    develop,
-    paint_backdrop,
-    reduce_picture,
-    view_light,
-)
-from canthus.synth.recipe import Dice, SynthRecipe
-from canthus.synth.renderer import PerspectiveCamera, renderer_of
-from canthus.synth.sampling import Person, lash_texture, pose_head, sample_expression, sample_person
+from canthus.synth.light import Environment, Light, procedural_environments, view_light
+from canthus.synth.person import Person, lash_texture, pose_head, sample_expression, sample_person
+from canthus.synth.recipe import RandomStreams, SynthRecipe
+from canthus.synth.renderer import make_renderer
+from canthus.synth.scene import PerspectiveCamera
 from canthus.synth.shipped import ShippedHead
 from canthus.synth.truth import maps, occlusion, weak_camera
 
-OVERSAMPLING = 1.5  # drawn this much larger, then reduced
-VIEWS_PER_HEAD = 4  # a head is costly to build and cheap to look at again under another camera and light
+OVERSAMPLING = 1.5  # drawn this much larger, then downsampled
+VIEWS_PER_HEAD = 4  # building a head is expensive, drawing it under another camera and light is cheap
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One view of a head: all that decides the picture, and what is known of it before it is drawn."""
+class View:
+    """One view of a head: everything that determines the picture, and the truth that is known before it is drawn."""
 
     camera: PerspectiveCamera  # of the stored picture
     light: Light
     shadow: float
     backdrop: Backdrop
-    development: Development
-    grain: Dice  # of the noise
+    effects: CameraEffects
+    noise_streams: RandomStreams
     truth: dict[str, np.ndarray]
 
 
 class Planner:
-    """What the samples of a recipe show; nothing is drawn. Arguments as of `SynthGenerator`."""
+    """Decides what the samples of a recipe show, without drawing them. Arguments as of `SynthGenerator`."""
 
     def __init__(self, assets: str | Path | None, recipe: SynthRecipe):
         self.recipe = recipe
         self.assets = ShippedHead() if assets is None else HeadAssets(assets)
         surroundings = [] if assets is None else sorted(Path(assets, "hdri").glob("*.exr"))
-        self.environments = [Environment.load(p) for p in surroundings] or invented_environments()
+        self.environments = [Environment.load(p) for p in surroundings] or procedural_environments()
         self.contour = JawContour(self.assets)
         self.dense = dense_head(self.assets) if recipe.dense else None
 
     @property
     def drawn_size(self) -> int:
-        """The side in px that a picture is drawn with before it is reduced."""
+        """The side in px of pictures before they are downsampled."""
         return round(self.recipe.size * OVERSAMPLING)
 
-    def shot(self, dice: Dice, head: Head, vertices: np.ndarray, camera: PerspectiveCamera, pan: float = 0.0) -> Shot:
-        """A view of a head under a camera; light, backdrop and the rest follow from the dice.
+    def plan_view(
+        self, streams: RandomStreams, head: Head, vertices: np.ndarray, camera: PerspectiveCamera, pan: float = 0.0
+    ) -> View:
+        """A view of a head under a camera; light, backdrop and effects follow from the streams.
 
-        vertices: (V,3) of the bare head. pan: radians by which the camera has turned against the surroundings.
+        vertices: (V,3) of the bare head. pan: radians by which the camera has turned relative to the surroundings.
         """
         recipe, environments = self.recipe, self.environments
-        light, environment = view_light(dice, recipe, environments, head.albedo, pan)
-        return Shot(
-            camera, light, dice.roll("shadow").uniform(0.3, 1.0),
-            choose_backdrop(dice, recipe, light, environment, environments, pan), choose_development(dice, recipe),
-            dice, self.truth(head, vertices, camera),
+        light, environment = view_light(streams, recipe, environments, head.albedo, pan)
+        return View(
+            camera, light, streams.generator("shadow").uniform(0.3, 1.0),
+            choose_backdrop(streams, recipe, light, environment, environments, pan),
+            choose_camera_effects(streams, recipe),
+            streams, self.truth(head, vertices, camera),
         )  # fmt: skip
 
     def truth(self, head: Head, vertices: np.ndarray, camera: PerspectiveCamera) -> dict[str, np.ndarray]:
-        """What is known of a head under a camera but for what hides what."""
+        """The ground truth of a head under a camera, except for occlusion."""
         xyz = camera.project(head.landmarks)
         origin = np.array([0, 0, xyz[:, 2].mean()])
         points = head.landmarks @ self.assets.from_head
@@ -98,14 +94,14 @@ class Planner:
 class SynthGenerator(Planner):
     """Draws groups of `VIEWS_PER_HEAD` samples of one head; group g is reproducible from (recipe, g).
 
-    assets: a folder of head assets, or None for plainer heads that need none. quality: raster, or path for traced light
-    (`synth.path`); the truth is the same.
+    assets: a folder of head assets, or None for simpler heads that need none. quality: raster, or path for path-traced
+    light (`renderers.path`); the truth is the same.
 
     What a sample holds, arrays of one sample (a group has another axis before them). Points are in pixels of the
     stored picture, z nearer = larger with mean zero over the landmarks (docs/conventions.md):
 
-    image (S,S,3) uint8; xyz (68,3) mesh points; contour (17,3) the jaw line as seen; occlusion (68,) 0 seen, 1 behind
-    the head itself, 2 behind something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the house's
+    image (S,S,3) uint8; xyz (68,3) mesh points; contour (17,3) the visible jaw line; occlusion (68,) 0 seen, 1 behind
+    the head itself, 2 behind something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the canthus
     head frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm), distance (cm), focal
     (px), centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift, weak_residual as of
     `truth.weak_camera`; identity and expression of the assets' head model. With `dense`, vertices (4828,3) of
@@ -114,7 +110,7 @@ class SynthGenerator(Planner):
 
     def __init__(self, assets: str | Path | None, recipe: SynthRecipe, quality: str = "raster"):
         super().__init__(assets, recipe)
-        self.renderer = renderer_of(quality, self.drawn_size)
+        self.renderer = make_renderer(quality, self.drawn_size)
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
         self.renderer.texture("lash", lash_texture())
@@ -127,17 +123,17 @@ class SynthGenerator(Planner):
     def sample(self, index: int) -> dict[str, np.ndarray]:
         """Sample `index` of the recipe, which is view `index % VIEWS_PER_HEAD` of its group."""
         number, view = divmod(index, VIEWS_PER_HEAD)
-        dice = Dice(self.recipe.seed, number)
+        streams = RandomStreams(self.recipe.seed, number)
         if self._loaded is None or self._loaded[0] != number:
-            person = sample_person(dice, self.assets, self.recipe)
-            expression = sample_expression(dice, self.assets.expression_names, self.recipe)
+            person = sample_person(streams, self.assets, self.recipe)
+            expression = sample_expression(streams, self.assets.expression_names, self.recipe)
             self._loaded = number, *self.load(person, expression)
         _, head, vertices = self._loaded
-        dice = dice.of(view)
-        return self.view(dice, head, vertices, sample_camera(dice, self.recipe, head.landmarks))
+        streams = streams.child(view)
+        return self.render_view(streams, head, vertices, sample_camera(streams, self.recipe, head.landmarks))
 
     def load(self, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:
-        """Hand a person with an expression (E,) to the renderer; gives the head and its bare vertices (V,3)."""
+        """Load a person with an expression (E,) into the renderer; returns the head and its bare vertices (V,3)."""
         head, vertices = pose_head(self.assets, person, expression)
         for key, image in person.textures.items():
             self.renderer.texture(key, image)
@@ -145,27 +141,28 @@ class SynthGenerator(Planner):
         self._loaded = None
         return head, vertices
 
-    def view(
+    def render_view(
         self,
-        dice: Dice,
+        streams: RandomStreams,
         head: Head,
         vertices: np.ndarray,
         camera: PerspectiveCamera,
         pan: float = 0.0,
-        grain: Dice | None = None,
+        noise_streams: RandomStreams | None = None,
     ) -> dict[str, np.ndarray]:
-        """The picture and truth of the loaded head under a camera; light, backdrop and the rest follow from the dice.
+        """The picture and truth of the loaded head under a camera; light, backdrop and effects follow from the streams.
 
-        pan: radians by which the camera has turned against the surroundings. grain: the dice of the noise.
+        pan: radians by which the camera has turned relative to the surroundings. noise_streams: for the noise, where it
+        differs between frames that share everything else.
         """
-        size, shot = self.recipe.size, self.shot(dice, head, vertices, camera, pan)
+        size, view = self.recipe.size, self.plan_view(streams, head, vertices, camera, pan)
         large = camera.resized(self.renderer.size / size)
-        picture = reduce_picture(self.renderer.draw(large, shot.light, shot.shadow), size)
-        behind = paint_backdrop(shot.backdrop, size, self.environments)
+        picture = downsample(self.renderer.draw(large, view.light, view.shadow), size)
+        behind = paint_backdrop(view.backdrop, size, self.environments)
         image = picture[..., :3] + behind * (1 - picture[..., 3:] / 255)
-        image = develop(image, shot.development, (grain or dice).roll("grain"))
-        hides = occlusion(self.renderer, large, head.landmarks)
-        out = {"image": image, **shot.truth, "visible": hides == 0, "occlusion": hides}
+        image = apply_camera_effects(image, view.effects, (noise_streams or streams).generator("grain"))
+        hidden = occlusion(self.renderer, large, head.landmarks)
+        out = {"image": image, **view.truth, "visible": hidden == 0, "occlusion": hidden}
         if self.recipe.maps:
             origin = float(camera.project(head.landmarks)[:, 2].mean())
             out |= maps(self.renderer, camera, size, origin)
@@ -173,22 +170,22 @@ class SynthGenerator(Planner):
 
 
 def stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Samples as one: every array with an axis for them in front."""
+    """Samples stacked along a new first axis."""
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
 def head_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Turn about the head's own vertical, then nod, then tilt (degrees): camera-from-head (3,3)."""
+    """Yaw about the head's own vertical, then pitch, then roll (degrees): camera-from-head (3,3)."""
     (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     return np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ nod @ turn
 
 
-def sample_camera(dice: Dice, recipe: SynthRecipe, points: np.ndarray) -> PerspectiveCamera:
-    """A random camera on landmarks (68,3): their box has the recipe's share of the picture, nearly in its middle."""
-    frontal = dice.drawn("frontal", recipe.frontal_share)
-    rng = dice.roll("camera")
+def sample_camera(streams: RandomStreams, recipe: SynthRecipe, points: np.ndarray) -> PerspectiveCamera:
+    """A random camera on landmarks (68,3): their box has the recipe's share of the picture, near its middle."""
+    frontal = streams.maybe("frontal", recipe.frontal_share)
+    rng = streams.generator("camera")
     flat = rng.uniform(-recipe.yaw, recipe.yaw)
     yaw = flat if frontal is None else frontal.normal(0, 22)
     pitch = np.clip(rng.normal(0, recipe.pitch), -45, 45)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from canthus.synth.heads import Piece
+from canthus.synth.scene import Piece
 from canthus.synth.solids import Mesh, capsule_radii, grid, join, lathe, piece, place, slab, tube
 
 FINGERS = np.array([(-3.2, 5.9, 0.72), (-1.1, 7.5, 0.82), (1.05, 8.0, 0.86), (3.1, 7.2, 0.84)])  # x, length, radius

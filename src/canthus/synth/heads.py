@@ -1,7 +1,4 @@
-"""Heads made of parts: the asset folder on one side, one posed-able, textured head on the other.
-
-The frame is that of the model: x to the subject's left, y up, z towards the viewer, right-handed, centimetres.
-"""
+"""The parts that heads are made of, read from an asset folder. Frame and units are those of `scene`."""
 
 from __future__ import annotations
 
@@ -11,35 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import sparse
 
 from canthus.errors import ModelError
+from canthus.geometry.mesh import VertexNormals
 from canthus.geometry.rotation import matrix_from_euler
+from canthus.io.images import GAMMA
+from canthus.synth.scene import Piece
 
 LANDMARKS = Path(__file__).with_name("landmarks68_ict.json")  # tools/slide_landmarks.py
 SKIN_PARTS = ("M_Face", "M_BackHead")
 MOUTH_PARTS = ("M_GumsTongue", "M_Teeth")
 EYE_PARTS = ("M_ScleraLeft", "M_ScleraRight")
-# The ICT head at rest looks 1.5 degrees further down than the house's head (docs/conventions.md): what rigidly lays
-# its inner landmarks on those of `MorphableModel.default()`. Every stored rotation is told from the house's head.
+# The ICT head at rest looks 1.5 degrees further down than the canthus head (docs/conventions.md). This rotation aligns
+# its inner landmarks with those of `MorphableModel.default()`; every stored rotation refers to the canthus head.
 ICT_FROM_HEAD = matrix_from_euler(np.array([np.deg2rad(1.512), 0.0, 0.0]), "aflw")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One drawable surface: geometry plus how it looks. Colours multiply the texture, linear light."""
-
-    name: str
-    vertices: np.ndarray  # (V,3) cm
-    normals: np.ndarray  # (V,3)
-    uv: np.ndarray  # (V,2)
-    colour: np.ndarray  # (V,3)
-    triangles: np.ndarray  # (T,3)
-    texture: str | None = None  # key into HeadAssets.textures
-    gloss: float = 0.3
-    alpha: float = 1.0
-    cutout: float = 0.0  # texels with less alpha than this are not drawn; 0: opaque
-    shade: np.ndarray | None = None  # (V,1) or (V,3): the factor of the colour that stands for light that is blocked
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Head:
 
 
 class _Surface:
-    """A fixed selection of triangles with texture coordinates: the part of a mesh that never changes."""
+    """A fixed selection of triangles with texture coordinates: the part of a mesh that does not depend on its shape."""
 
     def __init__(self, faces: np.ndarray, faces_uv: np.ndarray, uv: np.ndarray):
         key = faces.astype(np.int64).ravel() * len(uv) + faces_uv.ravel()
@@ -66,27 +48,11 @@ class _Surface:
         self.triangles = inverse.reshape(-1, 3).astype(np.int32)
 
 
-class NormalOperator:
-    """Area-weighted vertex normals of one fixed triangle list."""
-
-    def __init__(self, triangles: np.ndarray, count: int):
-        corner = triangles.ravel()
-        face = np.repeat(np.arange(len(triangles)), 3)
-        self.triangles = triangles
-        self.gather = sparse.csr_matrix((np.ones(len(corner), np.float32), (corner, face)), (count, len(triangles)))
-
-    def __call__(self, vertices: np.ndarray) -> np.ndarray:
-        """Unit normals (V,3) of vertices (V,3)."""
-        a, b, c = (vertices[self.triangles[:, k]] for k in range(3))
-        normal = self.gather @ np.cross(b - a, c - a)
-        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-
-
 class HeadAssets:
-    """The folder of parts: head model, skins, brows, hair and irises.
+    """A folder of parts: head model, skins, brows and hair; docs/data.md describes its layout.
 
-    The layout is documented in docs/data.md. Everything is read once; the object is immutable afterwards.
-    from_head: rotation (3,3) that turns the house's head into the frame of this one.
+    Everything is read once; the object is immutable afterwards.
+    from_head: rotation (3,3) from the canthus head frame to the frame of this head.
     """
 
     from_head: np.ndarray = ICT_FROM_HEAD
@@ -96,7 +62,7 @@ class HeadAssets:
         model_file = root / "ict" / "ict_facekit_light.npz"
         if not model_file.is_file():
             raise ModelError(
-                f"no head assets at '{root}': one with ict/ict_facekit_light.npz is wanted "
+                f"no head assets at '{root}': a folder with ict/ict_facekit_light.npz is wanted "
                 "(docs/data.md says where to get the parts)"
             )
         with np.load(model_file, allow_pickle=False) as d:
@@ -117,8 +83,8 @@ class HeadAssets:
             n: _Surface(faces[of[n]], faces_uv[of[n]], uv)
             for n in (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS, "M_EyeLashes")
         }
-        self.skin_normals = NormalOperator(faces[of["M_Face"] | of["M_BackHead"]], len(self.mean))
-        self.all_normals = NormalOperator(faces, len(self.mean))
+        self.skin_normals = VertexNormals(faces[of["M_Face"] | of["M_BackHead"]], len(self.mean))
+        self.all_normals = VertexNormals(faces, len(self.mean))
         self.occlusion = np.load(root / "ict" / "ao_neutral.npy", allow_pickle=False).astype(np.float32)
         self.skins = sorted(p.name[: -len("_M_Face.jpg")] for p in (root / "skins_ict_uv").glob("*_M_Face.jpg"))
         self.textures: dict[str, Image.Image] = {}
@@ -127,7 +93,8 @@ class HeadAssets:
                 path = root / "skins_ict_uv" / f"{skin}_{part}.jpg"
                 self.textures[f"{skin}/{part}"] = Image.open(path).convert("RGBA")
         self.albedo = {
-            s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** 2.2).mean()) for s in self.skins
+            s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** GAMMA).mean())
+            for s in self.skins
         }
         self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
         with np.load(root / "hair" / "mh_to_ict_binding.npz", allow_pickle=False) as b:
@@ -155,7 +122,7 @@ class HeadAssets:
         return fitted, part["normal_operator"](fitted), part["uv"][part["ti"]], part["faces"]
 
     def _makehuman_vertices(self, vertices: np.ndarray) -> np.ndarray:
-        """The MakeHuman base mesh carried along by the head: hair and brows hang on its vertices."""
+        """The MakeHuman base mesh deformed with the head; hair and brows are attached to its vertices."""
         b = self._binding
         skin = (vertices[b["EF"]] * b["EB"][..., None]).sum(1) + b["EO"]
         base = b["mh_mean"] + (skin - b["mh_mean"][b["mh_idx"]])[b["mh_near"]]
@@ -170,7 +137,7 @@ def _load_wearables(folder: Path, textures: dict[str, Image.Image]) -> dict[str,
             if "faces" not in d.files:
                 continue
             part = {k: d[k] for k in d.files}
-        part["normal_operator"] = NormalOperator(part["faces"].astype(np.int64), len(part["vi"]))
+        part["normal_operator"] = VertexNormals(part["faces"].astype(np.int64), len(part["vi"]))
         textures[path.stem] = Image.open(path.with_suffix(".webp")).convert("RGBA")
         out[path.stem] = part
     return out

@@ -1,4 +1,4 @@
-"""Rendering while something else learns: groups of faces from worker processes, some of them ahead."""
+"""Faces rendered while a training runs: worker processes make groups of them, some ahead of time."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import numpy as np
 from canthus.errors import CanthusError
 
 WORKERS = 2  # processes that render
-ATTEMPTS = 3  # at a group whose renderer dies
+ATTEMPTS = 3  # for a group whose renderer dies
 
 
-class Maker(Protocol):
-    """What works in a worker process: `synth.generator.SynthGenerator`, `synth.takes.Preparer`."""
+class GroupMaker(Protocol):
+    """Makes groups in a worker process: `SynthGenerator` or `HeadPreparer`."""
 
     def group(self, number: int) -> Any:
         """Group `number`."""
 
 
-_maker: Maker | None = None  # one a worker process
+_maker: GroupMaker | None = None  # one per worker process
 
 
-def _make_group(make: Callable[[], Maker], number: int) -> Any:
+def _make_group(make: Callable[[], GroupMaker], number: int) -> Any:
     global _maker
     _maker = _maker or make()
     return _maker.group(number)
 
 
 def join(groups: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Groups of drawn faces as one."""
+    """Concatenate groups of faces."""
     return {k: np.concatenate([g[k] for g in groups]) for k in groups[0]}
 
 
 class LiveFaces:
-    """An endless row of faces; face number i is always the same.
+    """An endless sequence of rendered faces; face number i is always the same.
 
-    make: gives what makes groups; it goes to the workers, so it must be picklable. views: faces of a group.
-    finish: from groups, in this process, to fields as in a shard.
+    make: creates the maker of groups, in the workers, so it must be picklable. views: number of faces in a group.
+    finish: turns groups, in this process, into fields as in a shard.
     """
 
     def __init__(
         self,
-        make: Callable[[], Maker],
+        make: Callable[[], GroupMaker],
         views: int,
         workers: int = WORKERS,
         finish: Callable[[list[Any]], dict[str, Any]] = join,

@@ -1,7 +1,7 @@
-"""What is drawn: one recipe, and the random numbers that follow from it.
+"""What is drawn: a recipe, and the random numbers that follow from it.
 
 Every trait of a head and of a view has a random stream of its own, named after it. So a recipe without glasses gives
-the pictures of the recipe with them, less the glasses: an ablation is one changed key.
+the same pictures as the recipe with glasses, but without them: an ablation is one changed key.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import numpy as np
 from canthus.errors import RecipeError
 from canthus.io.yaml_config import read_keys, refuse_unknown
 
-NO_SHARES = ("size", "face", "seed", "yaw", "pitch", "roll", "gaze", "dense", "maps")
+NOT_SHARES = ("size", "face", "seed", "yaw", "pitch", "roll", "gaze", "dense", "maps")
 
 
 @dataclass(frozen=True)
 class SynthRecipe:
-    """Everything that decides a picture, beside its number. Angles in degrees; a share is a probability 0..1."""
+    """Everything that determines a picture, apart from its number. Angles in degrees; a share is a probability 0..1."""
 
     size: int = 176  # side of the stored picture, px
     face: float = 0.52  # longer side of the landmark box / side of the picture
     seed: int = 0
-    yaw: float = 100.0  # flat up to here
+    yaw: float = 100.0  # uniform from -yaw to yaw
     frontal_share: float = 0.0  # this share of the views has yaw ~ N(0, 22) instead
     pitch: float = 15.0  # standard deviation, cut at 45
     roll: float = 12.0  # standard deviation, cut at 60
     # shares of the heads
-    expressions: float = 0.8  # the others are at rest but for lids and gaze
+    expressions: float = 0.8  # in the others only lids and gaze move
     closed_eyes: float = 0.13
     half_closed: float = 0.2
     winks: float = 0.04
     squints: float = 0.08
-    gaze: float = 12.0  # standard deviation of where the eyes look, each way
+    gaze: float = 12.0  # standard deviation of the gaze direction, both ways
     hair: float = 0.82
     beard: float = 0.35
     make_up: float = 0.4
@@ -50,16 +50,16 @@ class SynthRecipe:
     masks: float = 0.05
     scarves: float = 0.05
     # shares of the views
-    hdri: float = 0.9  # light of an environment map; the others: one lamp and an even glow
-    environment_backdrop: float = 0.65  # what the environment map shows behind the head
+    hdri: float = 0.9  # light of an environment map; the others: one lamp and ambient light
+    environment_backdrop: float = 0.65  # part of the environment map behind the head
     clutter_backdrop: float = 0.2  # coloured noise at a few scales; the others: one colour
-    tone: float = 0.8  # another gamma
+    tone: float = 0.8  # a gamma curve
     cast: float = 0.4  # a white balance that is off
     low_resolution: float = 0.2
     blur: float = 0.3  # out of focus
-    motion: float = 0.1  # moved while it was exposed
+    motion: float = 0.1  # motion blur
     noise: float = 0.5
-    jpeg: float = 0.3  # the traces of strong compression
+    jpeg: float = 0.3  # artefacts of strong compression
     # what is stored beside the landmarks
     dense: bool = False  # every vertex of `MorphableModel.default()`: 57 kB a picture
     maps: bool = False  # regions and depth of every pixel: 3 bytes a pixel
@@ -70,7 +70,7 @@ class SynthRecipe:
             wanted = bool if f.name in ("dense", "maps") else int if f.name in ("size", "seed") else (int, float)
             if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
                 raise RecipeError(f"`{f.name}` is {value!r}; something like {f.default!r} is wanted")
-            if f.name not in NO_SHARES and not 0 <= value <= 1:
+            if f.name not in NOT_SHARES and not 0 <= value <= 1:
                 raise RecipeError(f"`{f.name}` is {value!r}; a share 0..1 is wanted")
         if self.environment_backdrop + self.clutter_backdrop > 1 + 1e-9:
             raise RecipeError("`environment_backdrop` and `clutter_backdrop` sum to more than 1")
@@ -106,21 +106,21 @@ class SynthRecipe:
         return out
 
 
-class Dice:
-    """Independent random generators by name, a function of (key, name) alone."""
+class RandomStreams:
+    """Independent random generators by name; each is a function of (key, name) alone."""
 
     def __init__(self, *key: int):
         self.key = key
 
-    def roll(self, name: str) -> np.random.Generator:
-        """The generator of this name, from its beginning."""
+    def generator(self, name: str) -> np.random.Generator:
+        """A new generator for this name."""
         return np.random.default_rng([*self.key, crc32(name.encode())])
 
-    def drawn(self, name: str, share: float) -> np.random.Generator | None:
-        """The generator of this name in `share` of all keys, else None. What a small share draws a larger one does."""
-        rng = self.roll(name)
-        return rng if rng.random() < share else None
+    def maybe(self, name: str, probability: float) -> np.random.Generator | None:
+        """The generator for this name with some probability, else None; a higher one keeps what a lower one drew."""
+        rng = self.generator(name)
+        return rng if rng.random() < probability else None
 
-    def of(self, number: int) -> Dice:
-        """The dice of a part: one view of a head, one frame of a clip."""
-        return Dice(*self.key, number)
+    def child(self, number: int) -> RandomStreams:
+        """The streams of a part: one view of a head, one frame of a clip."""
+        return RandomStreams(*self.key, number)

@@ -1,10 +1,10 @@
-"""Rendering in bulk: numbered shards, each written whole or not at all, so that a stopped job goes on where it was."""
+"""Rendering in bulk: numbered shards, each written whole or not at all, so that a stopped job can be resumed."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from canthus.io.outputs import atomic_write
 from canthus.io.shards import Samples, read_shard, shard_path, write_shard
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.recipe import SynthRecipe
-from canthus.synth.renderers.path import check_installed
+from canthus.synth.renderer import check_quality
 from canthus.synth.sequences import frames, write_clip
 
 GROUPS_PER_SHARD = 64
@@ -39,7 +39,7 @@ def _start_worker(assets: str | None, recipe: dict, quality: str) -> None:
     _generator = SynthGenerator(assets, SynthRecipe(**recipe), quality)
 
 
-def _render_shard(number: int, path: str, layout: str) -> str:
+def _render_shard(layout: str, number: int, path: str) -> str:
     assert _generator is not None
     first = number * SHARD_SIZE
     samples = stack([_generator.sample(first + k) for k in range(SHARD_SIZE)])
@@ -47,10 +47,9 @@ def _render_shard(number: int, path: str, layout: str) -> str:
     return path
 
 
-def _render_clip(number: int, path: str, layout: str) -> str:
-    """A clip of as many frames as `layout` says."""
+def _render_clip(length: int, number: int, path: str) -> str:
     assert _generator is not None
-    write_clip(Path(path), frames(_generator, number, int(layout)))
+    write_clip(Path(path), frames(_generator, number, length))
     return path
 
 
@@ -71,7 +70,7 @@ def render_shards(
     """
     _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
     paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
-    yield from _render_all(_render_shard, paths, assets, recipe, workers, layout, quality)
+    yield from _render_all(partial(_render_shard, layout), paths, assets, recipe, workers, quality)
 
 
 def render_clips(
@@ -86,7 +85,7 @@ def render_clips(
     """Render `count` clips of `length` frames into folders `out/clip-NNNNN`; otherwise as `render_shards`."""
     _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
     paths = [clip_path(out, n) for n in range(count)]
-    yield from _render_all(_render_clip, paths, assets, recipe, workers, str(length), quality)
+    yield from _render_all(partial(_render_clip, length), paths, assets, recipe, workers, quality)
 
 
 def clip_path(out: str | Path, number: int) -> Path:
@@ -96,8 +95,7 @@ def clip_path(out: str | Path, number: int) -> Path:
 
 def _claim(out: Path, job: dict) -> None:
     """Write down what `out` holds, or see that it is the same."""
-    if job["quality"] == "path":
-        check_installed()
+    check_quality(job["quality"])
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(job, indent=2)
     if not (out / JOB).exists():
@@ -111,7 +109,12 @@ def _claim(out: Path, job: dict) -> None:
 
 
 def _render_all(
-    render, paths: list[Path], assets: str | Path | None, recipe: SynthRecipe, workers: int, layout: str, quality: str
+    render: Callable[[int, str], str],
+    paths: list[Path],
+    assets: str | Path | None,
+    recipe: SynthRecipe,
+    workers: int,
+    quality: str,
 ) -> Iterator[Path]:
     out = paths[0].parent
     spawn = get_context("spawn")  # an OpenGL context does not survive a fork
@@ -121,7 +124,7 @@ def _render_all(
         try:
             start = partial(_start_worker, None if assets is None else str(assets), asdict(recipe), quality)
             with ProcessPoolExecutor(workers, spawn, start) as pool:
-                jobs = [pool.submit(render, n, str(paths[n]), layout) for n in wanted]
+                jobs = [pool.submit(render, n, str(paths[n])) for n in wanted]
                 try:
                     for job in as_completed(jobs):
                         told.add(Path(job.result()))

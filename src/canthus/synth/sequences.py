@@ -1,4 +1,4 @@
-"""Clips for tracking: one person who turns, speaks, looks around and blinks before a camera that moves."""
+"""Clips for tracking: one person who turns, speaks, looks around and blinks in front of a moving camera."""
 
 from __future__ import annotations
 
@@ -11,48 +11,52 @@ import numpy as np
 
 from canthus.io.shards import jpeg, new_part
 from canthus.synth.generator import SynthGenerator, head_rotation, sample_camera, stack
-from canthus.synth.recipe import Dice, SynthRecipe
-from canthus.synth.renderer import PerspectiveCamera
-from canthus.synth.sampling import MOST_GAZE, look, sample_expression, sample_person
+from canthus.synth.person import MAX_GAZE, sample_expression, sample_person, set_gaze
+from canthus.synth.recipe import RandomStreams, SynthRecipe
+from canthus.synth.scene import PerspectiveCamera
 
-RATE = 25.0  # frames a second
-CLIPS = 1 << 20  # keeps the dice of clips apart from those of groups
+FRAME_RATE = 25.0  # frames per second
+CLIPS = 1 << 20  # keeps the random streams of clips apart from those of groups
 SPEECH = {"jawOpen": 0.4, "mouthFunnel": 0.35, "mouthLowerDown": 0.3, "mouthStretch": 0.25, "mouthUpperUp": 0.2}
 BLINK = 0.28  # seconds from open to open
 
 
-def frames(generator: SynthGenerator, number: int, count: int, rate: float = RATE) -> Iterator[dict[str, np.ndarray]]:
+def frames(
+    generator: SynthGenerator, number: int, count: int, rate: float = FRAME_RATE
+) -> Iterator[dict[str, np.ndarray]]:
     """The frames of clip `number`: samples as of `SynthGenerator`, and `time` in seconds.
 
     A clip is a function of the recipe, the number and the rate; its first frames are the same however long it is.
     """
     recipe, names = generator.recipe, generator.assets.expression_names
-    dice = Dice(recipe.seed, number, CLIPS)
-    person = sample_person(dice, generator.assets, recipe)
+    streams = RandomStreams(recipe.seed, number, CLIPS)
+    person = sample_person(streams, generator.assets, recipe)
     rest = generator.assets.landmarks(generator.assets.shape(person.identity, np.zeros(len(names))))
     for k in range(count):
         time = k / rate
-        head, vertices = generator.load(person, expression_at(dice, names, recipe, time))
-        camera, pan = camera_at(dice, recipe, rest, time)
-        sample = generator.view(dice, head, vertices, camera, pan, grain=dice.of(k))
+        head, vertices = generator.load(person, expression_at(streams, names, recipe, time))
+        camera, pan = camera_at(streams, recipe, rest, time)
+        sample = generator.render_view(streams, head, vertices, camera, pan, noise_streams=streams.child(k))
         yield {**sample, "time": np.array(time)}
 
 
-def wander(rng: np.random.Generator, time: float, period: float) -> float:
-    """A smooth random function of time, about -1..1, that swings in about `period` seconds."""
+def smooth_noise(rng: np.random.Generator, time: float, period: float) -> float:
+    """A smooth random function of time, about -1..1, with a period of about `period` seconds."""
     share = np.array([0.5, 0.3, 0.2])
     periods = period * np.array([1.0, 0.61, 0.37]) * np.exp(rng.normal(0, 0.15, 3))
     return float((share * np.sin(2 * np.pi * (time / periods + rng.random(3)))).sum())
 
 
-def camera_at(dice: Dice, recipe: SynthRecipe, rest: np.ndarray, time: float) -> tuple[PerspectiveCamera, float]:
-    """The camera at a time for landmarks at rest (68,3), and the angle that it has panned by, radians."""
+def camera_at(
+    streams: RandomStreams, recipe: SynthRecipe, rest: np.ndarray, time: float
+) -> tuple[PerspectiveCamera, float]:
+    """The camera at a time for landmarks at rest (68,3), and the angle by which it has panned, radians."""
 
     def swing(name: str, period: float) -> float:
-        return wander(dice.roll(name), time, period)
+        return smooth_noise(streams.generator(name), time, period)
 
-    base = sample_camera(dice, recipe, rest)
-    rng = dice.roll("turning")
+    base = sample_camera(streams, recipe, rest)
+    rng = streams.generator("turning")
     middle, most = rng.uniform(-0.4, 0.4) * recipe.yaw, rng.uniform(0.3, 1.0) * recipe.yaw
     yaw = np.clip(middle + most * swing("yaw", rng.uniform(2.5, 7)), -recipe.yaw, recipe.yaw)
     pitch = np.clip(1.5 * recipe.pitch * swing("pitch", 4.0), -45, 45)
@@ -65,26 +69,28 @@ def camera_at(dice: Dice, recipe: SynthRecipe, rest: np.ndarray, time: float) ->
     return camera, float(np.radians(12) * swing("pan", 7.0))
 
 
-def expression_at(dice: Dice, names: list[str], recipe: SynthRecipe, time: float) -> np.ndarray:
+def expression_at(streams: RandomStreams, names: list[str], recipe: SynthRecipe, time: float) -> np.ndarray:
     """Expression coefficients (E,) at a time: moods that blend, speech in bursts, blinks and glances."""
     index = {n: i for i, n in enumerate(names)}
-    mood, part = divmod(time / 2.5, 1)  # another mood every 2.5 seconds, and half a second to change
-    now, then = (sample_expression(dice.of(int(mood) + k), names, replace(recipe, closed_eyes=0.0)) for k in (1, 0))
+    mood, part = divmod(time / 2.5, 1)  # a new mood every 2.5 seconds, blended over half a second
+    now, then = (
+        sample_expression(streams.child(int(mood) + k), names, replace(recipe, closed_eyes=0.0)) for k in (1, 0)
+    )
     blend = min(part / 0.2, 1.0)
     e = then + (now - then) * np.float32(blend * blend * (3 - 2 * blend))
-    loudness = max(wander(dice.roll("talking"), time, 3.0) * 2.5, 0.0)
+    loudness = max(smooth_noise(streams.generator("talking"), time, 3.0) * 2.5, 0.0)
     for unit, amount in SPEECH.items():
-        voice = 0.5 + 0.5 * wander(dice.roll(f"voice {unit}"), time, 0.35)
+        voice = 0.5 + 0.5 * smooth_noise(streams.generator(f"voice {unit}"), time, 0.35)
         for name in (unit, unit + "_L", unit + "_R"):
             if name in index:
                 e[index[name]] += amount * min(loudness, 1.2) * voice
     second = int(time // 2)  # in every two seconds there is one blink, somewhere
-    start = 2 * second + dice.of(second).roll("blink").uniform(0, 2 - BLINK)
+    start = 2 * second + streams.child(second).generator("blink").uniform(0, 2 - BLINK)
     shut = max(1 - abs((time - start) / BLINK * 2 - 1), 0.0)
     for side in ("_L", "_R"):
         e[index["eyeBlink" + side]] = max(e[index["eyeBlink" + side]], min(1.4 * shut, 1.0))
-    right, up = dice.of(int(time / 0.8)).roll("glance").normal(0, recipe.gaze / MOST_GAZE, 2)
-    look(e, index, float(right), float(up))
+    left, up = streams.child(int(time / 0.8)).generator("glance").normal(0, recipe.gaze / MAX_GAZE, 2)
+    set_gaze(e, index, float(left), float(up))
     return np.clip(e, 0, 1).astype(np.float32)
 
 

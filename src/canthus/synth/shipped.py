@@ -1,6 +1,6 @@
-"""Heads without assets: the head that comes with canthus, with skin, lashes, brows and hair drawn by rules.
+"""Heads without assets: the head that comes with canthus, with procedural skin, lashes, brows and hair.
 
-Plainer than the heads of an asset folder, but enough for tests, examples and small trainings, and CC0 throughout.
+Simpler than the heads of an asset folder, but enough for tests, examples and small trainings, and CC0 throughout.
 Lengths here are in cm on the mean head: brows at a height of 5.7, top of the head at 16, tip of the nose at z = 3.9.
 """
 
@@ -13,7 +13,9 @@ from scipy.spatial import cKDTree
 
 from canthus.face.expressions import ict_name
 from canthus.face.morphable import MorphableModel
-from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, HeadAssets, NormalOperator, _Surface
+from canthus.geometry.mesh import VertexNormals
+from canthus.io.images import GAMMA
+from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, HeadAssets, _Surface
 
 SKIN_COLOURS = {  # sRGB
     "pale": (0.87, 0.69, 0.61), "fair": (0.79, 0.60, 0.50), "olive": (0.71, 0.53, 0.41),
@@ -28,7 +30,7 @@ HAIRLINES = {
     "long": ([-9, -8.5, -7, -5.5, -4.5, 0], [-12, -6, 2, 6.5, 9.5, 11.2], 1.8),
 }
 BROWS = {"thin": 0.22, "plain": 0.34, "thick": 0.48}  # half their height
-IRIS = 0.62  # radius on the eyeball; `sampling.eye_texture` draws it with a radius of 0.155 of the texture
+IRIS = 0.62  # radius on the eyeball; `person.eye_texture` draws it with a radius of 0.155 of the texture
 LASHES = 10  # points along a lid
 
 
@@ -70,10 +72,10 @@ class ShippedHead(HeadAssets):
             low, high = (f(self.mean[eye.ravel(), :2], axis=0) for f in (np.min, np.max))
             self.surfaces[part] = _Surface(eye, eye, (self.mean[:, :2] - (low + high) / 2) * (0.155 / IRIS) + 0.5)
         self.surfaces["M_EyeLashes"] = _lash_cards(len(model.mean), len(self.mean))
-        self.skin_normals = NormalOperator(skin, len(self.mean))
+        self.skin_normals = VertexNormals(skin, len(self.mean))
         cards = self.surfaces["M_EyeLashes"]
         everything = np.concatenate([model.triangles, cards.vertex[cards.triangles]])
-        self.all_normals = NormalOperator(everything.astype(np.int64), len(self.mean))
+        self.all_normals = VertexNormals(everything.astype(np.int64), len(self.mean))
         normals = self.skin_normals(self.mean)
         self.occlusion = _occlusion(self.mean, normals, np.unique(skin))
 
@@ -84,7 +86,7 @@ class ShippedHead(HeadAssets):
         for name in self.skins:
             image = _skin(name, paint)
             self.textures[f"{name}/{face}"] = self.textures[f"{name}/{skull}"] = image
-            self.albedo[name] = float(((np.asarray(image)[::8, ::8, :3] / 255) ** 2.2).mean())
+            self.albedo[name] = float(((np.asarray(image)[::8, ::8, :3] / 255) ** GAMMA).mean())
         self.wearables = {"hair": {}, "brows": {}}
         for style, (z, y, thickness) in HAIRLINES.items():
             self.wearables["hair"][style] = _hair(self.mean, skin, np.interp(self.mean[:, 2], z, y), thickness)
@@ -120,7 +122,7 @@ def _lashes(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lash_cards(first: int, count: int) -> _Surface:
-    """Strips between the lid points and their lifted twins, over one cell of `sampling.lash_texture`."""
+    """Strips between the lid points and their lifted twins, over one cell of `person.lash_texture`."""
     strips = np.arange(first, count).reshape(-1, 2, LASHES)
     a, b, c, d = strips[:, 0, :-1], strips[:, 0, 1:], strips[:, 1, :-1], strips[:, 1, 1:]
     triangles = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from canthus.synth.heads import NormalOperator, Piece
+from canthus.geometry.mesh import VertexNormals
+from canthus.synth.scene import Piece
 
 Mesh = tuple[np.ndarray, np.ndarray]  # vertices (V,3), triangles (T,3)
 
@@ -14,7 +15,7 @@ Mesh = tuple[np.ndarray, np.ndarray]  # vertices (V,3), triangles (T,3)
 def piece(name: str, mesh: Mesh, colour: np.ndarray, gloss: float, alpha: float = 1.0) -> Piece:
     """A drawable surface of one colour, or one a vertex: colour (3,) or (V,3), linear."""
     v, triangles = np.asarray(mesh[0], np.float32), mesh[1]
-    normals = NormalOperator(triangles.astype(np.int64), len(v))(v)
+    normals = VertexNormals(triangles.astype(np.int64), len(v))(v)
     paint = np.ones_like(v) * np.asarray(colour, np.float32)
     uv = np.zeros((len(v), 2), np.float32)
     return Piece(name, v, normals, uv, paint, triangles.astype(np.int32), None, gloss, alpha)

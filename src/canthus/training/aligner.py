@@ -1,4 +1,4 @@
-"""`Aligner`: what every trainable method is: a network, its loss, its stages. Predicting, saving, loading are given."""
+"""`Aligner`: the base class of trainable methods: a network, its loss, its stages. It predicts, saves and loads."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training.
+    """One stage of training.
 
-    trains: names of the submodules that learn; empty for all. The others are frozen, batch statistics included.
     terms: name of a loss term -> its weight; terms that are not named do not count.
-    share: part of the recipe's steps spent in this stage.
+    trains: names of the submodules that learn; empty for all. The others are frozen, batch statistics included.
+    share: of the steps of the recipe, relative to the other stages.
+    teacher_forcing: later networks see the true output of earlier ones instead of the predicted one.
     """
 
     name: str
     terms: dict[str, float]
     trains: tuple[str, ...] = ()
     share: float = 1.0
+    teacher_forcing: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ class Aligner(nn.Module, Predictor):
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """What one training step minimises: the terms that `stage` names, each (B,).
 
-        Here: the loss of what the network says. A method overrides it where truth enters the networks in training,
-        as when a later one learns from true maps of an earlier one.
+        Here: the loss of the network's output. A method overrides it if its networks see ground truth in training, as
+        when a later one learns from the true maps of an earlier one.
         """
         return self.loss(self(truth.crops), truth)
 
     def prepare(self, xyz: Tensor) -> None:
-        """Look at training shapes (N,68,3) in crop pixels once, before the first step; most methods need not."""
+        """Initialise from training shapes (N,68,3) in crop pixels, once before the first step; by default nothing."""
 
     def sampling_weights(self, xyz: Tensor) -> Tensor | None:
         """How often each of the training shapes (N,68,3), in pixels of the stored pictures, is to be drawn: weights
@@ -106,7 +108,7 @@ class Aligner(nn.Module, Predictor):
         return None
 
     def stages(self) -> tuple[Stage, ...]:
-        """The stretches of training, in order."""
+        """The stages of training, in order."""
         raise NotImplementedError
 
     def run(self, crops: np.ndarray) -> Alignment:

@@ -1,4 +1,4 @@
-"""What a training run shows of itself: the log, pictures of predictions, the learning curve, what it ran on."""
+"""What a training run records: log, pictures of predictions, learning curve, versions and machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Log:
     """
 
     def __init__(self, folder: Path, names: list[str], steps: int, tensorboard: bool):
-        self.columns = ["step", "stage", "rate", "loss", *names]
+        self.columns = ["step", "stage", "lr", "loss", *names]
         self.path = folder / LOG
         head = ",".join(self.columns) + "\r\n"
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
@@ -159,7 +159,7 @@ def learning_figure(folder: Path) -> Figure:
         return [_mean(values[part]) for part in parts]
 
     at = averaged("step")
-    curves = {name: (at, averaged(name)) for name in rows[0] if name not in ("step", "stage", "rate")}
+    curves = {name: (at, averaged(name)) for name in rows[0] if name not in ("step", "stage", "lr")}
     changes = [k for k in range(len(rows)) if k == 0 or rows[k]["stage"] != rows[k - 1]["stage"]]
     positive = all(not value <= 0 for _, values in curves.values() for value in values)
     chart = Chart("Training loss", "step", "loss and its terms", log=positive, size=(900, 500))

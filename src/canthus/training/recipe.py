@@ -17,37 +17,37 @@ from canthus.io.yaml_config import read_keys, refuse_unknown
 from canthus.training.aligner import method_class
 
 OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
-SCHEDULES = ("cosine", "geometric", "steps")
+SCHEDULES = ("cosine", "exponential", "multistep")
 MAY_CHANGE = ("steps", "save_every", "picture_every", "tensorboard")
-"""Keys that a run may go on with after they changed; of `steps`, only to more."""
+"""Keys that may change when a run is resumed; `steps` may only grow."""
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """What one stage of the method does otherwise than the rest of the recipe; see `Recipe` for the keys.
+    """The values of one stage of the method that differ from the rest of the recipe; see `Recipe` for the keys.
 
-    A stage that says anything but `share` and `batch` begins anew: a fresh optimiser, and warm-up and schedule run
-    within the stage. Stages that do not, as far as they follow each other, share one optimiser and one schedule.
+    A stage that sets anything but `share` and `batch` gets its own optimiser, and warm-up and schedule run within the
+    stage. Consecutive stages that do not share one optimiser and one schedule.
     """
 
     share: float | None = None  # of the steps, relative to the other stages
     batch: int | None = None
-    rate: float | None = None
-    warm_up: int | None = None
+    lr: float | None = None
+    warmup_steps: int | None = None
     optimizer: str | None = None
     schedule: str | None = None
-    last_rate: float | None = None
-    drops: tuple[float, ...] | None = None
-    decay: float | None = None
+    final_lr_ratio: float | None = None
+    lr_milestones: tuple[float, ...] | None = None
+    weight_decay: float | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run needs to know; a recipe file holds what differs from these defaults.
+    """All settings of a run; a recipe file holds what differs from these defaults.
 
-    faces: folders, each once an epoch; or folder -> weight, and faces are drawn by these weights, with replacement.
+    faces: folders, whose faces all come once an epoch; or folder -> weight, to draw faces with replacement.
     A folder holds rendered shards or pairs in the layout of AFLW2000-3D; `synth:ASSETS` renders while training.
-    stages: name of a stage of the method -> what it does otherwise (`StageRecipe`).
+    stages: name of a stage of the method -> its own values (`StageRecipe`).
     """
 
     method: str = "swift"
@@ -58,25 +58,25 @@ class Recipe:
     steps: int = 10000
     batch: int = 128  # of all processes together
     optimizer: str = "adamw"  # or adam, rmsprop, sgd (momentum 0.9)
-    rate: float = 2e-3  # peak learning rate
-    warm_up: int = 300  # steps in which the rate rises from zero
-    schedule: str = "cosine"  # or geometric, both down to last_rate; or steps
-    last_rate: float = 0.01  # of the rate, at the end
-    drops: tuple[float, ...] = ()  # fractions of the steps at which the schedule `steps` divides the rate by ten
-    decay: float = 1e-3  # weight decay
-    clip: float = 5.0  # of the gradient's norm
-    average: float = 0.998  # of the weights kept a step (EMA)
+    lr: float = 2e-3  # peak learning rate
+    warmup_steps: int = 300  # in which the learning rate rises from zero
+    schedule: str = "cosine"  # or exponential, both down to final_lr_ratio; or multistep
+    final_lr_ratio: float = 0.01  # learning rate at the end / lr
+    lr_milestones: tuple[float, ...] = ()  # fractions of the steps at which `multistep` divides the rate by ten
+    weight_decay: float = 1e-3
+    grad_clip: float = 5.0  # largest norm of the gradient
+    ema_decay: float = 0.998  # of the exponential moving average of the weights, per step
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     save_every: int = 250  # steps
     picture_every: int = 500  # steps; 0 for no pictures
     tensorboard: bool = False  # also log for TensorBoard
-    bf16: bool = True  # autocast of the network; points are always computed in full precision
+    float32: bool = False  # always; else networks use bfloat16 where the device computes it in hardware
     seed: int = 0
 
     def __post_init__(self) -> None:
         faces = (self.faces,) if isinstance(self.faces, str) else self.faces
         object.__setattr__(self, "faces", dict(faces) if isinstance(faces, Mapping) else tuple(faces or ()))
-        object.__setattr__(self, "drops", _as_tuple(self.drops))
+        object.__setattr__(self, "lr_milestones", _as_tuple(self.lr_milestones))
         _check(asdict(self), Recipe, "")
         _check_keys("`augment`", self.augment, Augmentation)
         _check_keys("`config`", self.config, method_class(self.method).Config)
@@ -98,7 +98,7 @@ class Recipe:
     def read(cls, path: str | Path, changes: Sequence[str] = (), **overrides: Any) -> Recipe:
         """A recipe file (YAML); an unknown key is an error that names the nearest one.
 
-        changes: texts like `rate=0.001` or `augment.zoom=0.2` that replace what the file says.
+        changes: texts like `lr=0.001` or `augment.scale=0.2` that replace what the file says.
         """
         values = read_keys(path) | overrides
         for change in changes:
@@ -107,9 +107,10 @@ class Recipe:
         return cls(**values)
 
     def stage(self, name: str) -> StageRecipe:
-        """What stage `name` of the method does otherwise."""
+        """The own values of stage `name` of the method."""
         values = self.stages.get(name, {})
-        return StageRecipe(**{**values, **({"drops": _as_tuple(values["drops"])} if "drops" in values else {})})
+        milestones = {k: _as_tuple(v) for k, v in values.items() if k == "lr_milestones"}
+        return StageRecipe(**{**values, **milestones})
 
 
 def refuse_changes(recipe: Recipe, began: Path) -> None:
@@ -119,6 +120,11 @@ def refuse_changes(recipe: Recipe, began: Path) -> None:
     except (OSError, ValueError) as error:
         raise RecipeError(f"'{began}', which says how the run began, cannot be read: {error}") from error
     now = json.loads(as_json(recipe))
+    if old := before.keys() - now.keys():
+        raise RecipeError(
+            f"the run in '{began.parent}' began with another version of canthus, whose recipes have the key "
+            f"`{min(old)}`; take another folder"
+        )
     if now["steps"] < before.get("steps", 0):
         raise RecipeError(f"the run began with `steps` {before['steps']}, now {now['steps']}; fewer are not possible")
     for f in fields(Recipe):
@@ -155,8 +161,8 @@ def _check_keys(where: str, values: dict[str, Any], options: type) -> None:
 # lowest, highest
 _LIMITS = {
     "steps": (1, math.inf), "batch": (1, math.inf), "save_every": (1, math.inf), "picture_every": (0, math.inf),
-    "warm_up": (0, math.inf), "rate": (0, math.inf), "decay": (0, math.inf), "last_rate": (0, 1), "average": (0, 1),
-    "share": (0, math.inf), "seed": (0, math.inf),
+    "warmup_steps": (0, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf), "final_lr_ratio": (0, 1),
+    "ema_decay": (0, 1), "share": (0, math.inf), "seed": (0, math.inf),
 }  # fmt: skip
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
@@ -167,8 +173,8 @@ def _check(values: dict[str, Any], options: type, where: str) -> None:
     for key, value in values.items():
         if key in _CHOICES and value not in _CHOICES[key]:
             raise RecipeError(f"`{where}{key}` is {value!r}; one of {', '.join(_CHOICES[key])} is wanted")
-        if key == "drops" and not all(_is_number(v) and 0 < v < 1 for v in _as_tuple(value)):
-            raise RecipeError(f"`{where}drops` is {value!r}; a list of fractions of the steps, 0..1, is wanted")
+        if key == "lr_milestones" and not all(_is_number(v) and 0 < v < 1 for v in _as_tuple(value)):
+            raise RecipeError(f"`{where}lr_milestones` is {value!r}; a list of fractions of the steps, 0..1, is wanted")
         if isinstance(kinds.get(key), int | float) and not isinstance(value, int | float):
             raise RecipeError(f"`{where}{key}` is {value!r}; a number is wanted (YAML reads 2e-3 as text: 2.0e-3)")
         if type(kinds.get(key)) is int and value != int(value):

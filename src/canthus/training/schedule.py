@@ -1,4 +1,4 @@
-"""When a run does what: which stage a step belongs to, which optimiser learns in it and at what rate."""
+"""The time table of a run: which stage a step belongs to, which optimiser learns in it and at what learning rate."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from canthus.training.recipe import Recipe, StageRecipe
 
 
 @dataclass(frozen=True, eq=False)
-class Leg:
-    """The steps over which one optimiser learns by one schedule: one stage, or several that follow each other."""
+class OptimizerSpan:
+    """The steps over which one optimiser learns by one schedule: one stage, or several consecutive ones."""
 
     number: int
     first: int  # step
     steps: int
     optimizer: str
-    peak: float
-    warm_up: int
+    lr: float
+    warmup_steps: int
     schedule: str
-    last_rate: float
-    drops: tuple[float, ...]
-    decay: float
+    final_lr_ratio: float
+    lr_milestones: tuple[float, ...]
+    weight_decay: float
 
-    def rate(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """Learning rate at a step of the run: linear warm-up, then the schedule."""
         step -= self.first
-        if step < self.warm_up:
-            return self.peak * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
-        if self.schedule == "steps":
-            return self.peak * 0.1 ** sum(step >= drop * self.steps for drop in self.drops)
-        if self.schedule == "geometric":
-            return self.peak * self.last_rate**done
-        return self.peak * (self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        if self.schedule == "multistep":
+            return self.lr * 0.1 ** sum(step >= milestone * self.steps for milestone in self.lr_milestones)
+        if self.schedule == "exponential":
+            return self.lr * self.final_lr_ratio**done
+        return self.lr * (self.final_lr_ratio + (1 - self.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
+class ScheduledStage:
     """A stage with its place in the run: steps first to last, `last` not included."""
 
     stage: Stage
-    leg: Leg
+    span: OptimizerSpan
     first: int
     last: int
     batch: int
@@ -55,44 +55,52 @@ class Stretch:
         return self.seen + (step - self.first) * self.batch
 
 
-def plan(recipe: Recipe, stages: tuple[Stage, ...]) -> tuple[Stretch, ...]:
-    """The stages of a method laid out over a recipe's steps. Raises `RecipeError` for stages that are not there."""
+def plan(recipe: Recipe, stages: tuple[Stage, ...]) -> tuple[ScheduledStage, ...]:
+    """The stages of a method laid out over the steps of a recipe; a stage with a share of zero is left out.
+
+    Raises `RecipeError` for stages that the method does not have, and for one that would get no step.
+    """
     refuse_unknown("`stages`", recipe.stages, [stage.name for stage in stages])
-    own = [recipe.stage(stage.name) for stage in stages]
-    shares = [stage.share if other.share is None else other.share for stage, other in zip(stages, own)]
+    changes = [recipe.stage(stage.name) for stage in stages]
+    shares = [stage.share if own.share is None else own.share for stage, own in zip(stages, changes)]
     if not sum(shares) > 0:
         raise RecipeError("the stages' shares sum to zero; one above zero is wanted")
     # Rounded to the whole step after; 1e-9 because sums of shares such as 0.1 are not exact.
     ends = [math.ceil(recipe.steps * sum(shares[: k + 1]) / sum(shares) - 1e-9) for k in range(len(shares))]
     starts = [0, *ends[:-1]]
-    anew = [k == 0 or _begins_anew(own[k]) or _begins_anew(own[k - 1]) for k in range(len(own))]
-    stretches: list[Stretch] = []
+    for stage, share, first, last in zip(stages, shares, starts, ends):
+        if share > 0 and first == last:
+            raise RecipeError(
+                f"`steps` is {recipe.steps}, of which the stage '{stage.name}' gets none; "
+                f"more steps are wanted, or `stages.{stage.name}.share` 0 to leave it out"
+            )
+    fresh = [k == 0 or _starts_span(changes[k]) or _starts_span(changes[k - 1]) for k in range(len(changes))]
+    scheduled: list[ScheduledStage] = []
     seen = 0
-    for k, (stage, other) in enumerate(zip(stages, own)):
-        if anew[k]:
-            until = next((j for j in range(k + 1, len(own)) if anew[j]), len(own))
-            number = sum(anew[:k])
-            leg = _leg(recipe, other, number, starts[k], ends[until - 1] - starts[k])
-        batch = recipe.batch if other.batch is None else other.batch
-        stretches.append(Stretch(stage, leg, starts[k], ends[k], batch, seen))
-        seen = stretches[-1].drawn(ends[k])
-    return tuple(stretches)
+    for k, (stage, own) in enumerate(zip(stages, changes)):
+        if fresh[k]:
+            until = next((j for j in range(k + 1, len(changes)) if fresh[j]), len(changes))
+            span = _span(recipe, own, sum(fresh[:k]), starts[k], ends[until - 1] - starts[k])
+        batch = recipe.batch if own.batch is None else own.batch
+        scheduled.append(ScheduledStage(stage, span, starts[k], ends[k], batch, seen))
+        seen = scheduled[-1].drawn(ends[k])
+    return tuple(scheduled)
 
 
-def at(stretches: tuple[Stretch, ...], step: int) -> Stretch:
-    """The stretch that a step belongs to."""
-    return next((s for s in stretches if s.first <= step < s.last), stretches[-1])
+def at(stages: tuple[ScheduledStage, ...], step: int) -> ScheduledStage:
+    """The stage that a step belongs to."""
+    return next((s for s in stages if s.first <= step < s.last), stages[-1])
 
 
-def _begins_anew(other: StageRecipe) -> bool:
-    return any(getattr(other, f.name) is not None for f in fields(other) if f.name not in ("share", "batch"))
+def _starts_span(own: StageRecipe) -> bool:
+    return any(getattr(own, f.name) is not None for f in fields(own) if f.name not in ("share", "batch"))
 
 
-def _leg(recipe: Recipe, other: StageRecipe, number: int, first: int, steps: int) -> Leg:
-    names = ("optimizer", "rate", "warm_up", "schedule", "last_rate", "drops", "decay")
-    said = {n: getattr(recipe, n) if getattr(other, n) is None else getattr(other, n) for n in names}
-    if said["schedule"] == "geometric" and said["last_rate"] == 0:
-        raise RecipeError("`last_rate` is 0; the schedule geometric needs one above zero")
-    if said["schedule"] == "steps" and not said["drops"]:
-        raise RecipeError("the schedule steps needs `drops`: fractions of the steps at which to divide the rate by ten")
-    return Leg(number, first, steps, peak=said.pop("rate"), **said)
+def _span(recipe: Recipe, own: StageRecipe, number: int, first: int, steps: int) -> OptimizerSpan:
+    names = ("optimizer", "lr", "warmup_steps", "schedule", "final_lr_ratio", "lr_milestones", "weight_decay")
+    values = {n: getattr(recipe, n) if getattr(own, n) is None else getattr(own, n) for n in names}
+    if values["schedule"] == "exponential" and values["final_lr_ratio"] == 0:
+        raise RecipeError("`final_lr_ratio` is 0; the schedule exponential needs a value above zero")
+    if values["schedule"] == "multistep" and not values["lr_milestones"]:
+        raise RecipeError("the schedule multistep needs `lr_milestones`: fractions of the steps at which lr falls")
+    return OptimizerSpan(number, first, steps, **values)

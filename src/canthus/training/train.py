@@ -1,7 +1,7 @@
 """The one training loop: a recipe in, a run folder with weights out.
 
-What a step sees depends on (seed, step) alone, so a run that was stopped goes on exactly as if it had not been. One
-process or many (`accelerate launch`), CPU or GPU: every process takes its share of each batch.
+What a step sees depends on (seed, step) alone, so a run that was stopped and resumed gives the same result as one that
+was not. One process or many (`accelerate launch`), CPU or GPU: every process takes its share of each batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.monitor import LOG
 from canthus.training.recipe import Recipe, as_json, refuse_changes
-from canthus.training.schedule import Leg, Stretch, at, plan
+from canthus.training.schedule import OptimizerSpan, ScheduledStage, at, plan
 
 __all__ = ["CHECKPOINT", "LOG", "Recipe", "train"]
 
@@ -47,17 +47,17 @@ SHOWN = 8  # faces in a picture
 def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     """Train into the folder `out`; yields each step as it is done and can be stopped at any of them.
 
-    A step is its number from 1, the name of its stage, the rate, how many faces it took, the loss and its terms. If
-    `out` holds a checkpoint the run goes on from it; raises `RecipeError` if it began with another recipe. At the end
-    `out/weights` holds the averaged weights; batch statistics are averaged with them, not measured again.
+    A step is its number from 1, the name of its stage, the learning rate, the number of faces, the loss and its terms.
+    If `out` holds a checkpoint the run is resumed from it; raises `RecipeError` if it began with another recipe. At the
+    end `out/weights` holds the averaged weights; batch statistics are averaged with them, not measured again.
     """
     out = Path(out)
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     torch.manual_seed(recipe.seed)
     aligner = build(recipe.method, recipe.config)
-    stretches = plan(recipe, aligner.stages())
-    going_on = (out / CHECKPOINT).exists()
-    if going_on:
+    stages = plan(recipe, aligner.stages())
+    resumed = (out / CHECKPOINT).exists()
+    if resumed:
         refuse_changes(recipe, out / RECIPE)
     size, crop_scale = aligner.config.size, aligner.config.crop_scale
     faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device)
@@ -66,12 +66,12 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
         if weights is not None:
             faces.weigh(weights)
         augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape)
-        first = faces.fetch(0, 256 if faces.live else 2048, step=-1)
-        aligner.prepare(batch_of(first, augmenter, _generator(recipe, -1, 0, torch.device("cpu"))).xyz)
+        points = faces.points(256 if faces.live else 2048)
+        aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
         if recipe.weights:
             _copy_weights(recipe.weights, aligner)
-        run = _Run(aligner, recipe, stretches, accelerator)
-        if going_on:
+        run = _Run(aligner, recipe, stages, accelerator)
+        if resumed:
             run.restore(_read(out / CHECKPOINT))
         yield from _steps(run, faces, augmenter, out)
     finally:
@@ -79,7 +79,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterator[dict[str, Any]]:
-    """The steps that are left, then the weights."""
+    """Do the remaining steps, then write the weights."""
     recipe, accelerator = run.recipe, run.accelerator
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     log = None
@@ -88,13 +88,15 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
         for left in out.rglob(".*.part"):  # of a save that was killed
             left.unlink()
         atomic_write(out / RECIPE, as_json(recipe).encode())
-        monitor.note_start(out, step=run.step, faces=len(faces), processes=world, device=str(accelerator.device))
-        names = list(dict.fromkeys(name for s in run.stretches for name in s.stage.terms))
+        monitor.note_start(
+            out, step=run.step, faces=len(faces), processes=world, device=str(accelerator.device), bf16=run.bf16
+        )
+        names = list(dict.fromkeys(name for s in run.stages for name in s.stage.terms))
         log = monitor.Log(out, names, run.step, recipe.tensorboard)
 
     def fetch(step: int) -> list[Part]:
-        stretch = at(run.stretches, step)
-        return faces.fetch(stretch.drawn(step), stretch.batch, step, rank, world)
+        scheduled = at(run.stages, step)
+        return faces.fetch(scheduled.drawn(step), scheduled.batch, step, rank, world)
 
     with ThreadPoolExecutor(1, "faces") as reader:
         try:
@@ -122,20 +124,20 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
             logging.getLogger(__name__).warning(reason)
         else:
             atomic_write(out / CURVE, monitor.learning_curve(out))
-        run.aligner.load_state_dict(run.average)
+        run.aligner.load_state_dict(run.ema)
         run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit())
         run.aligner.save(out / "weights")
     accelerator.wait_for_everyone()
 
 
 def _generator(recipe: Recipe, step: int, rank: int, device: torch.device) -> torch.Generator:
-    """The chance of one step: a function of (seed, step, process)."""
+    """The random generator of one step: a function of (seed, step, process)."""
     seed = np.random.SeedSequence([recipe.seed, step + 1, rank]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
 
 def _copy_weights(folder: str, aligner: Aligner) -> None:
-    """What another run has learned, as the start of this one."""
+    """Start from the weights of another run."""
     try:
         aligner.load_state_dict(Aligner.load(folder).state_dict())
     except RuntimeError as error:
@@ -150,7 +152,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 class _Objective(nn.Module):
-    """What is minimised, as a module of its own, so that many processes can share it."""
+    """The loss as a module of its own, which DistributedDataParallel can wrap."""
 
     def __init__(self, aligner: Aligner):
         super().__init__()
@@ -163,94 +165,114 @@ class _Objective(nn.Module):
         return total, {k: v.detach() for k, v in terms.items()}
 
 
-def _optimizer(aligner: Aligner, leg: Leg) -> torch.optim.Optimizer:
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16: a GPU that does, or a CPU with AVX512-BF16 or AMX.
+
+    Other CPUs emulate them, several times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    """The instruction sets of the CPU as Linux names them; elsewhere none are known."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def _optimizer(aligner: Aligner, span: OptimizerSpan) -> torch.optim.Optimizer:
     """A fresh optimiser. Biases and norms, which have one dimension, do not decay."""
     plain = [p for p in aligner.parameters() if p.ndim < 2]
     weights = [p for p in aligner.parameters() if p.ndim >= 2]
-    groups = [{"params": weights, "weight_decay": leg.decay}, {"params": plain, "weight_decay": 0.0}]
-    if leg.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=leg.peak, momentum=0.9)
+    groups = [{"params": weights, "weight_decay": span.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if span.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=span.lr, momentum=0.9)
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
-    return kinds[leg.optimizer](groups, lr=leg.peak)
+    return kinds[span.optimizer](groups, lr=span.lr)
 
 
 class _Run:
-    """Network, optimiser, averaged weights and step: all that a checkpoint holds."""
+    """Network, optimiser, averaged weights and step: the content of a checkpoint."""
 
-    def __init__(self, aligner: Aligner, recipe: Recipe, stretches: tuple[Stretch, ...], accelerator: Accelerator):
-        self.aligner, self.recipe, self.stretches, self.accelerator = aligner, recipe, stretches, accelerator
+    def __init__(self, aligner: Aligner, recipe: Recipe, stages: tuple[ScheduledStage, ...], accelerator: Accelerator):
+        self.aligner, self.recipe, self.stages, self.accelerator = aligner, recipe, stages, accelerator
         self.step = 0
+        self.bf16 = not recipe.float32 and computes_bf16(accelerator.device)
         aligner.to(accelerator.device)
         for parameter in aligner.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.average = {k: v.detach().clone() for k, v in aligner.state_dict().items()}
-        self.leg = stretches[0].leg
-        self.optimizer = _optimizer(aligner, self.leg)
-        self._entered: Stretch | None = None
+        self.ema = {k: v.detach().clone() for k, v in aligner.state_dict().items()}
+        self.span = stages[0].span
+        self.optimizer = _optimizer(aligner, self.span)
+        self._entered: ScheduledStage | None = None
         self._model: nn.Module = _Objective(aligner)
 
-    def _enter(self, stretch: Stretch) -> None:
-        """Begin a stage: what it does not train stands still, a new leg gets a fresh optimiser."""
-        if stretch.leg is not self.leg:
-            self.leg, self.optimizer = stretch.leg, _optimizer(self.aligner, stretch.leg)
-        trains = stretch.stage.trains
+    def _enter(self, scheduled: ScheduledStage) -> None:
+        """Begin a stage: freeze what it does not train; a new span gets a fresh optimiser."""
+        if scheduled.span is not self.span:
+            self.span, self.optimizer = scheduled.span, _optimizer(self.aligner, scheduled.span)
+        trains = scheduled.stage.trains
         for name, child in self.aligner.named_children():
             child.requires_grad_(not trains or name in trains)
         for name, parameter in self.aligner.named_parameters(recurse=False):
             parameter.requires_grad_(not trains or name in trains)
-        # which parameters learn is settled when processes are joined
+        # DistributedDataParallel fixes the set of trained parameters when it is created
         self._model = self.accelerator.prepare_model(_Objective(self.aligner))
-        self._entered = stretch
+        self._entered = scheduled
 
     def advance(self, batch: FaceBatch) -> dict[str, Any]:
         """One step of the optimiser."""
-        stretch = at(self.stretches, self.step)
-        if stretch is not self._entered:
-            self._enter(stretch)
-        stage, rate = stretch.stage, stretch.leg.rate(self.step)
+        scheduled = at(self.stages, self.step)
+        if scheduled is not self._entered:
+            self._enter(scheduled)
+        stage, lr = scheduled.stage, scheduled.span.lr_at(self.step)
         self._model.train()
         for name, child in self.aligner.named_children():
             if stage.trains and name not in stage.trains:
-                child.eval()  # batch statistics stand still too
+                child.eval()  # batch statistics are frozen too
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        # for dropout and the like: as a function of the step
+            group["lr"] = lr
+        # dropout and the like are a function of the step as well
         torch.manual_seed(_generator(self.recipe, self.step, self.accelerator.process_index, _CPU).initial_seed())
         crops = batch.crops.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             total, terms = self._model(replace(batch, crops=crops), stage)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(total)
-        torch.nn.utils.clip_grad_norm_(self.aligner.parameters(), self.recipe.clip)
+        torch.nn.utils.clip_grad_norm_(self.aligner.parameters(), self.recipe.grad_clip)
         values = torch.stack([total.detach(), *terms.values()])
         loss, *means = self.accelerator.reduce(values, "mean").tolist()
         if not math.isfinite(loss):
-            raise RecipeError(f"the loss of step {self.step + 1} is {loss}: a lower `rate` or `clip` may help")
+            raise RecipeError(f"the loss of step {self.step + 1} is {loss}: a lower `lr` or `grad_clip` may help")
         self.optimizer.step()
         self.step += 1
-        self._average()
-        of_step = {"step": self.step, "stage": stage.name, "rate": rate, "faces": stretch.batch, "loss": loss}
+        self._update_ema()
+        of_step = {"step": self.step, "stage": stage.name, "lr": lr, "faces": scheduled.batch, "loss": loss}
         return {**of_step, **dict(zip(terms, means))}
 
-    def _average(self) -> None:
-        """Exponential moving average of weights and batch statistics; in the first steps of a stage, whose networks
-        may be new, it forgets faster."""
-        since = self.step - at(self.stretches, self.step - 1).first
-        keep = min(self.recipe.average, since / (since + 10))
+    def _update_ema(self) -> None:
+        """Update the moving average of weights and batch statistics; in the first steps of a stage, whose networks may
+        be new, it forgets faster."""
+        since = self.step - at(self.stages, self.step - 1).first
+        keep = min(self.recipe.ema_decay, since / (since + 10))
         with torch.no_grad():
             for name, value in self.aligner.state_dict().items():
                 if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - keep)
+                    self.ema[name].lerp_(value, 1 - keep)
                 else:
-                    self.average[name].copy_(value)
+                    self.ema[name].copy_(value)
 
     def picture(self, batch: FaceBatch) -> bytes:
-        """What the averaged weights say about the first faces of a batch."""
+        """A PNG of what the averaged weights predict for the first faces of a batch."""
         self.aligner.eval()
         crops = batch.crops[:SHOWN]
         with torch.no_grad(), self._autocast():
-            out: Alignment = torch.func.functional_call(self.aligner, self.average, (crops,))
+            out: Alignment = torch.func.functional_call(self.aligner, self.ema, (crops,))
         drawn = out.maps[-1] if out.maps and out.maps[-1].ndim >= 4 else None
         return monitor.picture(
             (crops * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy(),
@@ -260,29 +282,29 @@ class _Run:
         )
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.bf16)
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything as tensors by name."""
+        """Everything that a checkpoint holds, as tensors by name."""
         out = {f"model.{k}": v for k, v in self.aligner.state_dict().items()}
-        out |= {f"average.{k}": v for k, v in self.average.items()}
+        out |= {f"ema.{k}": v for k, v in self.ema.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             out |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
-        out |= {"step": torch.tensor(self.step), "leg": torch.tensor(self.leg.number)}
+        out |= {"step": torch.tensor(self.step), "span": torch.tensor(self.span.number)}
         return {k: v.detach().cpu().contiguous().clone() for k, v in out.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from the tensors of `state`."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.aligner.load_state_dict(part("model."))
-        self.average = {k: v.to(self.accelerator.device) for k, v in part("average.").items()}
+        self.ema = {k: v.to(self.accelerator.device) for k, v in part("ema.").items()}
         self.step = int(tensors["step"])
-        number = int(tensors["leg"])
-        self.leg = next(s.leg for s in self.stretches if s.leg.number == number)
-        self.optimizer = _optimizer(self.aligner, self.leg)
+        number = int(tensors["span"])
+        self.span = next(s.span for s in self.stages if s.span.number == number)
+        self.optimizer = _optimizer(self.aligner, self.span)
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part("optimizer.").items():
             index, name = key.split(".", 1)

@@ -200,11 +200,12 @@ class Cprfa(Aligner):
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """See `Aligner.training_terms`: the U-Net alone and the choice of vertices in the first stage, the rounds on
         what the finished U-Net says in the others, with true landmarks and noise for the sparse detector's."""
-        with torch.set_grad_enabled(stage.name == "dense"):
+        dense = "unet" in stage.trains
+        with torch.set_grad_enabled(dense):
             maps = self.unet(truth.crops)
         with torch.autocast(truth.crops.device.type, enabled=False):
             state = self._true_state(truth)
-            if stage.name == "dense":
+            if dense:
                 vertices = self._true_vertices(truth, state)
                 if self.steps % LOOKS == 0:
                     self._count(maps[-1].detach()[:LOOKED_AT], truth, vertices)
@@ -213,7 +214,7 @@ class Cprfa(Aligner):
             xy = truth.xyz[..., :2]
             noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
             seen = self._observe(maps[-1], xy + noise)
-            rounds = list(self._rounds()).index(stage.name) + 1
+            rounds = list(self._rounds()).index(stage.trains[0]) + 1
             return self._pose_loss(self._align(maps, *seen, rounds), truth, state)
 
     def stages(self) -> tuple[Stage, ...]:

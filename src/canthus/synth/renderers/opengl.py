@@ -9,9 +9,9 @@ import moderngl
 import numpy as np
 from PIL import Image
 
-from canthus.synth.heads import Piece
-from canthus.synth.lighting import Light
-from canthus.synth.renderer import PerspectiveCamera, casts_shadow, light_matrix
+from canthus.io.images import GAMMA
+from canthus.synth.light import Light
+from canthus.synth.scene import PerspectiveCamera, Piece, light_matrix
 
 SHADE_VERTEX = """#version 330
 uniform mat4 clip_from_head; uniform mat3 camera_from_head; uniform mat4 light_from_head;
@@ -23,8 +23,11 @@ void main() {
   v_light = (light_from_head * vec4(position, 1)).xyz * 0.5 + 0.5;
 }"""
 
-# Wrapped diffuse with a redder wrap stands in for light under the skin; Blinn-Phong with Fresnel for its shine.
-SHADE_FRAGMENT = """#version 330
+# Wrapped diffuse light, with a wider wrap in red, approximates subsurface scattering; the specular part is Blinn-Phong
+# with a Fresnel term.
+SHADE_FRAGMENT = (
+    f"#version 330\n#define GAMMA {GAMMA}"
+    + """
 uniform sampler2D image; uniform sampler2D shadow_map; uniform bool textured;
 uniform vec3 ambient[9]; uniform vec3 sun_direction; uniform vec3 sun;
 uniform float gloss; uniform float alpha; uniform float cutout; uniform float shadow;
@@ -39,7 +42,7 @@ void main() {
   vec3 n = normalize(v_normal); if (!gl_FrontFacing) n = -n;
   vec4 t = textured ? texture(image, v_uv) : vec4(1);
   if (t.a < cutout) discard;
-  vec3 albedo = pow(t.rgb, vec3(2.2)) * v_colour;
+  vec3 albedo = pow(t.rgb, vec3(GAMMA)) * v_colour;
   vec3 irradiance = ambient[0] * 0.282095 + 0.488603 * (ambient[1] * n.y + ambient[2] * n.z + ambient[3] * n.x)
     + 1.092548 * (ambient[4] * n.x * n.y + ambient[5] * n.y * n.z + ambient[7] * n.x * n.z)
     + 0.315392 * ambient[6] * (3.0 * n.z * n.z - 1.0) + 0.546274 * ambient[8] * (n.x * n.x - n.y * n.y);
@@ -50,8 +53,9 @@ void main() {
   float s = lit();
   vec3 colour = albedo * (max(irradiance, 0.0) + sun * wrapped * s)
     + sun * s * gloss * fresnel * pow(max(dot(n, h), 0.0), 28.0) * 8.0 * max(facing, 0.0);
-  result = vec4(pow(max(colour, 0.0), vec3(1.0 / 2.2)), t.a * alpha);
+  result = vec4(pow(max(colour, 0.0), vec3(1.0 / GAMMA)), t.a * alpha);
 }"""
+)
 
 DEPTH_VERTEX = """#version 330
 uniform mat4 clip_from_head; in vec3 position; in vec2 uv; out vec2 v_uv;
@@ -63,10 +67,8 @@ void main() { if (textured && texture(image, v_uv).a < cutout) discard; }"""
 
 
 class OpenGLRenderer:
-    """Draws pieces into a square picture. Load a head once, then draw it under any number of cameras and lights.
-
-    Edges are not smoothed: draw larger than needed and reduce, which on llvmpipe costs half of multisampling.
-    """
+    """A `Renderer` on OpenGL. Edges are not smoothed: drawing larger and downsampling costs half of multisampling on
+    llvmpipe."""
 
     def __init__(self, size: int):
         self.size = size
@@ -84,7 +86,7 @@ class OpenGLRenderer:
         self.loaded: list[tuple[Piece, moderngl.VertexArray, moderngl.VertexArray, list[moderngl.Buffer]]] = []
 
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
-        """Upload a texture under a key; a key uploaded again is replaced."""
+        """Upload a texture under a key; an existing one is replaced."""
         self.context.__enter__()  # a process may have two renderers
         rgba = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGBA"))
         if key in self.textures:
@@ -95,7 +97,7 @@ class OpenGLRenderer:
         self.textures[key] = t
 
     def load(self, pieces: Sequence[Piece]) -> None:
-        """Make these the pieces that the next draws show. Transparent ones are drawn last."""
+        """Set the pieces that the next draws show; transparent ones are drawn last."""
         self.context.__enter__()
         for _, full, bare, buffers in self.loaded:
             full.release()
@@ -166,7 +168,7 @@ class OpenGLRenderer:
         self.depth["clip_from_head"].write(clip.T.astype("f4").tobytes())
         self.depth["image"].value = 0
         for piece, _, bare, _ in self.loaded:
-            if not (casts_shadow(piece) and wanted(piece)):
+            if not (piece.casts_shadow and wanted(piece)):
                 continue
             self.depth["textured"].value = piece.texture is not None
             if piece.texture is not None:

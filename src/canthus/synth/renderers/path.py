@@ -1,72 +1,60 @@
-"""Renderer that traces light: Mitsuba 3 on the CPU, a few paths a pixel, and Open Image Denoise.
+"""Path-traced renderer: Mitsuba 3 on the CPU, a few paths per pixel, and Open Image Denoise.
 
-Where `opengl` and `shading` have nine harmonics and one lamp, here the environment map itself is the light: shadows
-of every lamp, light from skin to skin, mirror images on eyes and glasses. The rasteriser stays beside it: all depth,
-and so all truth, is the rasteriser's, and so are the coverage of the picture and the albedo that guides the denoiser.
+The rasterisers have nine harmonics and one lamp; here the environment map itself is the light, which gives shadows of
+every lamp, light from skin to skin, and reflections on eyes and glasses. A rasteriser is still used beside it: depth,
+and so all ground truth, comes from it, and so do the coverage of the picture and the albedo that guides the denoiser.
 
-Mitsuba's `scalar_rgb` variant is used. `llvm_ad_rgb` would be faster, but it ends the whole process where the
-machine's LLVM is not one that it likes. The `volpath` integrator is used, as `path` loses a fifth of the light that
-falls on half-transparent surfaces.
+Mitsuba's `scalar_rgb` variant is used: `llvm_ad_rgb` would be faster, but it ends the whole process with some versions
+of LLVM. The integrator is `volpath`, as `path` loses a fifth of the light that falls on half-transparent surfaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from canthus.errors import CanthusError
-from canthus.synth.heads import Piece
-from canthus.synth.lighting import BAND_SCALE, Light, environment_directions, sh_basis
-from canthus.synth.renderer import PerspectiveCamera, Renderer, best_renderer
+from canthus.io.images import GAMMA
+from canthus.synth.light import BAND_SCALE, Light, environment_directions, sh_basis
+from canthus.synth.scene import PerspectiveCamera, Piece, Renderer
 
-SAMPLES = 4  # paths a pixel
+SAMPLES = 4  # paths per pixel
 BOUNCES = 6
-GAMMA = 2.2
 LINEAR = (np.arange(256) / 255) ** GAMMA
-LARGEST_MAP = 256  # rows of an environment map that is a light
-PAINT = 256  # texels along a side of colours of vertices, brought into a texture
-LIKELY = 0.95  # no surface gives back more light than this
+MAX_MAP_ROWS = 256  # of an environment map that is a light
+PAINT = 256  # side in texels of the texture that vertex colours are rendered into
+MAX_ALBEDO = 0.95  # no surface reflects more light than this
 FLAT = Light(np.eye(9, 3)[:, :1] * np.ones(3) / 0.282095, np.array([0.0, 0, 1]), np.zeros(3), 1.0, 0.0)
 
 
-def check_installed() -> None:
-    """Raise `CanthusError` where what this renderer needs is not installed."""
-    for module in ("mitsuba", "pyoidn"):
-        if find_spec(module) is None:
-            raise CanthusError(f"the quality 'path' needs '{module}': pip install 'canthus[path]'")
-
-
 class PathRenderer:
-    """Draws pieces into a square picture by tracing light; the same methods as `OpenGLRenderer`.
+    """A `Renderer` that traces light. raster: the rasteriser that gives depth, coverage and albedo. samples: per pixel.
 
-    One thread: several pictures at a time are the work of several processes.
+    It uses one thread; use several processes to draw several pictures at a time.
     """
 
-    def __init__(self, size: int, raster: Renderer | None = None, samples: int = SAMPLES):
-        check_installed()
+    def __init__(self, raster: Renderer, samples: int = SAMPLES):
         import drjit
         import mitsuba
 
         mitsuba.set_variant("scalar_rgb")
         drjit.set_thread_count(1)
         self.mitsuba: Any = mitsuba
-        self.size, self.samples = size, samples
-        self.raster = raster or best_renderer(size)
+        self.raster, self.size, self.samples = raster, raster.size, samples
         self.textures: dict[str, np.ndarray] = {}
         self.meshes: dict[str, Any] = {}
-        self.denoise = _Denoiser(size)
+        self.denoise = _Denoiser(self.size)
 
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
-        """Hand in a texture, a picture or uint8 (H,W,4), under a key; a key handed in again is replaced."""
+        """See `Renderer.texture`."""
         self.raster.texture(key, image)
         self.textures[key] = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGBA"))
 
     def load(self, pieces: Sequence[Piece]) -> None:
-        """Make these the pieces that the next draws show."""
+        """See `Renderer.load`."""
         self.raster.load(pieces)
         self.meshes = {f"piece{k}": self._mesh(p) for k, p in enumerate(pieces)}
 
@@ -118,7 +106,7 @@ class PathRenderer:
                 }  # fmt: skip
             turn = 0.0
         else:
-            step = max(len(light.surroundings) // LARGEST_MAP, 1)
+            step = max(len(light.surroundings) // MAX_MAP_ROWS, 1)
             h, w = (n // step for n in light.surroundings.shape[:2])
             radiance = light.surroundings[: h * step, : w * step].reshape(h, step, w, step, 3).mean((1, 3))
             radiance, turn = np.maximum(radiance, 0) * light.exposure, light.turn  # some maps are below 0 somewhere
@@ -139,7 +127,7 @@ class PathRenderer:
         mesh = mi.Mesh(
             piece.name, count, len(piece.triangles), properties, has_vertex_normals=True, has_vertex_texcoords=True
         )
-        mesh.add_attribute("vertex_color", 3, np.clip(_bare(piece), 0, LIKELY).astype(np.float32).ravel())
+        mesh.add_attribute("vertex_color", 3, np.clip(_bare(piece), 0, MAX_ALBEDO).astype(np.float32).ravel())
         values = mi.traverse(mesh)
         values["vertex_positions"] = np.float32(piece.vertices).ravel()
         values["vertex_normals"] = np.float32(piece.normals).ravel()
@@ -156,7 +144,7 @@ class PathRenderer:
         opacity: dict[str, Any] | float | None = None
         if piece.texture is not None:
             texels = self.textures[piece.texture]
-            colour = self._bitmap(np.clip(LINEAR[texels[..., :3]] * _painted(piece, texels.shape[:2]), 0, LIKELY))
+            colour = self._bitmap(np.clip(LINEAR[texels[..., :3]] * _painted(piece, texels.shape[:2]), 0, MAX_ALBEDO))
             alpha = texels[..., 3:] / 255
             if alpha.min() < 1:
                 opacity = self._bitmap(np.where(alpha < piece.cutout, 0, alpha) * piece.alpha)

@@ -1,8 +1,8 @@
-"""Renderer in torch: what `opengl` draws, without OpenGL, many views at a time, on a CPU or a GPU.
+"""Renderer in torch: the pictures of `opengl` without OpenGL, many views at a time, on a CPU or a GPU.
 
-Deferred: the rasteriser finds what each pixel sees, all surfaces together, and only that is shaded, by the formulas
-of the shader in `opengl`. The nearest solid surface comes first; hair, lashes and glass in front of it are then
-blended from back to front, where OpenGL blends them in the order of their triangles.
+Shading is deferred: the rasteriser finds what each pixel sees, and only that is shaded, by the formulas of the shader
+in `opengl`. The nearest opaque surface comes first; hair, lashes and glass in front of it are then blended from back to
+front, where OpenGL blends them in the order of their triangles.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from PIL import Image
 from torch import Tensor
 
 from canthus.geometry.raster import Fragments, Rasteriser
-from canthus.synth.heads import Piece
-from canthus.synth.lighting import Light
-from canthus.synth.renderer import Packed, PerspectiveCamera, casts_shadow, light_matrix
+from canthus.io.images import GAMMA
+from canthus.synth.light import Light
+from canthus.synth.scene import Packed, PerspectiveCamera, Piece, light_matrix
 
-GAMMA = 2.2
-AT_ONCE = 64  # views drawn together: what a GPU's memory holds
+MAX_VIEWS = 64  # drawn together; more would not fit the memory of a GPU
 
 
 class _Pyramid(NamedTuple):
-    """A texture, and its halves down to a texel."""
+    """A texture and its mipmaps down to one texel."""
 
     levels: list[Tensor]  # (H,W,4) uint8
-    clear: bool  # whether one can look through it anywhere
+    clear: bool  # whether any texel is transparent
 
 
 class _Texels:
-    """Several textures in one flat tensor, so that one look-up serves all surfaces."""
+    """Several textures in one flat tensor, so that one lookup serves all surfaces."""
 
     def __init__(self, pyramids: Sequence[_Pyramid], device: torch.device):
         self.pyramids = list(pyramids)
@@ -91,13 +90,13 @@ class Model:
     """A head on a device, and its textures; made by `TorchRenderer.model`."""
 
     def __init__(self, packed: Packed, pyramids: Sequence[_Pyramid], device: torch.device):
-        self.looks, self.pyramids = packed.looks, list(pyramids)
+        self.pieces, self.pyramids = packed.pieces, list(pyramids)
         self.vertices = torch.from_numpy(packed.vertices).to(device)
         self.triangles = torch.from_numpy(packed.triangles).to(device).long()
         self.owner = torch.from_numpy(packed.owner).to(device).long()
-        look = [[p.gloss, p.alpha, p.cutout, casts_shadow(p), p.alpha < 1 or p.cutout > 0 or t.clear]
-                for p, t in zip(packed.looks, pyramids)]  # fmt: skip
-        self.look = torch.tensor(np.reshape(look, (-1, 5)), dtype=torch.float32).to(device)
+        material = [[p.gloss, p.alpha, p.cutout, p.casts_shadow, p.alpha < 1 or p.cutout > 0 or t.clear]
+                for p, t in zip(packed.pieces, pyramids)]  # fmt: skip
+        self.material = torch.tensor(np.reshape(material, (-1, 5)), dtype=torch.float32).to(device)
 
 
 class Scene(NamedTuple):
@@ -110,7 +109,7 @@ class Scene(NamedTuple):
 
 
 class TorchRenderer:
-    """Draws pieces into square pictures; the same methods as `OpenGLRenderer`, and any number of scenes at once.
+    """A `Renderer` in torch, which can also draw any number of scenes at once.
 
     size: side of the picture, px. device: where to draw; by default a GPU where torch finds one.
     """
@@ -125,25 +124,25 @@ class TorchRenderer:
         self.load([])
 
     def texture(self, key: str, image: Image.Image | np.ndarray) -> None:
-        """Hand in a texture, a picture or uint8 (H,W,4), under a key; a key handed in again is replaced."""
+        """See `Renderer.texture`."""
         self.pyramids[key] = self._pyramid(image)
         self._model = None
 
     def model(self, packed: Packed, textures: Mapping[str, np.ndarray] | None = None) -> Model:
-        """A head on the device. textures: uint8 (H,W,4) of its own, which come before those handed in."""
+        """A head on the device. textures: uint8 (H,W,4) of its own, which take precedence over those of `texture`."""
         own = {key: self._pyramid(image) for key, image in (textures or {}).items()}
-        keys = [p.texture for p in packed.looks]
+        keys = [p.texture for p in packed.pieces]
         used = [self.white if k is None else own[k] if k in own else self.pyramids[k] for k in keys]
         return Model(packed, used, self.device)
 
     def load(self, pieces: Sequence[Piece]) -> None:
-        """Make these the pieces that the next draws show."""
+        """See `Renderer.load`."""
         self._packed = Packed.of(pieces)
         self._model = None
 
     @property
     def loaded(self) -> Model:
-        """The pieces that `load` was given."""
+        """The loaded pieces."""
         self._model = self._model or self.model(self._packed)
         return self._model
 
@@ -161,7 +160,7 @@ class TorchRenderer:
     @torch.no_grad()
     def draw_scenes(self, scenes: Sequence[Scene]) -> Tensor:
         """Pictures (B,S,S,4) uint8 of B scenes, each of a model of its own or of one they share; on the device."""
-        return torch.cat([self._draw(scenes[k : k + AT_ONCE]) for k in range(0, len(scenes), AT_ONCE)])
+        return torch.cat([self._draw(scenes[k : k + MAX_VIEWS]) for k in range(0, len(scenes), MAX_VIEWS)])
 
     @torch.no_grad()
     def depths(
@@ -173,26 +172,26 @@ class TorchRenderer:
     ) -> Tensor:
         """As `depth_of`, (L,B,size,size) for each of L kinds of pieces and B models with a camera each."""
         parts = []
-        for k in range(0, len(models), AT_ONCE):
-            stage = _Stage(models[k : k + AT_ONCE], self._table(models[k : k + AT_ONCE]))
-            points, distance, _, away = stage.project(cameras[k : k + AT_ONCE])
+        for k in range(0, len(models), MAX_VIEWS):
+            batch = _SceneBatch(models[k : k + MAX_VIEWS], self._table(models[k : k + MAX_VIEWS]))
+            points, distance, _, away = batch.project(cameras[k : k + MAX_VIEWS])
             count = len(away)
             chosen, picture = [], []
             for layer, wanted in enumerate(layers):
-                mask = torch.tensor([wanted(p) for m in stage.models for p in m.looks], device=self.device).bool()
-                chosen.append((stage.casts & mask)[stage.owner].nonzero()[:, 0])
-                picture.append(stage.view[chosen[-1]] + layer * count)
-            near = stage.nearest(points, distance, torch.cat(chosen), torch.cat(picture), (len(layers) * count, size))
+                mask = torch.tensor([wanted(p) for m in batch.models for p in m.pieces], device=self.device).bool()
+                chosen.append((batch.casts & mask)[batch.owner].nonzero()[:, 0])
+                picture.append(batch.view[chosen[-1]] + layer * count)
+            near = batch.nearest(points, distance, torch.cat(chosen), torch.cat(picture), (len(layers) * count, size))
             near = near.view(len(layers), count, size, size)
             parts.append(torch.where(near > 0, away[:, None, None] - 1 / near, -torch.inf))
         return torch.cat(parts, 1)
 
     def _draw(self, scenes: Sequence[Scene]) -> Tensor:
         count, models = len(scenes), [s.model for s in scenes]
-        stage = _Stage(models, self._table(models))
-        points, distance, rotation, _ = stage.project([s.camera for s in scenes])
-        solid, thin = stage.look(points, distance, (count, self.size))
-        sun = _Sun(stage, scenes, self.size)
+        batch = _SceneBatch(models, self._table(models))
+        points, distance, rotation, _ = batch.project([s.camera for s in scenes])
+        solid, thin = batch.visible_surfaces(points, distance, (count, self.size))
+        sun = _Sun(batch, scenes, self.size)
         canvas = torch.zeros((count * self.size**2, 4), device=self.device)
         canvas[solid.pixel] = sun.shade(solid, rotation)
         paint = sun.shade(thin, rotation)
@@ -218,19 +217,19 @@ class TorchRenderer:
         return self._texels
 
 
-class _Stage:
-    """The models of B views, one after the other, as if they were one."""
+class _SceneBatch:
+    """The models of B views concatenated, as if they were one."""
 
     def __init__(self, models: Sequence[Model], texels: _Texels):
         self.models, self.texels, device = models, texels, texels.flat.device
         points, pieces = ([0, *itertools.accumulate(map(len, x))] for x in
-                          ([m.vertices for m in models], [m.looks for m in models]))  # fmt: skip
+                          ([m.vertices for m in models], [m.pieces for m in models]))  # fmt: skip
         self.vertices = torch.cat([m.vertices for m in models])
         self.triangles = torch.cat([m.triangles + start for m, start in zip(models, points)])
         self.owner = torch.cat([m.owner + start for m, start in zip(models, pieces)])
         counts = torch.tensor([len(m.triangles) for m in models], device=device)
         self.view = torch.arange(len(models), device=device).repeat_interleave(counts)
-        self.gloss, self.alpha, self.cutout, casts, thin = torch.cat([m.look for m in models]).T
+        self.gloss, self.alpha, self.cutout, casts, thin = torch.cat([m.material for m in models]).T
         self.casts, self.thin = casts > 0, thin > 0
         place = {id(p): k for k, p in enumerate(texels.pyramids)}
         self.texture = torch.tensor([place[id(p)] for m in models for p in m.pyramids], device=device).long()
@@ -252,7 +251,7 @@ class _Stage:
             points.append(torch.cat([xy, q[:, 2:]], 1))
         return torch.cat(points), torch.cat(distances), rotation, away
 
-    def look(self, points: Tensor, distance: Tensor, shape: tuple[int, int]) -> tuple[_Surface, _Surface]:
+    def visible_surfaces(self, points: Tensor, distance: Tensor, shape: tuple[int, int]) -> tuple[_Surface, _Surface]:
         """The nearest solid surface at each pixel, and all that is before it and can be seen through."""
         thin = self.thin[self.owner]
         which = (~thin).nonzero()[:, 0]
@@ -309,22 +308,22 @@ class _Stage:
 class _Sun:
     """Lights of several views with their shadow maps of `size` px."""
 
-    def __init__(self, stage: _Stage, scenes: Sequence[Scene], size: int):
-        self.stage, self.size = stage, size
+    def __init__(self, batch: _SceneBatch, scenes: Sequence[Scene], size: int):
+        self.batch, self.size = batch, size
         lights, cameras = [s.light for s in scenes], [s.camera for s in scenes]
         self.ambient, self.direction, self.sun, self.shadow = (
-            stage.stack(x).float() for x in ([i.ambient for i in lights], [i.direction for i in lights],
+            batch.stack(x).float() for x in ([i.ambient for i in lights], [i.direction for i in lights],
                                              [np.broadcast_to(i.sun, 3) for i in lights], [s.shadow for s in scenes])
         )  # fmt: skip
-        m = self.light_from_head = stage.stack(
+        m = self.light_from_head = batch.stack(
             [light_matrix(c.rotation.T @ i.direction, c.target) for c, i in zip(cameras, lights)]
         )
         clip = torch.cat(
-            [v.vertices[:, :3].double() @ m[k, :3, :3].mT + m[k, :3, 3] for k, v in enumerate(stage.models)]
+            [v.vertices[:, :3].double() @ m[k, :3, :3].mT + m[k, :3, 3] for k, v in enumerate(batch.models)]
         )
         place = (clip * 0.5 + 0.5) * clip.new_tensor([size, size, -1]) - clip.new_tensor([0.5, 0.5, 0])
-        which = stage.casts[stage.owner].nonzero()[:, 0]
-        near = stage.nearest(place, None, which, stage.view[which], (len(scenes), size))
+        which = batch.casts[batch.owner].nonzero()[:, 0]
+        near = batch.nearest(place, None, which, batch.view[which], (len(scenes), size))
         self.depth = -near.clamp(min=-1).float()
 
     def shade(self, s: _Surface, rotation: Tensor) -> Tensor:
@@ -347,8 +346,8 @@ class _Sun:
         fresnel = 0.04 + 0.96 * (1 - h[:, 2:].clamp(min=0)) ** 5
         sun = self.sun[view] * self._lit(s, view)[:, None]
         shine = fresnel * (n * h).sum(1, keepdim=True).clamp(min=0) ** 28 * 8 * facing.clamp(min=0)
-        colour = albedo * (irradiance + sun * wrapped) + sun * self.stage.gloss[s.piece, None] * shine
-        alpha = s.texel[:, 3:] * self.stage.alpha[s.piece, None]
+        colour = albedo * (irradiance + sun * wrapped) + sun * self.batch.gloss[s.piece, None] * shine
+        alpha = s.texel[:, 3:] * self.batch.alpha[s.piece, None]
         return torch.cat([(colour.clamp(min=0) ** (1 / GAMMA)).clamp(max=1), alpha], 1)
 
     def _lit(self, s: _Surface, view: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Light from environment maps: nine spherical-harmonic irradiance coefficients and one dominant light.
+"""Light of a scene, from environment maps: nine spherical-harmonic irradiance coefficients and one dominant light.
 
 Irradiance by spherical harmonics: Ramamoorthi & Hanrahan 2001, "An Efficient Representation for Irradiance
 Environment Maps", equation 10: convolution with the clamped cosine scales band l by A = pi, 2 pi/3, pi/4.
@@ -6,13 +6,16 @@ Environment Maps", equation 10: convolution with the clamped cosine scales band 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from canthus.synth.recipe import RandomStreams, SynthRecipe
+
 BAND_SCALE = np.array([np.pi] + [2 * np.pi / 3] * 3 + [np.pi / 4] * 5)
-BRIGHTEST = 3e4  # suns in the maps reach infinity in half floats
+MAX_RADIANCE = 3e4  # suns in the maps reach infinity in half floats
 
 
 def sh_basis(d: np.ndarray) -> np.ndarray:
@@ -31,14 +34,18 @@ def sh_basis(d: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Light:
-    """Light on a scene: irradiance / pi as SH (9,3), direction to the dominant light (3,), its radiance (3,)."""
+    """Light on a scene, in camera axes.
+
+    ambient: irradiance / pi as spherical harmonics (9,3). direction: unit vector to the dominant light (3,). sun: its
+    radiance (3,). exposure: factor on the radiance of the environment map. turn: angle of the map about y, radians.
+    """
 
     ambient: np.ndarray
     direction: np.ndarray
     sun: np.ndarray
     exposure: float
     turn: float
-    surroundings: np.ndarray | None = None  # (H,2H,3) radiance of the map that it is from, neither turned nor exposed
+    surroundings: np.ndarray | None = None  # (H,2H,3) radiance of its environment map, before turn and exposure
 
 
 def environment_directions(rows: int) -> np.ndarray:
@@ -53,7 +60,7 @@ class Environment:
     """One equirectangular map, (H,2H,3) linear radiance; +y up, the centre column faces -z."""
 
     def __init__(self, radiance: np.ndarray):
-        self.radiance = np.minimum(np.nan_to_num(radiance.astype(np.float32)), BRIGHTEST)
+        self.radiance = np.minimum(np.nan_to_num(radiance.astype(np.float32)), MAX_RADIANCE)
         h, w = self.radiance.shape[:2]
         self.small = self.radiance[: h // 32 * 32, : w // 64 * 64].reshape(32, h // 32, 64, w // 64, 3).mean((1, 3))
         self.directions = environment_directions(32)
@@ -71,7 +78,7 @@ class Environment:
         return cls(np.stack([np.asarray(channels[c].pixels, np.float32) for c in "RGB"], -1))
 
     def light(self, turn: float, brightness: float) -> Light:
-        """Light when the map is turned by `turn` radians about y; a white wall facing it has `brightness`."""
+        """Light of the map turned by `turn` radians about y; a white wall facing it gets the value `brightness`."""
         c, s = np.cos(turn), np.sin(turn)
         d = self.directions @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
         brightest = self.small.reshape(-1, 3).mean(1).argmax()
@@ -101,8 +108,8 @@ class Environment:
         return self.radiance[v, u] * exposure
 
 
-def invented_environments(count: int = 12) -> list[Environment]:
-    """Rooms and skies without any file, always the same: a vertical gradient and soft lamps of many sizes."""
+def procedural_environments(count: int = 12) -> list[Environment]:
+    """Fixed environments that need no files: a vertical gradient and soft lamps of many sizes."""
     h, w = 128, 256
     theta, phi = np.meshgrid((np.arange(h) + 0.5) / h * np.pi, (np.arange(w) + 0.5) / w * 2 * np.pi, indexing="ij")
     d = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1)
@@ -119,3 +126,31 @@ def invented_environments(count: int = 12) -> list[Environment]:
             radiance = radiance + np.exp((cosine - 1) / width**2)[..., None] * colour
         out.append(Environment(radiance))
     return out
+
+
+def plain_light(rng: np.random.Generator, brightness: float) -> Light:
+    """Even ambient light and one lamp in front of the head; brightness as in `Environment.light`."""
+    fill, tint = rng.uniform(0.25, 1.0), np.clip(rng.normal(1, 0.08, (2, 3)), 0.7, 1.3)
+    ambient = np.zeros((9, 3))
+    ambient[0] = fill * brightness / 0.282095 * tint[0]
+    direction = rng.normal(size=3) + [0, 0.5, 1.0]
+    direction /= np.linalg.norm(direction)
+    return Light(ambient, direction, (1 - fill) * brightness / 0.3 * tint[1], 1.0, 0.0)
+
+
+def view_light(
+    streams: RandomStreams, recipe: SynthRecipe, environments: Sequence[Environment], albedo: float, pan: float = 0.0
+) -> tuple[Light, int]:
+    """Light of one view, and the index of its environment (with plain light, that of the backdrop).
+
+    albedo: mean linear reflectance of the skin; exposure compensates for about half of it, as cameras do. pan: radians
+    by which the camera has turned.
+    """
+    rng = streams.generator("light")
+    environment = int(rng.integers(len(environments)))
+    turn = rng.uniform(0, 2 * np.pi) + pan
+    brightness = 0.28 / albedo**0.7 * np.exp(rng.normal(0, 0.4))
+    light = environments[environment].light(turn, brightness)
+    if streams.maybe("hdri", recipe.hdri) is None:
+        light = plain_light(streams.generator("plain light"), brightness)
+    return light, environment

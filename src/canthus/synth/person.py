@@ -1,26 +1,25 @@
-"""What a random person looks like and does: identity, skin, hair, things worn and held, expressions.
+"""A random person: identity, skin, hair, things worn and held, expressions.
 
-Every trait is drawn from the dice's stream of its name, so that no trait depends on another one's share.
+Every trait is drawn from the random stream of its name, so that no trait depends on the share of another.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from canthus.geometry.rotation import matrix_from_vector
-from canthus.synth.accessories import cap, glasses, pressed
-from canthus.synth.cloth import mask, scarf
+from canthus.io.images import GAMMA
+from canthus.synth.clothing import cap, glasses, mask, press_under_cap, scarf
 from canthus.synth.hands import free_hand, held_object
-from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets, Piece
-from canthus.synth.recipe import Dice, SynthRecipe
+from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets
+from canthus.synth.recipe import RandomStreams, SynthRecipe
+from canthus.synth.scene import Piece, Role
 
-MOST_GAZE = 35.0  # degrees at weight 1 of a gaze unit
-# What is the head itself; all other pieces are things on it or in front of it. Brows and lashes hide nothing.
-OWN_PIECES = (*SKIN_PARTS, *MOUTH_PARTS, *EYE_PARTS)
-NO_COVER = ("brows", "lash")
+MAX_GAZE = 35.0  # degrees at weight 1 of a gaze unit
 
 # Expression families: a coherent face is one family at some strength plus a little of everything else.
 # ICT names end in _L/_R where a unit has sides; a bare name here moves both.
@@ -43,7 +42,7 @@ IRIS_COLOURS = np.array(
 )
 
 
-def sample_expression(dice: Dice, names: list[str], recipe: SynthRecipe) -> np.ndarray:
+def sample_expression(streams: RandomStreams, names: list[str], recipe: SynthRecipe) -> np.ndarray:
     """Expression coefficients (E,) in 0..1: a family, noise, lids and gaze."""
     index = {n: i for i, n in enumerate(names)}
     e = np.zeros(len(names), np.float32)
@@ -54,7 +53,7 @@ def sample_expression(dice: Dice, names: list[str], recipe: SynthRecipe) -> np.n
                 i = index[name]
                 e[i] = np.clip(e[i] + amount * (1 + rng.normal(0, asymmetry)), 0, 1)
 
-    if (rng := dice.drawn("expression", recipe.expressions)) is not None:
+    if (rng := streams.maybe("expression", recipe.expressions)) is not None:
         family = list(FAMILIES)[rng.choice(len(FAMILIES), p=FAMILY_ODDS)]
         strength = rng.uniform(0.3, 1.15)
         for unit, amount in FAMILIES[family].items():
@@ -65,45 +64,45 @@ def sample_expression(dice: Dice, names: list[str], recipe: SynthRecipe) -> np.n
                 e[i] = np.clip(e[i] + abs(rng.normal(0, 0.3)), 0, 1)
         if e[index["jawOpen"]] < 0.05 and rng.random() < 0.25:
             move(rng, "jawOpen", rng.uniform(0, 0.25))
-    _move_lids(dice, recipe, e, index)
-    right, up = dice.roll("gaze").normal(0, recipe.gaze / MOST_GAZE, 2)
-    look(e, index, float(right), float(up))
+    _move_lids(streams, recipe, e, index)
+    left, up = streams.generator("gaze").normal(0, recipe.gaze / MAX_GAZE, 2)
+    set_gaze(e, index, float(left), float(up))
     return e
 
 
-def _move_lids(dice: Dice, recipe: SynthRecipe, e: np.ndarray, index: dict[str, int]) -> None:
+def _move_lids(streams: RandomStreams, recipe: SynthRecipe, e: np.ndarray, index: dict[str, int]) -> None:
     """Squinting, winking, closed and half-closed eyes, with what the cheeks and brows do along."""
 
     def add(amounts: dict[str, float], side: str) -> None:
         for unit, amount in amounts.items():
             e[index[unit + side]] = np.clip(e[index[unit + side]] + amount, 0, 1)
 
-    if (rng := dice.drawn("squint", recipe.squints)) is not None:
+    if (rng := streams.maybe("squint", recipe.squints)) is not None:
         a = rng.uniform(0.4, 1.0)
         for side in ("_L", "_R"):
             add({"eyeSquint": a, "cheekSquint": 0.5 * a, "browDown": 0.5 * a, "eyeBlink": 0.25 * a}, side)
-    if (rng := dice.drawn("wink", recipe.winks)) is not None:
+    if (rng := streams.maybe("wink", recipe.winks)) is not None:
         side = "_L" if rng.random() < 0.5 else "_R"
         e[index["eyeBlink_L"]] = e[index["eyeBlink_R"]] = 0
         e[index["eyeWide" + side]] = 0
         add({"eyeBlink": rng.uniform(0.8, 1.0), "cheekSquint": 0.6, "mouthSmile": 0.3, "browDown": 0.3}, side)
-    elif (rng := dice.drawn("closed eyes", recipe.closed_eyes)) is not None:
+    elif (rng := streams.maybe("closed eyes", recipe.closed_eyes)) is not None:
         a = rng.uniform(0.75, 1.0)
         for side in ("_L", "_R"):
             e[index["eyeBlink" + side]] = min(a * (1 + rng.normal(0, 0.02)), 1)
             e[index["eyeWide" + side]] = 0
-    elif (rng := dice.drawn("half closed", recipe.half_closed)) is not None:
+    elif (rng := streams.maybe("half closed", recipe.half_closed)) is not None:
         a = rng.uniform(0.05, 0.6)
         for side in ("_L", "_R"):
             add({"eyeBlink": a * (1 + rng.normal(0, 0.1))}, side)
 
 
-def look(e: np.ndarray, index: dict[str, int], right: float, up: float) -> None:
-    """Set the gaze units: to the subject's left and up, in units of MOST_GAZE."""
+def set_gaze(e: np.ndarray, index: dict[str, int], left: float, up: float) -> None:
+    """Set the gaze units of an expression e (E,): to the subject's left and up, in units of MAX_GAZE."""
     for unit in ("eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown"):
         e[index[unit + "_L"]] = e[index[unit + "_R"]] = 0
-    e[index["eyeLookOut_R" if right < 0 else "eyeLookIn_R"]] = min(abs(right), 1)
-    e[index["eyeLookIn_L" if right < 0 else "eyeLookOut_L"]] = min(abs(right), 1)
+    e[index["eyeLookOut_R" if left < 0 else "eyeLookIn_R"]] = min(abs(left), 1)
+    e[index["eyeLookIn_L" if left < 0 else "eyeLookOut_L"]] = min(abs(left), 1)
     for side in ("_L", "_R"):
         e[index[("eyeLookUp" if up > 0 else "eyeLookDown") + side]] = min(abs(up), 1)
 
@@ -146,14 +145,14 @@ def lash_texture(size: int = 256) -> np.ndarray:
 
 
 def _shade(assets: HeadAssets) -> np.ndarray:
-    """Share (V,3) of the light from all around that reaches the skin; what is lost is least red."""
+    """Share (V,3) of ambient light that reaches the skin; red is lost least."""
     return (assets.occlusion[:, None] ** np.array([0.75, 1.1, 1.2])).astype(np.float32)
 
 
 def _skin_colour(
-    dice: Dice, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
+    streams: RandomStreams, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """Paint a vertex (V,3): occlusion, beard, lips, cheeks, spots. Drawn on the neutral head, so it moves with it."""
+    """Paint of the vertices (V,3): ambient occlusion, beard, make-up, spots; placed on the neutral head."""
     paint = _shade(assets)
     across, up, ahead = np.ascontiguousarray(vertices.T)
 
@@ -163,7 +162,7 @@ def _skin_colour(
             np.minimum(squared, (across - x) ** 2 + (up - y) ** 2 + (ahead - z) ** 2, out=squared)
         return np.clip(1.3 - np.sqrt(squared) / reach, 0, 1)[:, None]
 
-    if (rng := dice.drawn("beard", recipe.beard)) is not None:  # stubble to full beard: jaw, chin and upper lip
+    if (rng := streams.maybe("beard", recipe.beard)) is not None:  # stubble to full beard: jaw, chin and upper lip
         lips = near(list(range(48, 60)), 0.7)
         beard = np.maximum(
             near(list(range(2, 15)), 1.8), near([33, 50, 51, 52, 57, 8], 1.7) * (vertices[:, 1:2] < points[33, 1])
@@ -171,7 +170,7 @@ def _skin_colour(
         grain = 0.75 + 0.25 * rng.random((len(vertices), 1))
         shade = rng.uniform(0.15, 0.85) * beard * (1 - lips) * grain
         paint *= 1 - shade * np.array([0.75, 0.8, 0.85])
-    if (rng := dice.drawn("make-up", recipe.make_up)) is not None:
+    if (rng := streams.maybe("make-up", recipe.make_up)) is not None:
         tone = np.array([1.0, 0.55, 0.6]) * rng.uniform(0.6, 1.1)
         lips = near(list(range(48, 68)), 0.35) * rng.uniform(0.2, 0.9)
         paint *= 1 - lips * (1 - tone)
@@ -180,11 +179,11 @@ def _skin_colour(
             paint *= 1 - lids * (1 - rng.uniform(0.1, 0.9, 3))
         if rng.random() < 0.5:
             paint *= 1 - near([1, 2, 14, 15], 2.2) * rng.uniform(0.0, 0.25) * np.array([0.0, 0.6, 0.5])
-    if (rng := dice.drawn("freckles", recipe.freckles)) is not None:  # on cheeks and nose, a vertex each
+    if (rng := streams.maybe("freckles", recipe.freckles)) is not None:  # on cheeks and nose, a vertex each
         where = near([1, 2, 14, 15, 29, 30, 31, 35], 2.2) * rng.uniform(0.1, 0.5)
         spots = (rng.random((len(vertices), 1)) < where) * rng.uniform(0.3, 1.0, (len(vertices), 1))
         paint *= 1 - spots * np.array([0.16, 0.32, 0.4]) * rng.uniform(0.4, 1.2)
-    if (rng := dice.drawn("moles", recipe.moles)) is not None:
+    if (rng := streams.maybe("moles", recipe.moles)) is not None:
         skin = np.unique(assets.surfaces[SKIN_PARTS[0]].vertex)
         front = skin[(near(list(range(68)), 3.0)[skin, 0] > 0) & (vertices[skin, 2] > points[[0, 16], 2].mean())]
         some = rng.choice(front, rng.integers(2, 9), replace=False)
@@ -194,15 +193,14 @@ def _skin_colour(
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who can make faces: all that stays while the expression changes.
+    """Everything about a person that does not change with the expression.
 
-    identity: (K,) sigmas. skin: key of the skin. tint: (3,) of its colour. albedo: mean
-    linear reflectance. paint: (V,3) on top of it. hair: key or
-    None. worn: pieces that are as rigid as the skull. dome: of the cap, as of
-    `accessories.cap`. textures: uint8 RGBA by key.
+    identity: (K,) sigmas. skin: key of the skin. tint: factors (3,) on its colour. albedo: mean linear reflectance.
+    paint: factors (V,3) on top of it. hair: key or None. worn: rigid pieces that move with the skull. dome: of the
+    cap, see `clothing.cap`. textures: uint8 RGBA by key.
     """
 
-    dice: Dice
+    streams: RandomStreams
     recipe: SynthRecipe
     identity: np.ndarray
     skin: str
@@ -218,16 +216,16 @@ class Person:
     textures: dict[str, np.ndarray]
 
 
-def sample_person(dice: Dice, assets: HeadAssets, recipe: SynthRecipe) -> Person:
-    """A random person, a function of the dice and the recipe."""
-    rng = dice.roll("identity")
+def sample_person(streams: RandomStreams, assets: HeadAssets, recipe: SynthRecipe) -> Person:
+    """A random person: a function of the streams and the recipe."""
+    rng = streams.generator("identity")
     identity = (rng.standard_normal(len(assets.identity)) * rng.uniform(0.7, 1.25)).astype(np.float32)
     neutral = assets.shape(identity, np.zeros(len(assets.expression)))
     points = assets.landmarks(neutral)
-    rng = dice.roll("skin")
+    rng = streams.generator("skin")
     skin = assets.skins[rng.integers(len(assets.skins))]
     flesh = _flesh(assets, skin)
-    # painted skins differ much in how red they are, people less: red to green and green to blue are drawn anew
+    # skin textures vary more in redness than people do: the ratios red/green and green/blue are sampled instead
     redness, warmth = rng.uniform(1.6, 2.2), rng.uniform(1.3, 1.7)
     wanted = flesh[0] * np.array([1, 1 / redness, 1 / (redness * warmth)])
     tint = wanted / flesh * np.clip(rng.normal(1, 0.12), 0.65, 1.4)
@@ -237,94 +235,97 @@ def sample_person(dice: Dice, assets: HeadAssets, recipe: SynthRecipe) -> Person
     gloss = rng.uniform(0.1, 0.9)
     worn: list[Piece] = []
     dome = None
-    if (rng := dice.drawn("glasses", recipe.glasses)) is not None:  # type: ignore[assignment]
+    if (rng := streams.maybe("glasses", recipe.glasses)) is not None:  # type: ignore[assignment]
         worn += glasses(rng, points)
-    if (rng := dice.drawn("headwear", recipe.headwear)) is not None:  # type: ignore[assignment]
+    if (rng := streams.maybe("headwear", recipe.headwear)) is not None:  # type: ignore[assignment]
         skull = np.concatenate([assets.surfaces[part].vertex for part in SKIN_PARTS])
         hat, dome = cap(rng, neutral[skull], points)
         worn.append(hat)
     front = neutral[assets.surfaces["M_Face"].vertex]
-    if (rng := dice.drawn("hands", recipe.hands)) is not None:  # type: ignore[assignment]
+    if (rng := streams.maybe("hands", recipe.hands)) is not None:  # type: ignore[assignment]
         worn += free_hand(rng, front, points, flesh)
-    if (rng := dice.drawn("objects", recipe.objects)) is not None:  # type: ignore[assignment]
+    if (rng := streams.maybe("objects", recipe.objects)) is not None:  # type: ignore[assignment]
         worn += held_object(rng, front, points, flesh)
-    style = dice.drawn("hair", recipe.hair)
+    style = streams.maybe("hair", recipe.hair)
     hair = None if style is None else str(style.choice(list(assets.wearables["hair"])))
-    rng = dice.roll("hair colour")
+    rng = streams.generator("hair colour")
     hair_colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.7, 1.2) * 0.8
     return Person(
-        dice, recipe, identity, skin, tint, float(flesh.mean()), gloss,
-        _skin_colour(dice, recipe, assets, neutral, points),
-        str(dice.roll("brows").choice(list(assets.wearables["brows"]))), hair, hair_colour, tuple(worn), dome,
-        {"eye": eye_texture(dice.roll("eyes"))},
+        streams, recipe, identity, skin, tint, float(flesh.mean()), gloss,
+        _skin_colour(streams, recipe, assets, neutral, points),
+        str(streams.generator("brows").choice(list(assets.wearables["brows"]))), hair, hair_colour, tuple(worn), dome,
+        {"eye": eye_texture(streams.generator("eyes"))},
     )  # fmt: skip
 
 
 @functools.lru_cache(256)
 def _flesh(assets: HeadAssets, skin: str) -> np.ndarray:
-    """Median linear colour (3,) of a skin as it is painted."""
+    """Median linear colour (3,) of a skin texture."""
     image = np.asarray(assets.textures[f"{skin}/M_Face"].resize((128, 128)))[..., :3]
     uv = assets.surfaces["M_Face"].uv[::16] % 1
-    return np.median((image[((1 - uv[:, 1]) * 127).astype(int), (uv[:, 0] * 127).astype(int)] / 255) ** 2.2, axis=0)
+    return np.median((image[((1 - uv[:, 1]) * 127).astype(int), (uv[:, 0] * 127).astype(int)] / 255) ** GAMMA, axis=0)
 
 
 def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:
     """The person with an expression (E,), and the vertices (V,3) of the bare head."""
-    recipe, dice = person.recipe, person.dice
+    recipe, streams = person.recipe, person.streams
     vertices = assets.shape(person.identity, expression)
     points = assets.landmarks(vertices)
     vertices = _turn_eyes(assets, vertices, expression)
     skin_normals, normals = assets.skin_normals(vertices), assets.all_normals(vertices)
     pieces: list[Piece] = []
 
-    def add(name: str, surface: str, normal: np.ndarray, colour: np.ndarray, **look) -> None:
-        s = assets.surfaces[surface]
-        pieces.append(Piece(name, vertices[s.vertex], normal[s.vertex], s.uv, colour[s.vertex], s.triangles, **look))
+    def add(part: str, role: Role, normal: np.ndarray, colour: np.ndarray, **look) -> None:
+        s = assets.surfaces[part]
+        geometry = vertices[s.vertex], normal[s.vertex], s.uv, colour[s.vertex], s.triangles
+        pieces.append(Piece(part, *geometry, role=role, **look))
 
     shade = _shade(assets)
-    for part in SKIN_PARTS:
+    roles: tuple[Role, ...] = ("face", "skull")
+    for part, role in zip(SKIN_PARTS, roles):
         paint, blocked = person.paint * person.tint, shade[assets.surfaces[part].vertex]
-        add(part, part, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss, shade=blocked)
+        add(part, role, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss, shade=blocked)
     white = np.ones_like(vertices)
     for part, colour in zip(MOUTH_PARTS, ((0.45, 0.14, 0.12), (0.80, 0.74, 0.64))):
         # deep in the mouth is dark: brightness falls with the depth behind the lips
         depth = np.clip(1 + (vertices[:, 2:] - points[62, 2]) * 0.35, 0.15, 1)
         dark = depth[assets.surfaces[part].vertex]
-        add(part, part, normals, white * colour * depth, gloss=0.6, shade=dark)
+        add(part, "face", normals, white * colour * depth, gloss=0.6, shade=dark)
     for part in EYE_PARTS:
-        add(part, part, normals, white * 0.85, texture="eye", gloss=1.5)
-    add("lash", "M_EyeLashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)
+        add(part, "face", normals, white * 0.85, texture="eye", gloss=1.5)
+    add("M_EyeLashes", "lashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)
 
-    def wear(kind: str, style: str, push: float, cutout: float) -> None:
+    def wear(kind: Literal["hair", "brows"], style: str, push: float, cutout: float) -> None:
         v, n, uv, f = assets.wearable(kind, style, vertices)
         colour = np.ones_like(v) * person.hair_colour
         if kind == "hair" and person.dome is not None:
-            v = pressed(v, person.dome)
-        pieces.append(Piece(kind, v + np.array([0, 0, push], np.float32), n, uv, colour, f, style, 0.12, cutout=cutout))
+            v = press_under_cap(v, person.dome)
+        v = v + np.array([0, 0, push], np.float32)
+        pieces.append(Piece(kind, v, n, uv, colour, f, style, gloss=0.12, cutout=cutout, role=kind))
 
     wear("brows", person.brows, 0.05, 0.12)
     if person.hair is not None:
         wear("hair", person.hair, 0.0, 0.35)
     skin = vertices[np.concatenate([assets.surfaces[part].vertex for part in SKIN_PARTS])]
     face = vertices[assets.surfaces["M_Face"].vertex]
-    if (rng := dice.drawn("mask", recipe.masks)) is not None:
+    if (rng := streams.maybe("mask", recipe.masks)) is not None:
         pieces += mask(rng, face, points)
-    if (rng := dice.drawn("scarf", recipe.scarves)) is not None:
+    if (rng := streams.maybe("scarf", recipe.scarves)) is not None:
         pieces += scarf(rng, skin, points)
     attributes = {"skin": person.skin, "hair": person.hair or "bald", "brows": person.brows}
     return Head((*pieces, *person.worn), points, person.albedo, person.identity, expression, attributes), vertices
 
 
 def _turn_eyes(assets: HeadAssets, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:
-    """The head with its eyeballs turned as the gaze units say; the units themselves move the lids only."""
+    """The head with its eyeballs rotated by the gaze units; the units themselves move the lids only."""
     amount = dict(zip(assets.expression_names, expression))
     for part, side, outward in (("M_ScleraRight", "_R", -1), ("M_ScleraLeft", "_L", 1)):
         yaw = outward * (amount["eyeLookOut" + side] - amount["eyeLookIn" + side])
         pitch = amount["eyeLookDown" + side] - amount["eyeLookUp" + side]
         ball = np.unique(assets.surfaces[part].vertex)
         centre = (vertices[ball].min(0) + vertices[ball].max(0)) / 2
-        turn = matrix_from_vector(np.radians(MOST_GAZE) * np.array([pitch, yaw, 0.0], float))
-        # closed linear lids cut into the ball, so it draws in a little
+        turn = matrix_from_vector(np.radians(MAX_GAZE) * np.array([pitch, yaw, 0.0], float))
+        # linear lids cut into the eyeball when they close, so it shrinks a little
         size = 1 - 0.07 * amount["eyeBlink" + side] ** 2
         vertices[ball] = size * (vertices[ball] - centre) @ turn.T + centre
     return vertices
