@@ -206,6 +206,31 @@ def test_the_same_seed_gives_the_same_batch(heads):
     assert one.crops.min() >= 0 and one.crops.max() <= 1
 
 
+def test_with_all_amounts_zero_a_picture_keeps_its_values(heads):
+    xyz, visible, rotation = heads
+    images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images[:, :, ::3] = 0
+    batch = augment(images, xyz, visible, rotation)
+    crop = Crop.around_boxes(tight_boxes(xyz), 1.4, SIZE, torch.zeros(16))
+    torch.testing.assert_close(batch.crops, warp_batch(images.float(), crop) / 255, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("effect", ["gain", "gamma", "contrast", "brightness", "colour", "grey", "blur", "noise"])
+def test_each_photometric_effect_has_a_key_and_moves_no_point(heads, effect):
+    xyz, visible, rotation = heads
+    images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    still, changed = (augment(images, xyz, visible, rotation, **options) for options in ({}, {effect: 1.0}))
+    assert (changed.crops - still.crops).abs().mean() > 0.005
+    assert torch.equal(changed.xyz, still.xyz) and torch.equal(changed.visible, still.visible)
+
+
+def test_the_points_alone_are_those_of_the_crops(heads):
+    xyz, visible, rotation = heads
+    augmenter = Augmenter(Augmentation(), SIZE, 1.4)
+    points = augmenter.points(xyz, torch.Generator().manual_seed(5))
+    assert torch.equal(points, augmenter(plain(16), xyz, visible, rotation, torch.Generator().manual_seed(5)).xyz)
+
+
 def test_grey_pictures_have_no_colour(heads):
     xyz, visible, rotation = heads
     images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

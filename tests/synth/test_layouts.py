@@ -132,7 +132,7 @@ def test_the_worker_writes_the_pictures_of_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_generator", generator)
     monkeypatch.setattr(shards, "SHARD_SIZE", 6)
     path = shard_path(tmp_path, 1, "npz")
-    assert Path(shards._render_shard(1, str(path), "npz")) == path
+    assert Path(shards._render_shard("npz", 1, str(path))) == path
     back = read_shard(path)
     assert len(back["image"]) == 6 and ASSETS.is_dir()
     for k in (5, 0, 3):  # each reproducible from recipe and number alone

@@ -306,7 +306,7 @@ def start_nothing(assets: str, recipe: dict, quality: str) -> None:
     """In place of a renderer."""
 
 
-def write_number(number: int, path: str, layout: str) -> str:
+def write_number(layout: str, number: int, path: str) -> str:
     """In place of a rendered shard; the file 'deadly' kills the worker that meets it, the first time."""
     deadly = Path(path).with_name(f"deadly-{number}")
     if deadly.exists():

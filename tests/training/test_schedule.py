@@ -38,6 +38,12 @@ def test_shares_of_tenths_leave_no_step_out():
     assert [(s.first, s.last) for s in scheduled] == [(k, k + 1) for k in range(10)]
 
 
+def test_a_stage_with_a_share_of_zero_is_left_out():
+    a, b, c = lay_out(steps=2, stages={"b": {"share": 0}})
+    assert [(s.first, s.last) for s in (a, b, c)] == [(0, 1), (1, 1), (1, 2)]
+    assert at((a, b, c), 0) is a and at((a, b, c), 1) is c
+
+
 def test_a_recipe_may_give_other_shares_and_batches():
     a, b, c = lay_out(steps=100, batch=10, stages={"a": {"share": 7}, "b": {"batch": 4}})
     assert [(s.first, s.last) for s in (a, b, c)] == [(0, 70), (70, 90), (90, 100)]
@@ -91,6 +97,8 @@ def test_stages_without_go_on_together():
         ({"schedule": "exponential", "final_lr_ratio": 0.0}, "exponential"),
         ({"stages": {"b": {"schedule": "multistep"}}}, "`lr_milestones`"),
         ({"stages": {n: {"share": 0} for n in "abc"}}, "shares"),
+        ({"steps": 2}, "the stage 'c' gets none"),  # a has steps 0 to 0.5, b to 1.5, c to 2
+        ({"steps": 100, "stages": {"b": {"share": 1000}}}, "the stage 'c' gets none"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, said):

@@ -88,6 +88,34 @@ def test_three_steps_and_three_more_are_six_to_the_last_bit(plan, made_shards, t
     assert lines(tmp_path / "once") == lines(tmp_path / "twice")
 
 
+@pytest.mark.parametrize(
+    ("flags", "bf16"),
+    [("avx512_bf16", True), ("amx_bf16 amx_tile", True), ("avx2", False), ("avx512f avx512bw", False)],
+)
+def test_bfloat16_is_used_only_where_the_processor_computes_it(plan, tmp_path, monkeypatch, flags, bf16):
+    monkeypatch.setattr("canthus.training.train._cpu_flags", lambda: {"fpu", *flags.split()})
+    used = []
+    plain = Swift.forward
+
+    def forward(self, crops, start=None):
+        used.append(torch.is_autocast_enabled("cpu"))
+        return plain(self, crops, start)
+
+    monkeypatch.setattr(Swift, "forward", forward)
+    steps(replace(plan, picture_every=0), tmp_path / "auto", 1)
+    steps(replace(plan, picture_every=0, float32=True), tmp_path / "float32", 1)
+    assert used == [bf16, False]
+    assert [json.loads((tmp_path / k / "starts.json").read_text())[0]["bf16"] for k in ("auto", "float32")] == used
+
+
+def test_a_run_of_another_version_is_refused(plan, tmp_path):
+    steps(plan, tmp_path, 3)
+    began = tmp_path / "recipe.json"
+    began.write_text(json.dumps({**json.loads(began.read_text()), "rate": 1e-3}))
+    with pytest.raises(RecipeError, match="another version of canthus.*`rate`"):
+        next(train(plan, tmp_path))
+
+
 def test_a_stop_loses_no_more_than_the_steps_since_the_last_checkpoint(plan, tmp_path):
     reached = 0
     for ran, again in ((2, 0), (4, 3), (2, 3), (3, 6)):  # 2 steps: no checkpoint yet; 4: one after the third; ...
@@ -210,9 +238,9 @@ def test_each_optimiser_does_what_its_paper_says_in_the_first_step(plan, made_sh
     # From nothing, with gradient g: adam and adamw move by the rate against the sign of g (their two means are g and
     # g^2 exactly, once corrected), rmsprop by ten times the rate (it takes 1 % of g^2 and does not correct), sgd by
     # rate times g, and the gradient's norm is clipped at 5.
-    plan = replace(
-        plan, optimizer=optimizer, weight_decay=0.0, warmup_steps=0, lr=1e-4, steps=1, float32=True, picture_every=0
-    )
+    one_stage = {"likelihood": {"share": 0}}
+    plan = replace(plan, optimizer=optimizer, weight_decay=0.0, warmup_steps=0, lr=1e-4, steps=1, stages=one_stage)
+    plan = replace(plan, float32=True, picture_every=0)
     list(train(plan, tmp_path))
     tensors = load_file(tmp_path / CHECKPOINT)
     torch.manual_seed(plan.seed)
