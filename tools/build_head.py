@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canthus.decode import sha256
 from canthus.face.morphable import MorphableModel
 from canthus.geometry import similarity
 
@@ -365,6 +366,7 @@ def main() -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     model.save(OUTPUT / "head.npz", quantised=True)
     about = {"name": model.name, "licence": model.licence, "unit": model.unit, **model.card}
+    about["files"] = {"head.npz": sha256(OUTPUT / "head.npz")}
     (OUTPUT / "card.json").write_text(json.dumps(about, indent=1) + "\n")
     megabytes = (OUTPUT / "head.npz").stat().st_size / 1e6
     print(f"{len(model.mean)} vertices, {len(model.triangles)} triangles")

@@ -116,5 +116,5 @@ def test_pickled_arrays_are_refused(tmp_path):
     faces = make_faces(2, size=48)
     faces["xyz"] = np.array([None, None])
     write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="pickled"):
         StoredFaces([tmp_path / "a"])

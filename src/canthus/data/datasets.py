@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
-import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from canthus.data.formats import FaceSample
+from canthus.decode import decoding
 from canthus.errors import RecipeError
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
@@ -29,7 +28,8 @@ class StoredFaces:
     """Rendered shards of any layout (`canthus synth`). Pictures and vertices stay on disk.
 
     xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3); pictures (H,W,3) uint8 and, if every shard has them,
-    vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array (n,...) a shard.
+    vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array (n,...) a shard. Raises `RecipeError`
+    for a shard that is damaged, lacks a field, or holds NaN or arrays of other shapes or of several lengths.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
@@ -40,19 +40,23 @@ class StoredFaces:
         self.pictures: list[np.ndarray | Rows] = []
         vertices: list[np.ndarray | Rows] = []
         for path in paths:
-            try:
+            with decoding(RecipeError, f"the shard '{path}' cannot be read"):
                 shard = open_shard(path)
                 for f, values in shard.read(FIELDS).items():
                     parts[f].append(values)
                 self.pictures.append(shard.rows("image"))
                 if "vertices" in shard.files:
                     vertices.append(shard.rows("vertices"))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
-                raise RecipeError(f"the shard '{path}' cannot be read: {error}") from error
+                counts = [len(rows[-1]) for rows in (parts["xyz"], self.pictures, vertices) if rows]
+                if counts[0] != counts[1] or ("vertices" in shard.files and counts[0] != counts[2]):
+                    raise ValueError(f"its points, pictures and vertices are of {counts} faces; as many are wanted")
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
         self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+        if len({v.shape[1:] for v in vertices}) > 1:
+            raise RecipeError(f"the shards in {[str(f) for f in folders]} hold vertices of heads of several sizes")
         self.vertices = vertices if len(vertices) == len(paths) else None
+        self._paths = paths
         self._starts = np.cumsum([0, *(len(p) for p in self.pictures)])
 
     def __len__(self) -> int:
@@ -72,7 +76,8 @@ class StoredFaces:
         shards = np.searchsorted(self._starts, index, side="right") - 1
         out = np.empty((len(index), *arrays[0].shape[1:]), arrays[0].dtype)
         for k, (shard, row) in enumerate(zip(shards, index - self._starts[shards])):
-            out[k] = arrays[shard][row]
+            with decoding(RecipeError, f"the shard '{self._paths[shard]}' cannot be read"):
+                out[k] = arrays[shard][row]
         return out
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from canthus.decode import decoding, fits, numbers, parse_json, read_npz, read_text
 from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import scheme as find_scheme
@@ -27,6 +29,13 @@ _FIELDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "restarted": lambda L: (), "expression": lambda L: (len(EXPRESSIONS),),
     "expression_sigma": lambda L: (len(EXPRESSIONS),),
 }  # fmt: skip
+_RANGES = {
+    "sigma": (0, np.inf),
+    "visible": (0, 1),
+    "rotation": (-1.01, 1.01),
+    "restarted": (0, 1),
+    "expression_sigma": (0, np.inf),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +66,11 @@ class Predictions:
         count = find_scheme(self.scheme).count
         if xyz.shape not in ((len(names), count, 2), (len(names), count, 3)):
             raise LandmarkError(f"got points of shape {xyz.shape} for {len(names)} faces of {self.scheme}")
-        twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise LandmarkError(f"got several predictions for '{twice[0]}', want one a face")
+        if np.isinf(xyz).any():
+            raise LandmarkError("got infinite points, want pixels, or NaN for a point that is not known")
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "xyz", xyz)
         for field, shape in _FIELDS.items():
@@ -68,6 +79,9 @@ class Predictions:
             values = np.full(wanted, np.nan) if given is None else np.asarray(given, np.float64)
             if values.shape != wanted:
                 raise LandmarkError(f"got {field} of shape {values.shape}, want {wanted}")
+            low, high = _RANGES.get(field, (-np.inf, np.inf))
+            if np.isinf(values).any() or ((values < low) | (values > high)).any():
+                raise LandmarkError(f"got {field} that is infinite or outside {low:g} to {high:g}, want such or NaN")
             object.__setattr__(self, field, values)
 
     def __len__(self) -> int:
@@ -114,21 +128,33 @@ class Predictions:
     def read(cls, path: str | Path) -> Predictions:
         """Read .npz or .jsonl. Raises `LandmarkError` for a file that is neither or does not fit."""
         path = Path(path)
-        try:
+        with decoding(LandmarkError, f"'{path}' is no file of predictions (.npz or .jsonl with id, xyz)"):
             return cls._read_npz(path) if path.suffix == ".npz" else cls._read_lines(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LandmarkError(f"'{path}' is no file of predictions (.npz or .jsonl with id, xyz): {error}") from error
 
     @classmethod
     def _read_npz(cls, path: Path) -> Predictions:
-        with np.load(path, allow_pickle=False) as z:
-            more: dict[str, Any] = {f: z[f] for f in _FIELDS if f in z.files}
-            words: dict[str, Any] = {f: str(z[f]) for f in ("scheme", "system") if f in z.files}
-            return cls([str(n) for n in z["id"]], z["xyz"], **more, **words)
+        z = read_npz(path)
+        for name in ("xyz", *(f for f in _FIELDS if f in z)):
+            if z[name].dtype.kind not in "iufb" or (name == "xyz" and z[name].dtype.kind == "b"):
+                raise ValueError(f"`{name}` holds {z[name].dtype}; numbers are wanted")
+        words = [f for f in ("scheme", "system") if f in z]
+        if (
+            z["id"].ndim != 1
+            or z["id"].dtype.kind not in "Uiu"
+            or any(z[f].shape or z[f].dtype.kind != "U" for f in words)
+        ):
+            raise ValueError("`id` (N,), `scheme` or `system` is no text")
+        more: dict[str, Any] = {f: z[f] for f in _FIELDS if f in z} | {f: str(z[f]) for f in words}
+        return cls([str(n) for n in z["id"]], z["xyz"], **more)
 
     @classmethod
     def _read_lines(cls, path: Path) -> Predictions:
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        rows = [parse_json(line) for line in read_text(path).splitlines() if line.strip()]
+        if not fits(rows, list[dict[str, Any]]):
+            raise ValueError("a line is no object of keys and values")
+        for row in rows:
+            if not fits([row["id"], row.get("scheme", ""), row.get("system") or ""], list[str]):
+                raise ValueError("the id, scheme or system of a line is no text")
         found = [row for row in rows if row.get("xyz") is not None]
         schemes = {row.get("scheme", "ibug68") for row in found} or {"ibug68"}
         if len(schemes) > 1:
@@ -138,11 +164,17 @@ class Predictions:
         values: dict[str, Any] = {}
         for field, shape in _FIELDS.items():
             unknown = np.full(shape(count), np.nan)
-            values[field] = np.array([unknown if row.get(field) is None else row[field] for row in found], float)
-            values[field] = values[field].reshape(len(found), *shape(count))
-        xyz = np.array([row["xyz"] for row in found], float).reshape(len(found), count, -1)
+            given = [unknown if row.get(field) is None else _numbers(row[field], shape(count)) for row in found]
+            values[field] = np.array(given).reshape(len(found), *shape(count))
+        xyz = numbers([row["xyz"] for row in found], (None, count, None), unknown=True)
+        xyz = xyz if found else np.zeros((0, count, 2))
         system = next((row["system"] for row in found if row.get("system")), "")
         return cls([row["id"] for row in found], xyz, scheme=name, system=system, **values)
+
+
+def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of a line; a single one may be true or false."""
+    return numbers(float(value) if isinstance(value, bool) and not shape else value, shape, unknown=True)
 
 
 def _known(array: np.ndarray) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import array_api_compat as api
 import numpy as np
 
+from canthus.decode import decoding, fits, listed, parse_json, read_npz
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.morphable_fit import MorphableFit, fit_landmarks
 from canthus.geometry import Array
@@ -34,6 +34,8 @@ _ARRAYS = (
     "landmark_ids",
     "landmark_weights",
 )
+_UV = ("uv", "uv_triangles")
+_ABOUT = {"name": str, "expression_names": list[str], "unit": str, "licence": str, "card": dict[str, Any]}
 
 
 class _Basis(NamedTuple):
@@ -138,11 +140,8 @@ class MorphableModel:
         Raises ModelError for a file that is not such an npz, is damaged, of another version or lacks an
         array.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                data = {key: file[key] for key in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ModelError(f"{path} is not a readable morphable-model npz: {error}") from error
+        with decoding(ModelError, f"{path} is not a readable morphable-model npz"):
+            data = read_npz(path)
         schema = str(data.get("schema", "none"))
         if schema != SCHEMA:
             raise ModelError(f"{path} has schema {schema!r}; wanted {SCHEMA!r}")
@@ -150,17 +149,19 @@ class MorphableModel:
         missing += [f"{k}_scale" for k in _ARRAYS if _is_quantised(data.get(k)) and f"{k}_scale" not in data]
         if missing:
             raise ModelError(f"{path} lacks {', '.join(missing)}")
-        try:
-            fields: dict[str, Any] = json.loads(str(data["about"]))
-            fields |= {key: data.get(key) for key in (*_ARRAYS, "uv", "uv_triangles")}
+        with decoding(ModelError, f"{path} holds a damaged description"):
+            fields: dict[str, Any] = parse_json(str(data["about"]))
+            if set(fields) != set(_ABOUT) or not all(fits(fields[key], kind) for key, kind in _ABOUT.items()):
+                raise ModelError(f"{path} is not described by {', '.join(_ABOUT)} of the right types")
+            arrays: dict[str, Any] = {key: data.get(key) for key in (*_ARRAYS, *_UV)}
+            for key, array in arrays.items():
+                whole = key in ("triangles", "landmark_ids", "uv_triangles")
+                if array is not None and array.dtype.kind not in ("iu" if whole else "iuf"):
+                    raise ModelError(f"{key} of {path} holds {array.dtype}; numbers are wanted")
             for key in ("identity", "expression"):
-                if _is_quantised(fields[key]):
-                    fields[key] = data[key] * data[f"{key}_scale"].astype(np.float32)[:, None, None]
-            return cls(**fields)
-        except ModelError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{path} holds a damaged description: {error}") from error
+                if _is_quantised(arrays[key]):
+                    arrays[key] = arrays[key] * data[f"{key}_scale"].astype(np.float32)[:, None, None]
+            return cls(**fields, **arrays)
 
     def save(self, path: str | Path, quantised: bool = False) -> None:
         """Write the model as one npz.
@@ -168,11 +169,11 @@ class MorphableModel:
         quantised: store the bases as int16 with one scale a mode, so that no displacement is off by more than
             half of 1/32767 of the largest one of its mode.
         """
-        arrays = {key: getattr(self, key) for key in (*_ARRAYS, "uv", "uv_triangles")}
+        arrays = {key: getattr(self, key) for key in (*_ARRAYS, *_UV)}
         if quantised:
             for key in ("identity", "expression"):
                 arrays[key], arrays[f"{key}_scale"] = _quantise(arrays[key])
-        about = {key: getattr(self, key) for key in ("name", "expression_names", "unit", "licence")}
+        about = {key: getattr(self, key) for key in _ABOUT if key != "card"}
         arrays |= {
             "schema": np.array(SCHEMA),
             "about": np.array(json.dumps(about | {"card": dict(self.card)})),
@@ -182,9 +183,10 @@ class MorphableModel:
     @classmethod
     @functools.cache
     def default(cls) -> MorphableModel:
-        """The head that comes with canthus: MakeHuman data, CC0, millimetres; read once."""
-        with resources.as_file(resources.files("canthus") / "weights" / "head" / "head.npz") as path:
-            return cls.load(path)
+        """The head that comes with canthus: MakeHuman data, CC0, millimetres; read once. Raises ModelError if its file
+        is not the one that its card lists."""
+        with resources.as_file(resources.files("canthus") / "weights" / "head") as folder:
+            return cls.load(listed(folder, "head.npz", ModelError))
 
     # evaluation
 

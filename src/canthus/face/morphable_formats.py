@@ -11,15 +11,16 @@ file that is missing, lacks something or is a pickle: pickles can run any code, 
 
 from __future__ import annotations
 
+import functools
 import importlib
-import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
+from canthus.decode import decoding, numbers, read_json, read_npy, read_npz, read_text
+from canthus.decode.mat import read_mat
 from canthus.errors import ModelError
 from canthus.face.morphable import LANDMARKS, MorphableModel
 
@@ -30,7 +31,21 @@ BASEL = "Basel Face Model licence, non-commercial research"
 PCA_MODE = (-3.0, 3.0)  # standard deviations
 FLAME_IDENTITY = 300  # the modes of `shapedirs` before the expressions
 
+_P = ParamSpec("_P")
 
+
+def _whole(read: Callable[_P, MorphableModel]) -> Callable[_P, MorphableModel]:
+    """A reader that raises ModelError where the arrays of a file do not fit together."""
+
+    @functools.wraps(read)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> MorphableModel:
+        with decoding(ModelError, f"{[*args, *kwargs.values()][0]} holds arrays that do not fit together"):
+            return read(*args, **kwargs)
+
+    return guarded
+
+
+@_whole
 def read_ict(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
     """ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020),
     centimetres.
@@ -56,12 +71,14 @@ def read_ict(path: str | Path, landmarks: Landmarks | None = None) -> MorphableM
         raise ModelError(f"{path} has {len(identities)} identity and {len(shapes)} expression OBJ files; wanted both")
     indices, ids = path / "vertex_indices.json", None
     if indices.is_file():
-        ids = json.loads(indices.read_text()).get("idx_to_landmark_verts")
+        with decoding(ModelError, f"{indices} is no JSON with idx_to_landmark_verts"):
+            ids = numbers(read_json(indices)["idx_to_landmark_verts"], (LANDMARKS,)).astype(int)
     identity, expression = _displacements(identities, mean), _displacements(shapes, mean)
     about |= {"expression_names": [shape.stem for shape in shapes]}
     return _model(mean, identity, expression, BLENDSHAPE, faces, _pick(landmarks, ids), **about)
 
 
+@_whole
 def read_bfm2009(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     """Basel Face Model 2009, 01_MorphableModel.mat (Paysan et al., AVSS 2009), micrometres; it has no
     expressions."""
@@ -71,6 +88,7 @@ def read_bfm2009(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     return _model(mean, modes, None, PCA_MODE, triangles, landmarks, name="BFM 2009", unit="um", licence=BASEL)
 
 
+@_whole
 def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     """Basel Face Model 2017 or 2019, *.h5 (Gerig et al., "Morphable Face Models - An Open Framework", FG
     2018), mm."""
@@ -78,12 +96,9 @@ def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     h5py = _optional("h5py")
     keys = ("mean", "pcaBasis", "pcaVariance")
     wanted = [f"{part}/model/{key}" for part in ("shape", "expression") for key in keys] + ["shape/representer/cells"]
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in wanted if key not in file]
-            data = {key: np.asarray(file[key]) for key in wanted if not missing}
-    except OSError as error:
-        raise ModelError(f"{path} is not a readable HDF5 file: {error}") from error
+    with decoding(ModelError, f"{path} is not a readable HDF5 file"), h5py.File(path, "r") as file:
+        missing = [key for key in wanted if key not in file]
+        data = {key: np.asarray(file[key]) for key in wanted if not missing}
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)}")
 
@@ -97,6 +112,7 @@ def read_bfm2017(path: str | Path, landmarks: Landmarks) -> MorphableModel:
     return _model(mean, modes("shape"), modes("expression"), PCA_MODE, triangles, landmarks, **about)
 
 
+@_whole
 def read_3ddfa(
     folder: str | Path,
     landmarks: Landmarks | None = None,
@@ -112,8 +128,8 @@ def read_3ddfa(
     """
     folder = Path(folder)
     if (folder / "Model_Shape.mat").is_file():
-        shape = _load_mat(folder / "Model_Shape.mat", "mu_shape", "w", "tri")
-        exp = _load_mat(folder / "Model_Exp.mat", "mu_exp", "w_exp")
+        shape = _load_mat(folder / "Model_Shape.mat", "mu_shape", "w", "tri", optional=("keypoints", "sigma"))
+        exp = _load_mat(folder / "Model_Exp.mat", "mu_exp", "w_exp", optional=("sigma_exp",))
         names = {"u_shp": "mu_shape", "w_shp": "w", "u_exp": "mu_exp", "w_exp": "w_exp", "tri": "tri"}
         data = {key: {**shape, **exp}[name] for key, name in names.items()}
         data["tri"] = data["tri"].astype(int) - 1
@@ -137,6 +153,7 @@ def read_3ddfa(
     return _model(mean, identity, expression, PCA_MODE, triangles, _pick(landmarks, points), **about)
 
 
+@_whole
 def read_eos(path: str | Path, landmarks: Landmarks, blendshapes: str | Path | None = None) -> MorphableModel:
     """A model of the eos library, such as the Surrey Face Model (Huber et al., VISAPP 2016), millimetres.
 
@@ -165,6 +182,7 @@ def read_eos(path: str | Path, landmarks: Landmarks, blendshapes: str | Path | N
     return _model(mean, identity, expression, bound, np.asarray(shape.get_triangle_list()), landmarks, **about)
 
 
+@_whole
 def read_flame(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
     """FLAME 2020 or 2023 as npz (Li et al., "Learning a Model of Facial Shape and Expression from 4D Scans",
     2017), metres.
@@ -188,6 +206,7 @@ def read_flame(path: str | Path, landmarks: Landmarks | None = None) -> Morphabl
     return _model(data["v_template"], identity, expression, PCA_MODE, faces, points, **about)
 
 
+@_whole
 def read_gnm(path: str | Path, landmarks: Landmarks | None = None) -> MorphableModel:
     """Google's GNM head as npz (v3, Apache-2.0), metres; joints and skinning are not read.
 
@@ -197,8 +216,9 @@ def read_gnm(path: str | Path, landmarks: Landmarks | None = None) -> MorphableM
     """
     table, points = Path(path).with_name("head_sparse_68.txt"), None
     if table.is_file():
-        rows = np.loadtxt(table)
-        points = (rows[:, 0::2].astype(int), rows[:, 1::2])
+        with decoding(ModelError, f"{table} is no table of three ids and weights a line"):
+            rows = np.array([[float(word) for word in line.split()] for line in read_text(table).splitlines()])
+            points = (rows[:, 0::2].astype(int), rows[:, 1::2])
     data = _load_npz(path)
     about: dict[str, Any] = {"name": "GNM head", "unit": "m", "licence": "Apache-2.0"}
     if "expression_names" in data:
@@ -292,31 +312,23 @@ def _refuse_pickle(path: Path) -> None:
 def _load_npz(path: str | Path) -> _Keys:
     """The arrays of an npz; anything that is not one, pickled arrays included, is a ModelError."""
     _refuse_pickle(Path(path))
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return _Keys(path, {key: file[key] for key in file.files})
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is not a readable npz without pickled arrays: {error}") from error
+    with decoding(ModelError, f"{path} is not a readable npz without pickled arrays"):
+        return _Keys(path, read_npz(path))
 
 
 def _load_npy(path: Path) -> np.ndarray:
     pickled = path.with_suffix(".pkl")
     if not path.is_file() and pickled.is_file():
         _refuse_pickle(pickled)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path} is not a readable npy: {error}") from error
+    with decoding(ModelError, f"{path} is not a readable npy"):
+        return read_npy(path)
 
 
-def _load_mat(path: str | Path, *keys: str) -> _Keys:
-    """Arrays of a MATLAB 5 file."""
+def _load_mat(path: str | Path, *keys: str, optional: Sequence[str] = ()) -> _Keys:
+    """Arrays of a MATLAB 5 file: `keys`, and of `optional` those that are there."""
     _refuse_pickle(Path(path))
-    io = _optional("scipy.io")
-    try:
-        data = _Keys(path, {k: v for k, v in io.loadmat(path).items() if not k.startswith("__")})
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path} is not a readable MATLAB 5 file: {error}") from error
+    with decoding(ModelError, f"{path} is not a readable MATLAB 5 file"):
+        data = _Keys(path, read_mat(path, (*keys, *optional)))
     for key in keys:
         data[key]
     return data
@@ -325,17 +337,15 @@ def _load_mat(path: str | Path, *keys: str) -> _Keys:
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) and triangles (T, 3) of a Wavefront OBJ; polygons become fans."""
     vertices, triangles = [], []
-    try:
-        for line in path.read_text().splitlines():
+    with decoding(ModelError, f"{path} is not a readable OBJ file"):
+        for line in read_text(path).splitlines():
             key, *rest = line.split() or [""]
             if key == "v":
                 vertices.append([float(x) for x in rest[:3]])
             elif key == "f":
                 ids = [int(corner.split("/")[0]) - 1 for corner in rest]
                 triangles += [[ids[0], ids[i], ids[i + 1]] for i in range(1, len(ids) - 1)]
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable OBJ file: {error}") from error
-    return np.array(vertices, dtype=float).reshape(-1, 3), np.array(triangles, dtype=int).reshape(-1, 3)
+        return np.array(vertices, dtype=float).reshape(-1, 3), np.array(triangles, dtype=int).reshape(-1, 3)
 
 
 def _displacements(paths: Sequence[Path], mean: np.ndarray) -> np.ndarray:

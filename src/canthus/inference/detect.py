@@ -11,8 +11,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from canthus.decode import listed
+from canthus.errors import WeightsError
 from canthus.io.session import MODEL_FILE, open_session
-from canthus.weights import ROOT
+from canthus.weights import DETECTOR, ROOT
 
 FIRST_SIDE = 320  # px, longer side of the first look; most faces that matter are found at this cost
 SECOND_SIDE = 1600  # px, of the second look, taken when the first finds nothing; more would not fit a small machine
@@ -29,10 +31,11 @@ TIGHT = np.array([-0.014, 0.214, 0.014, 0.012])
 
 
 class FaceDetector:
-    """Faces in an image, as tight boxes around the 68 landmarks."""
+    """Faces in an image, as tight boxes around the 68 landmarks. Raises `WeightsError` if the network is missing or is
+    not the one that its card lists."""
 
     def __init__(self, threads: int | None = None):
-        self.session = open_session(ROOT / "retinaface" / MODEL_FILE, threads)
+        self.session = open_session(listed(ROOT / DETECTOR, MODEL_FILE, WeightsError), threads)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N,4) = (x0,y0,x1,y1) float32 pixels and scores (N,) 0..1 of image (H,W,3) uint8, best first."""

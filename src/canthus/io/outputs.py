@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.faces import FaceMeshes, Faces, Pose, TrackedFaces
 from canthus.geometry.rotation import EULER_CONVENTIONS
@@ -169,14 +170,15 @@ def write_json(path: str | os.PathLike[str], faces: Faces, **details: Any) -> No
 def read_json(path: str | os.PathLike[str]) -> Faces:
     """The `Faces` that `write_json` wrote, to the rounding of the file; coefficients of a mesh are left out.
 
-    Raises `LandmarkError` for a file that is not such JSON, and `OSError` for one that cannot be read.
+    Raises `LandmarkError` for a file that cannot be read or is not such JSON.
     """
     return read_document(path)[1]
 
 
 def read_document(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
     """What `read_json` reads, with the plain data that it was made of. Raises as `read_json`."""
-    return _read_faces(Path(path).read_bytes(), path)
+    with decoding(LandmarkError, f"got a file {os.fspath(path)} that is not {SCHEMA} JSON, want one by write_json"):
+        return _parse_faces(read_bytes(path))
 
 
 def json_line(frame: TrackedFrame, video: str | None = None) -> bytes:
@@ -190,40 +192,48 @@ def json_line(frame: TrackedFrame, video: str | None = None) -> bytes:
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFrame]:
-    """The frames of a file of `json_line`s. Raises `LandmarkError` and `OSError` as `read_json`."""
-    with open(path, "rb") as lines:
-        for line in lines:
-            document, faces = _read_faces(line, path)
-            try:
-                ids = np.array([face["id"] for face in document["faces"]], int)
-                followed = np.array([face["followed"] for face in document["faces"]], bool)
-                number, time = document["video"]["frame"], document["video"]["time"]
-                yield TrackedFrame(number, time, TrackedFaces(faces, ids, followed))
-            except (KeyError, TypeError) as error:
-                raise LandmarkError(f"got a file {path} of other JSON, want lines of a tracked video") from error
+    """The frames of a file of `json_line`s. Raises `LandmarkError` as `read_json`."""
+    with decoding(LandmarkError, f"got a file {os.fspath(path)} that cannot be read, want lines of a tracked video"):
+        lines = read_bytes(path).splitlines()
+    for count, line in enumerate(lines, start=1):
+        with decoding(LandmarkError, f"got other JSON in line {count} of {os.fspath(path)}, want a tracked video's"):
+            document, faces = _parse_faces(line)
+            video, records = document["video"], document["faces"]
+            if not (fits(video, dict[str, float]) and fits(video["frame"], int)):
+                raise ValueError(f"the number and time of the frame are {video}")
+            if not all(fits(face["id"], int) and fits(face["followed"], bool) for face in records):
+                raise ValueError("a face has no number, or does not say whether it was followed")
+            ids = np.array([face["id"] for face in records], int)
+            followed = np.array([face["followed"] for face in records], bool)
+            frame = TrackedFrame(video["frame"], video["time"], TrackedFaces(faces, ids, followed))
+        yield frame
 
 
-def _read_faces(text: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
-    try:
-        document = json.loads(text)
-        if document["schema"] != SCHEMA:
-            raise LandmarkError(f"got the schema {document['schema']!r} in {path}, want {SCHEMA!r}")
-        records, image = document["faces"], document["image"]
-        count = len(records)
-        return document, Faces(
-            xyz=np.array([face["landmarks"] for face in records], np.float32).reshape(count, 68, 3),
-            detection_scores=np.array([face["detection_score"] for face in records], np.float32),
-            sigma=np.array([face["sigma"] for face in records], np.float32).reshape(count, 68),
-            visible=np.array([face["visible"] for face in records], np.float32).reshape(count, 68),
-            pose=Pose(np.array([face["pose"]["matrix"] for face in records]).reshape(count, 3, 3)),
-            image_size=(image["width"], image["height"]),
-            scheme=document["scheme"],
-            weights=document["weights"],
-        )
-    except LandmarkError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise LandmarkError(f"got a file {path} that is not {SCHEMA} JSON, want one by write_json") from error
+def _parse_faces(text: bytes) -> tuple[dict[str, Any], Faces]:
+    """The document that `to_json` made, and its faces. Raises anything for other texts."""
+    document = parse_json(text)
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {document['schema']!r}")
+    records, size = document["faces"], [document["image"][side] for side in ("width", "height")]
+    if not (fits(records, list[dict]) and fits(size, list[int])):
+        raise ValueError("its faces or the size of its image are of another type")
+    if document["scheme"] != "ibug68" or not fits(document["weights"], str):
+        raise ValueError(f"its scheme is {document['scheme']!r}, its weights {document['weights']!r}")
+    count = len(records)
+
+    def column(name: str, *shape: int, unknown: bool = True) -> np.ndarray:
+        return numbers([face[name] for face in records], (count, *shape), unknown)
+
+    return document, Faces(
+        xyz=column("landmarks", 68, 3, unknown=False),
+        detection_scores=column("detection_score"),
+        sigma=column("sigma", 68),
+        visible=column("visible", 68),
+        pose=Pose(numbers([face["pose"]["matrix"] for face in records], (count, 3, 3))),
+        image_size=(size[0], size[1]),
+        scheme=document["scheme"],
+        weights=document["weights"],
+    )
 
 
 def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None:

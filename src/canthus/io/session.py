@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from canthus.decode import decoding
 from canthus.errors import WeightsError
 
 # From 1.29 on, ONNX Runtime reports to its maker and keeps an identifier in the home folder, unless this variable is
@@ -29,7 +30,5 @@ def open_session(path: Path, threads: int | None = None) -> ort.InferenceSession
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
+    with decoding(WeightsError, f"ONNX Runtime cannot load '{path}'"):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises several unrelated classes
-        raise WeightsError(f"ONNX Runtime cannot load '{path}': {error}") from error

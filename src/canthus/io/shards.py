@@ -6,6 +6,7 @@ Each `write_*` takes the samples of one shard as arrays (n,...) and writes it wh
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import struct
@@ -19,10 +20,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from canthus.decode.arrays import array_names, npy_header, open_npz, read_npz
 from canthus.geometry.rotation import euler_from_matrix
 
 Samples = dict[str, np.ndarray]
 QUALITY = 95  # of the JPEG files
+MATLAB_HEADER = b"MATLAB 5.0 MAT-file, written by canthus".ljust(116)  # SciPy would write the time
+
+# What readers rely on, of one sample: kinds of number and shape (None: any).
+_KNOWN: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "image": ("u", (None, None, 3)), "xyz": ("f", (68, 3)), "visible": ("b", (68,)), "rotation": ("f", (3, 3)),
+    "vertices": ("f", (None, 3)), "expression": ("f", (None,)),
+}  # fmt: skip
 
 
 def shard_path(out: str | Path, number: int, layout: str = "npz") -> Path:
@@ -51,9 +60,9 @@ def write_shard(path: Path, samples: Samples, first: int, layout: str) -> None:
 
 def read_shard(path: Path) -> Samples:
     """The samples (n,...) of a shard of any layout, or the frames of a clip; JPEG has cost all pictures but those of
-    npz shards a little."""
+    npz shards a little. Raises as `open_shard`."""
     if (path / "truth.npz").exists():
-        pictures = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(path.glob("frame-*.jpg"))]
+        pictures = [_decoded(p.read_bytes()) for p in sorted(path.glob("frame-*.jpg"))]
         return {"image": np.stack(pictures), **read_shard(path / "truth.npz")}
     shard = open_shard(path)
     return shard.read(shard.files)
@@ -62,7 +71,7 @@ def read_shard(path: Path) -> Samples:
 class FileShard:
     """A tar shard or a folder of files: samples are read from the disk when they are asked for.
 
-    files: the names of the fields. Raises `OSError`, `ValueError` or `tarfile.TarError` where the shard is damaged.
+    files: the names of the fields.
     """
 
     def __init__(self, path: Path):
@@ -76,31 +85,29 @@ class FileShard:
         lonely = [n for n in self._names if f"{n}.jpg" not in self._files]
         if lonely or not self._names:
             raise ValueError(f"'{lonely[0]}.npz' has no picture" if lonely else "it is empty")
-        with self._truth(0) as truth:
-            self.files = ["image", *truth.files]
+        self.files = ["image", *self._truth(0)]
 
     def read(self, fields: Sequence[str]) -> Samples:
-        """These fields (n,...) of all samples. Raises `KeyError` for a name that is none."""
+        """These fields (n,...) of all samples."""
         samples = []
         for k in range(len(self._names)):
-            with self._truth(k) as truth:
-                samples.append({name: self._image(k) if name == "image" else truth[name] for name in fields})
-        return {name: np.stack([sample[name] for sample in samples]) for name in fields}
+            truth = self._truth(k, [name for name in fields if name != "image"])
+            samples.append({name: self._image(k) if name == "image" else truth[name] for name in fields})
+        return _checked({name: np.stack([sample[name] for sample in samples]) for name in fields})
 
     def rows(self, field: str) -> Rows:
         """A field that stays on the disk."""
 
         def row(k: int) -> np.ndarray:
-            with self._truth(k) as truth:
-                return truth[field]
+            return self._image(k) if field == "image" else self._truth(k, [field])[field]
 
-        return Rows(self._image if field == "image" else row, len(self._names))
+        return _with_known_rows(field, Rows(row, len(self._names)))
 
-    def _truth(self, k: int):
-        return np.load(io.BytesIO(self._files[f"{self._names[k]}.npz"]()), allow_pickle=False)
+    def _truth(self, k: int, fields: Sequence[str] | None = None) -> Samples:
+        return read_npz(self._files[f"{self._names[k]}.npz"](), fields)
 
     def _image(self, k: int) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(self._files[f"{self._names[k]}.jpg"]())).convert("RGB"))
+        return _decoded(self._files[f"{self._names[k]}.jpg"]())
 
 
 class NpzShard:
@@ -108,17 +115,16 @@ class NpzShard:
 
     def __init__(self, path: Path):
         self.path = path
-        with np.load(path, allow_pickle=False) as file:
-            self.files = file.files
+        with open_npz(path) as archive:
+            self.files = array_names(archive)
 
     def read(self, fields: Sequence[str]) -> Samples:
         """As `FileShard.read`."""
-        with np.load(self.path, allow_pickle=False) as file:
-            return {name: file[name] for name in fields}
+        return _checked(read_npz(self.path, fields))
 
     def rows(self, field: str) -> np.ndarray:
-        """As `FileShard.rows`."""
-        return _mapped(self.path, field)
+        """As `FileShard.rows`. Numbers that stay on the disk are not compared with the archive's checksum."""
+        return _with_known_rows(field, _mapped(self.path, field))
 
 
 class Rows:
@@ -132,12 +138,49 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, k: int) -> np.ndarray:
-        return self._read(k)
+        row = self._read(k)
+        if row.shape != self.shape[1:] or row.dtype != self.dtype:
+            raise ValueError(
+                f"sample {k} has {row.dtype} of shape {row.shape}; {self.dtype} of {self.shape[1:]} is wanted"
+            )
+        return row
 
 
 def open_shard(path: Path) -> NpzShard | FileShard:
-    """A shard of any layout, to be read in parts."""
+    """A shard of any layout, to be read in parts. It and its methods raise `ValueError` where a field is missing, not
+    finite, of another shape or kind or shorter than others; `OSError`; and what decoders raise on damage."""
     return NpzShard(path) if path.suffix == ".npz" else FileShard(path)
+
+
+def _checked(samples: Samples) -> Samples:
+    """The samples, if known fields are what they should be and all have the same length, at least 1."""
+    counts = {len(values) if values.ndim else 0 for values in samples.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"its arrays have {sorted(counts)} samples; one number above zero is wanted")
+    for name, values in samples.items():
+        _with_known_rows(name, values)
+        if name != "image" and values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"`{name}` holds numbers that are not finite")
+    return samples
+
+
+def _with_known_rows(name: str, values: Any) -> Any:
+    """An array (n,...) or rows, if the rows of a known field have the wanted kind and shape."""
+    kind, sides = _KNOWN.get(name, ("", ()))
+    shape = values.shape[1:]
+    if kind and (
+        values.dtype.kind != kind or len(shape) != len(sides) or any(s not in (None, n) for s, n in zip(sides, shape))
+        or (name == "image" and (values.dtype != np.uint8 or 0 in shape))
+    ):  # fmt: skip
+        wanted = ", ".join("any" if side is None else str(side) for side in sides)
+        raise ValueError(
+            f"`{name}` is {values.dtype} of shape {values.shape}; (n, {wanted}) of kind '{kind}' is wanted"
+        )
+    return values
+
+
+def _decoded(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
 
 
 def _part_of(path: Path, offset: int, size: int) -> bytes:
@@ -208,25 +251,25 @@ def _write_300wlp(folder: Path, samples: Samples, first: int) -> None:
         }
         (folder / f"face_{name}.jpg").write_bytes(picture)
         (folder / f"face_{name}.npz").write_bytes(arrays)
-        savemat(folder / f"face_{name}.mat", mat)
+        matlab = io.BytesIO()
+        savemat(matlab, mat)
+        (folder / f"face_{name}.mat").write_bytes(MATLAB_HEADER + matlab.getvalue()[len(MATLAB_HEADER) :])
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:
     """An array of an npz: memory-mapped where it is stored as it is (`np.savez`), read where it is compressed."""
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
+    with open_npz(path) as archive, open(path, "rb") as raw:
         info = archive.getinfo(f"{name}.npy")
+        if info.compress_type != zipfile.ZIP_STORED:
+            return read_npz(path, [name])[name]
         with archive.open(info) as member:
-            if info.compress_type != zipfile.ZIP_STORED:
-                return np.lib.format.read_array(member, allow_pickle=False)
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(member)
+            shape, fortran, dtype = npy_header(member)  # type: ignore[arg-type]
             start = member.tell()
-        if dtype.hasobject:
-            raise ValueError(f"'{name}' is pickled (allow_pickle is off)")
+        if info.file_size != start + dtype.itemsize * math.prod(shape):
+            raise ValueError(f"'{name}' has {info.file_size} bytes; its shape {shape} needs another number")
         # the file's own header in the archive: 30 bytes, then name and extra field, whose lengths are at byte 26
         raw.seek(info.header_offset + 26)
         start += info.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
-        if raw.seek(0, os.SEEK_END) < start + dtype.itemsize * int(np.prod(shape)):
+        if raw.seek(0, os.SEEK_END) < start + dtype.itemsize * math.prod(shape):
             raise ValueError("it is cut off")
     return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")

@@ -7,20 +7,49 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from canthus.decode import check_plain, decoding, read_bytes
 from canthus.errors import RecipeError
+
+LONGEST = 2**18  # bytes of a recipe; PyYAML takes seconds for a megabyte
+DEEPEST = 16  # lists and mappings in each other
 
 
 def read_keys(path: str | Path) -> dict[str, Any]:
-    """What a YAML file says; an empty one says nothing. Raises `RecipeError` where there are no keys and values."""
-    import yaml  # optional dependency of the extras train and synth
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"the recipe '{path}' cannot be read: {error}") from error
-    if not isinstance(values, dict):
+    """What a YAML file says; an empty one says nothing. Raises `RecipeError` where there are no keys and values, and as
+    `parse_yaml`."""
+    with decoding(RecipeError, f"the recipe '{path}' cannot be read"):
+        values = parse_yaml(read_bytes(path).decode("utf-8"))
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError(f"the recipe '{path}' is not a mapping of keys to values")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text of YAML says. Raises `ValueError` for a long or deeply nested one, and for anchors and aliases, with
+    which a few lines unfold to gigabytes; for NaN and infinity; and `yaml.YAMLError`."""
+    import yaml  # optional dependency of the extras train and synth
+
+    class Loader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+                raise ValueError("it has an anchor or an alias; values written out are wanted")
+            if self.depth == DEEPEST:
+                raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text)} characters; at most {LONGEST} are wanted")
+    value = yaml.load(text, Loader)
+    check_plain(value)
+    return value
 
 
 def refuse_unknown(where: str, given: Iterable[Any], names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from canthus.decode import decoding
 from canthus.errors import ModelError
 from canthus.geometry.mesh import VertexNormals
 from canthus.geometry.rotation import matrix_from_euler
@@ -65,6 +66,10 @@ class HeadAssets:
                 f"no head assets at '{root}': a folder with ict/ict_facekit_light.npz is wanted "
                 "(docs/data.md says where to get the parts)"
             )
+        with decoding(ModelError, f"the head assets at '{root}' cannot be read"):
+            self._read(root, model_file)
+
+    def _read(self, root: Path, model_file: Path) -> None:
         with np.load(model_file, allow_pickle=False) as d:
             self.mean = d["mean"].astype(np.float32)
             self.identity = (d["id_q"] * d["id_scale"][:, None, None].astype(np.float32)).reshape(len(d["id_q"]), -1)

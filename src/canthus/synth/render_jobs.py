@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from canthus.decode import decoding, read_json
 from canthus.errors import CanthusError, RecipeError
 from canthus.io.images import as_png
 from canthus.io.outputs import atomic_write
@@ -101,7 +102,10 @@ def _claim(out: Path, job: dict) -> None:
     if not (out / JOB).exists():
         atomic_write(out / JOB, text.encode())
         return
-    was = {"quality": "raster", **json.loads((out / JOB).read_text())}
+    with decoding(RecipeError, f"'{out / JOB}', which says what '{out}' holds, cannot be read"):
+        was = {"quality": "raster", "recipe": {}, **read_json(out / JOB)}
+        if not isinstance(was["recipe"], dict):
+            raise ValueError("it holds no recipe")
     if was != json.loads(text):
         old, new = ({**j.get("recipe", {}), **{k: v for k, v in j.items() if k != "recipe"}} for j in (was, job))
         keys = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))

@@ -10,15 +10,16 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from canthus.data.sample import FaceBatch
+from canthus.decode import decoding, fits, read_bytes, read_json
 from canthus.errors import RecipeError, WeightsError
 from canthus.face.faces import Alignment
 from canthus.face.morphable import MorphableModel
 from canthus.inference.predictor import Predictor
-from canthus.io.card import CARD_FILE, Card, sha256
+from canthus.io.card import CARD_FILE, CROP_SCALES, CROP_SIZES, Card, sha256
 from canthus.io.outputs import atomic_write
 
 WEIGHTS_FILE = "model.safetensors"
@@ -48,7 +49,7 @@ class AlignerConfig:
 
     size: side of the crop, px. crop_scale: side of the crop / longer side of the tight landmark box. shape_aligned:
     learn from crops that the similarity to the mean shape cuts, for the tracking model of a `Tracker`. Raises
-    `RecipeError` for a key that is a `Literal` and has another value.
+    `RecipeError` for a value of another type than the key says, and for crops out of the range that a card allows.
     """
 
     size: int = 112
@@ -57,8 +58,13 @@ class AlignerConfig:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; one of {get_args(kind)} is wanted")
+            value = getattr(self, name)
+            if not fits(value, kind):
+                wanted = f"one of {get_args(kind)}" if get_origin(kind) is Literal else str(kind)
+                raise RecipeError(f"`{name}` is {value!r}; {wanted} is wanted")
+        for name, (low, high) in {"size": CROP_SIZES, "crop_scale": CROP_SCALES}.items():
+            if not low <= getattr(self, name) <= high:
+                raise RecipeError(f"`{name}` is {getattr(self, name)}; {low} to {high} is wanted")
 
 
 class Aligner(nn.Module, Predictor):
@@ -127,7 +133,7 @@ class Aligner(nn.Module, Predictor):
         atomic_write(folder / CONFIG_FILE, text.encode())
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         atomic_write(folder / WEIGHTS_FILE, save(tensors))
-        self.card.files[WEIGHTS_FILE] = sha256(folder / WEIGHTS_FILE)
+        self.card.files.update({name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)})
         atomic_write(folder / CARD_FILE, self.card.to_json().encode())
         return folder
 
@@ -137,12 +143,15 @@ class Aligner(nn.Module, Predictor):
         folder = Path(folder)
         card = Card.read(folder)
         weights = card.checked(folder, WEIGHTS_FILE)
-        try:
-            described = json.loads((folder / CONFIG_FILE).read_text())
+        if CONFIG_FILE in card.files:  # cards of the first versions do not list it
+            card.checked(folder, CONFIG_FILE)
+        with decoding(WeightsError, f"'{folder}' holds no aligner that this version can load"):
+            described = read_json(folder / CONFIG_FILE)
+            tensors = load(read_bytes(weights))
+            if not all(values.isfinite().all() for values in tensors.values()):
+                raise ValueError("its weights hold NaN or infinity")
             aligner = build(described["method"], described["config"])
-            aligner.load_state_dict(load_file(weights))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise WeightsError(f"'{folder}' holds no aligner that this version can load: {error}") from error
+            aligner.load_state_dict(tensors)
         aligner.card = card
         return aligner.eval()
 
@@ -155,9 +164,11 @@ def _mean_shape(crop_scale: float) -> list[list[float]]:
 def method_class(method: str) -> type[Aligner]:
     """The one `Aligner` subclass of methods/<method>.py, or of the folder methods/<method>. Raises `WeightsError`."""
     try:
-        module = import_module(f"canthus.methods.{method}")
+        module = import_module(f"canthus.methods.{method}" if method.isidentifier() else "canthus.methods.?")
     except ModuleNotFoundError as error:
-        raise WeightsError(f"no method '{method}': a file methods/{method}.py is wanted") from error
+        if not (error.name or "").startswith("canthus.methods."):
+            raise  # an optional package
+        raise WeightsError(f"no method {method!r}: a file methods/{method}.py is wanted") from error
     return next(
         c for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, Aligner) and c.__module__.startswith(module.__name__)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from canthus.decode import decoding
 from canthus.errors import WeightsError
 from canthus.face.faces import ALIGNMENT_FIELDS
 from canthus.geometry.crop import Crop, tight_boxes
@@ -17,6 +18,7 @@ from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.images import crop_image
 from canthus.io.outputs import atomic_write
 from canthus.io.session import MODEL_FILE
+from canthus.io.shards import open_shard
 from canthus.training.aligner import Aligner
 
 OPSET = 18
@@ -102,8 +104,9 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
 
 def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
     """The first `count` faces of a shard, cropped as the network of `card` wants them: (N,S,S,3) uint8."""
-    with np.load(shard, allow_pickle=False) as d:
-        images, xyz = d["image"][:count], d["xyz"][:count].astype(np.float64)
+    with decoding(WeightsError, f"the shard '{shard}' cannot be read"):
+        faces = open_shard(Path(shard)).read(("image", "xyz"))
+    images, xyz = faces["image"][:count], faces["xyz"][:count].astype(np.float64)
     crops = Crop.around_boxes(tight_boxes(xyz), card.crop_scale, card.crop_size)
     return np.concatenate([crop_image(image, crops[k : k + 1]) for k, image in enumerate(images)])
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from canthus.errors import OutputError
+from canthus.decode import decoding, read_json
+from canthus.errors import OutputError, RecipeError
 from canthus.io.charts import Chart, lines, rendered
 from canthus.io.images import as_png
 from canthus.io.outputs import atomic_write
@@ -106,9 +107,11 @@ def note_start(folder: Path, **facts: Any) -> None:
     """Add to starts.json what a run is started with: `facts`, commit and versions of packages."""
     path = folder / STARTS
     try:
-        starts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with decoding(RecipeError, f"'{path}' cannot be read"):
+            starts = read_json(path)
+    except RecipeError:
         starts = []
+    starts = starts if isinstance(starts, list) else []
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, get_type_hints
 
 from canthus.data.augment import Augmentation
+from canthus.decode import decoding, fits, read_json
 from canthus.errors import RecipeError
-from canthus.io.yaml_config import read_keys, refuse_unknown
+from canthus.io.yaml_config import parse_yaml, read_keys, refuse_unknown
 from canthus.training.aligner import method_class
 
 OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
@@ -75,21 +74,31 @@ class Recipe:
 
     def __post_init__(self) -> None:
         faces = (self.faces,) if isinstance(self.faces, str) else self.faces
+        if not isinstance(faces, Mapping | Sequence | None):
+            raise RecipeError(f"`faces` is {faces!r}; folders of faces are wanted")
         object.__setattr__(self, "faces", dict(faces) if isinstance(faces, Mapping) else tuple(faces or ()))
         object.__setattr__(self, "lr_milestones", _as_tuple(self.lr_milestones))
-        _check(asdict(self), Recipe, "")
+        if not all(isinstance(name, str) and name for name in self.faces):
+            raise RecipeError(f"`faces` is {faces!r}; folders, or folder: weight, are wanted")
+        for key in ("method", "weights"):
+            if not isinstance(getattr(self, key), str):
+                raise RecipeError(f"`{key}` is {getattr(self, key)!r}; text is wanted")
+        _check(vars(self), Recipe, "")
         _check_keys("`augment`", self.augment, Augmentation)
-        _check_keys("`config`", self.config, method_class(self.method).Config)
+        _check_types("augment", self.augment, Augmentation)
+        method = method_class(self.method).Config
+        _check_keys("`config`", self.config, method)
+        _check_types("config", self.config, method)
         if not self.faces:
             raise RecipeError("a recipe needs `faces`: a list of one or more folders of faces, or folder: weight")
         if isinstance(self.faces, dict):
             for name, weight in self.faces.items():
-                if not _is_number(weight) or weight <= 0:
+                if not fits(weight, float) or weight <= 0:
                     raise RecipeError(f"the weight of `faces` '{name}' is {weight!r}; a number above zero is wanted")
         if not isinstance(self.stages, dict):
             raise RecipeError(f"`stages` is {self.stages!r}; name of a stage: keys and values are wanted")
         for name, values in self.stages.items():
-            if not isinstance(values, dict):
+            if not isinstance(values, dict) or not isinstance(name, str):
                 raise RecipeError(f"`stages.{name}` is {values!r}; keys and values are wanted")
             _check_keys(f"`stages.{name}`", values, StageRecipe)
             _check(values, Recipe, f"stages.{name}.")
@@ -115,10 +124,10 @@ class Recipe:
 
 def refuse_changes(recipe: Recipe, began: Path) -> None:
     """Raise `RecipeError` unless a run that began with the recipe in file `began` (JSON) may go on with this one."""
-    try:
-        before = json.loads(began.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"'{began}', which says how the run began, cannot be read: {error}") from error
+    with decoding(RecipeError, f"'{began}', which says how the run began, cannot be read"):
+        before = read_json(began)
+        if not isinstance(before, dict) or not fits(before.get("steps", 0), float):
+            raise ValueError("it holds no recipe")
     now = json.loads(as_json(recipe))
     if old := before.keys() - now.keys():
         raise RecipeError(
@@ -158,6 +167,14 @@ def _check_keys(where: str, values: dict[str, Any], options: type) -> None:
     refuse_unknown(where, values, [f.name for f in fields(options)])
 
 
+def _check_types(where: str, values: dict[str, Any], options: type) -> None:
+    """Raise `RecipeError` for a value of another type than the dataclass `options` says."""
+    for key, kind in get_type_hints(options).items():
+        if key in values and not fits(values[key], kind):
+            name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+            raise RecipeError(f"`{where}.{key}` is {values[key]!r}; {name} is wanted")
+
+
 # lowest, highest
 _LIMITS = {
     "steps": (1, math.inf), "batch": (1, math.inf), "save_every": (1, math.inf), "picture_every": (0, math.inf),
@@ -171,11 +188,15 @@ def _check(values: dict[str, Any], options: type, where: str) -> None:
     """Raise `RecipeError` for a value that makes no sense. `where` goes before the keys."""
     kinds = {f.name: f.default for f in fields(options)} | {"share": 1.0}
     for key, value in values.items():
-        if key in _CHOICES and value not in _CHOICES[key]:
+        if key in _CHOICES and (not isinstance(value, str) or value not in _CHOICES[key]):
             raise RecipeError(f"`{where}{key}` is {value!r}; one of {', '.join(_CHOICES[key])} is wanted")
-        if key == "lr_milestones" and not all(_is_number(v) and 0 < v < 1 for v in _as_tuple(value)):
+        if key == "lr_milestones" and not all(fits(v, float) and 0 < v < 1 for v in _as_tuple(value)):
             raise RecipeError(f"`{where}lr_milestones` is {value!r}; a list of fractions of the steps, 0..1, is wanted")
-        if isinstance(kinds.get(key), int | float) and not isinstance(value, int | float):
+        if isinstance(kinds.get(key), bool):
+            if not isinstance(value, bool):
+                raise RecipeError(f"`{where}{key}` is {value!r}; true or false is wanted")
+            continue
+        if isinstance(kinds.get(key), int | float) and not fits(value, float):
             raise RecipeError(f"`{where}{key}` is {value!r}; a number is wanted (YAML reads 2e-3 as text: 2.0e-3)")
         if type(kinds.get(key)) is int and value != int(value):
             raise RecipeError(f"`{where}{key}` is {value!r}; a whole number is wanted")
@@ -190,10 +211,8 @@ def _change(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise RecipeError(f"got the change '{change}'; key=value is wanted")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value in '{change}' cannot be read: {error}") from error
+    with decoding(RecipeError, f"the value in '{change}' cannot be read"):
+        value = parse_yaml(text)
     if isinstance(value, str):
         try:
             value = float(value)  # 1e-3, which YAML takes for text
@@ -201,13 +220,12 @@ def _change(values: dict[str, Any], change: str) -> None:
             pass
     *outer, last = key.split(".")
     for name in outer:
-        values[name] = values = dict(values.get(name) or {})
+        inner = values.get(name) or {}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"got the change '{change}', but `{name}` is {inner!r} and has no keys")
+        values[name] = values = dict(inner)
     values[last] = value
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

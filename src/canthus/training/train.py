@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from canthus.data.augment import Augmentation, Augmenter
 from canthus.data.sample import FaceBatch
 from canthus.data.sources import FaceMix, Part, batch_of
+from canthus.decode import decoding, read_bytes
 from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
 from canthus.io import charts
@@ -72,7 +72,8 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
             _copy_weights(recipe.weights, aligner)
         run = _Run(aligner, recipe, stages, accelerator)
         if resumed:
-            run.restore(_read(out / CHECKPOINT))
+            with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
+                run.restore(_read(out / CHECKPOINT))
         yield from _steps(run, faces, augmenter, out)
     finally:
         faces.close()
@@ -145,10 +146,8 @@ def _copy_weights(folder: str, aligner: Aligner) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"the checkpoint '{path}' cannot be read: {error}") from error
+    with decoding(RecipeError, f"the checkpoint '{path}' cannot be read"):
+        return load(read_bytes(path))
 
 
 class _Objective(nn.Module):

@@ -12,12 +12,13 @@ from canthus.io.session import MODEL_FILE
 
 ROOT = Path(__file__).parent
 DEFAULT = "swift"
+DETECTOR = "retinaface"  # no aligner: its card says less
 
 
 def shipped() -> dict[str, Card]:
     """Name -> card of the aligners inside the package."""
     folders = sorted(p.parent for p in ROOT.glob(f"*/{MODEL_FILE}") if (p.parent / CARD_FILE).is_file())
-    return {f.name: Card.read(f) for f in folders}
+    return {f.name: Card.read(f) for f in folders if f.name != DETECTOR}
 
 
 def inside(folder: Path) -> dict[str, Card]:
@@ -31,7 +32,7 @@ def inside(folder: Path) -> dict[str, Card]:
 def find(name: str | Path) -> Path:
     """The folder of shipped weights by name, or a folder of one's own; raises `WeightsError` for neither."""
     own = ROOT / str(name)
-    if isfile(own / CARD_FILE):
+    if isfile(own / CARD_FILE) and isfile(own / MODEL_FILE) and own.name != DETECTOR:
         return own
     if isdir(name):
         return Path(name)

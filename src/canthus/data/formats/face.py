@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from canthus.decode import decoding
 from canthus.errors import LandmarkError
 from canthus.face.landmarks import scheme
 
@@ -81,11 +82,9 @@ def picture_size(image: Path | np.ndarray, where: str | Path) -> tuple[int, int]
         return image.shape[1], image.shape[0]
     if not image.is_file():
         raise LandmarkError(f"'{where}' has no picture '{image.name}' beside it")
-    try:
+    with decoding(LandmarkError, f"'{where}' belongs to the picture '{image}', which cannot be read"):
         with Image.open(image) as opened:
             return opened.size
-    except (OSError, UnidentifiedImageError) as error:
-        raise LandmarkError(f"'{where}' belongs to the picture '{image}', which cannot be read: {error}") from error
 
 
 def picture_of(annotation: Path) -> Path:

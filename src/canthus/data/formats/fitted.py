@@ -11,6 +11,7 @@ import numpy as np
 
 from canthus.data.formats.face import FaceSample, checked, complete, name_of, some
 from canthus.data.formats.files import load_mat, load_npy
+from canthus.decode import decoding, read_npz
 from canthus.errors import LandmarkError
 from canthus.geometry.rotation import matrix_from_euler
 
@@ -53,7 +54,7 @@ def read_300wlp(folder: str | Path) -> Iterator[FaceSample]:
         image = path.with_suffix(".jpg")
         if not image.is_file():
             raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
-        mat = load_mat(path, ("Pose_Para",))
+        mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
         more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
         if "pt3d_68" in mat:
             points = _depth_points(mat["pt3d_68"], path)
@@ -97,12 +98,11 @@ def _relabelled(folder: Path, paths: list[Path]) -> dict[str, np.ndarray]:
     file = folder / "reannotated.npz"
     if not file.is_file():
         return {}
-    try:
-        with np.load(file, allow_pickle=False) as z:
-            pairs = zip(z["name"], z["pts68"].astype(np.float64), strict=True)
-            return {Path(str(name)).stem: row.T - 1 for name, row in pairs}
-    except (OSError, ValueError, KeyError) as error:
-        raise LandmarkError(f"'{file}' cannot be read (name, pts68 are wanted): {error}") from error
+    with decoding(LandmarkError, f"'{file}' cannot be read (name, pts68 are wanted)"):
+        z = read_npz(file, ("name", "pts68"))
+        if z["pts68"].shape != (len(z["name"]), 2, 68) or z["pts68"].dtype.kind not in "iuf":
+            raise ValueError(f"pts68 is {z['pts68'].dtype} of shape {z['pts68'].shape}; numbers (N, 2, 68) are wanted")
+        return {Path(str(name)).stem: row.T - 1 for name, row in zip(z["name"], z["pts68"].astype(np.float64))}
 
 
 def _kit(folder: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:

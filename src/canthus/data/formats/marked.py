@@ -10,6 +10,7 @@ import numpy as np
 from canthus.data.formats.face import PICTURES, FaceSample, checked, complete, interpolated, name_of, picture_of, some
 from canthus.data.formats.files import load_mat, load_npy, read_pts
 from canthus.data.formats.fitted import KIT
+from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
 
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
@@ -114,16 +115,16 @@ def read_wflw(folder: str | Path) -> Iterator[FaceSample]:
     """
     folder = Path(folder)
     (path, *_) = some(folder.rglob("list_98pt_rect_attr_test.txt"), "list_98pt_rect_attr_test.txt", folder)
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    with decoding(LandmarkError, f"'{path}' cannot be read"):
+        lines = read_text(path).splitlines()
+    for number, line in enumerate(lines, start=1):
         where, words = f"{path}, line {number}", line.split()
         if not words:
             continue
         if len(words) < 207:
             raise LandmarkError(f"'{where}' has {len(words)} words; 196 + 4 + 6 numbers and a picture are wanted")
-        try:
+        with decoding(LandmarkError, f"'{where}' has words where numbers are wanted"):
             values = np.array([float(w) for w in words[:206]])
-        except ValueError as error:
-            raise LandmarkError(f"'{where}' has words where numbers are wanted: {error}") from error
         file = " ".join(words[206:])
         groups = {"full"} | {a for a, v in zip(WFLW_ATTRIBUTES, values[200:206]) if v}
         sample = FaceSample(
@@ -146,7 +147,8 @@ def read_aflw21(folder: str | Path) -> Iterator[FaceSample]:
     """
     folder = Path(folder)
     (names, *_) = some(folder.rglob("AFLW_GT_crop.list"), "AFLW_GT_crop.list", folder)
-    files = names.read_text().split()
+    with decoding(LandmarkError, f"'{names}' cannot be read"):
+        files = read_text(names).split()
     count = len(files)
     points = load_npy(_kit_file(folder, "AFLW_GT_pts21.npy"), (count, 2, 21)).transpose(0, 2, 1)
     roi = load_npy(_kit_file(folder, "AFLW_GT_crop_roi_box.npy"), (count, 4))
@@ -181,13 +183,25 @@ def read_aflw_full(folder: str | Path) -> Iterator[FaceSample]:
     (path, *_) = some(folder.rglob("AFLWinfo_release.mat"), "AFLWinfo_release.mat", folder)
     mat = load_mat(path, ("data", "bbox", "mask_new", "nameList", "ra"))
     photos = next((p for p in (folder / "data" / "flickr", folder / "flickr") if p.is_dir()), folder)
-    for k in mat["ra"].ravel().astype(int)[20000:] - 1:
+    count = len(mat["data"])
+    for key, shape in {
+        "data": (count, 38),
+        "bbox": (count, 4),
+        "mask_new": (count, 19),
+        "nameList": (count, 1),
+    }.items():
+        if mat[key].shape != shape or mat[key].dtype.kind not in ("O" if key == "nameList" else "iuf"):
+            raise LandmarkError(
+                f"'{path}' has {mat[key].dtype} of shape {mat[key].shape} in `{key}`; {shape} is wanted"
+            )
+    rows = mat["ra"].ravel()[20000:] - 1
+    if mat["ra"].dtype.kind not in "iuf" or not np.isin(rows, np.arange(count)).all():
+        raise LandmarkError(f"'{path}' has an order `ra` of other rows than 1 to {count}")
+    for k in rows.astype(int):
         row = np.asarray(mat["data"][k], np.float64)
-        if row.shape != (38,):
-            raise LandmarkError(f"'{path}' has rows of {row.shape} in `data`; 38 numbers are wanted")
-        file = str(np.ravel(mat["nameList"][k, 0])[0])
+        file = str(mat["nameList"][k, 0])
         left, right, top, bottom = np.asarray(mat["bbox"][k], np.float64)
-        visible = np.asarray(mat["mask_new"][k]).ravel() > 0
+        visible = mat["mask_new"][k] > 0
         sample = FaceSample(
             photos / file, complete(row.reshape(2, 19).T, f"{path}, {file}") - 1, scheme="aflw19",
             name=f"{Path(file).with_suffix('').as_posix()}#{k}", box=np.array([left, top, right, bottom]) - 1,
@@ -204,7 +218,7 @@ def _cofw(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pictures (H,W,3), rows (87,) and boxes (4,) of the test faces. HDF5 holds MATLAB's arrays transposed."""
     import h5py  # optional dependency of the formats extra
 
-    try:
+    with decoding(LandmarkError, f"'{path}' cannot be read"):
         with h5py.File(path, "r") as file:
             rows, boxes = np.asarray(file["phisT"], float).T, np.asarray(file["bboxesT"], float).T
             references = np.asarray(file["IsT"]).ravel()
@@ -215,5 +229,3 @@ def _cofw(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 picture = np.asarray(file[reference], np.uint8).T
                 grey = picture.ndim == 2
                 yield (np.repeat(picture[:, :, None], 3, axis=2) if grey else np.ascontiguousarray(picture)), row, box
-    except (OSError, KeyError, ValueError) as error:
-        raise LandmarkError(f"'{path}' cannot be read: {error}") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from canthus.data.formats.face import FaceSample, checked, interpolated, some
+from canthus.decode import decoding
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.expressions import EXPRESSIONS, arkit_from_ict
 from canthus.geometry.rotation import euler_from_matrix
@@ -61,11 +60,12 @@ def _sample(
 
 def _read(path: Path, wanted: tuple[str, ...]) -> Samples:
     """The wanted fields, and `expression` (n,52) where it is there."""
-    try:
+    with decoding(LandmarkError, f"'{path}' is nothing that `canthus synth` wrote"):
         shard = open_shard(path)
         truth = shard.read([*wanted, *({"expression"} & set(shard.files))])
         if "expression" in truth and truth["expression"].shape[1] != len(EXPRESSIONS):  # of the shipped head they fit
-            truth["expression"] = arkit_from_ict(truth["expression"])
+            try:
+                truth["expression"] = arkit_from_ict(truth["expression"])
+            except ModelError as error:
+                raise ValueError(str(error)) from error
         return truth
-    except (ModelError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise LandmarkError(f"'{path}' is nothing that `canthus synth` wrote: {error}") from error

@@ -10,6 +10,7 @@ import numpy as np
 
 from canthus.data.formats.face import FaceSample, checked, complete, name_of, picture_of, some
 from canthus.data.formats.files import read_ljson
+from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
 from canthus.geometry.rotation import euler_from_matrix
 
@@ -76,15 +77,13 @@ def read_biwi(folder: str | Path) -> Iterator[FaceSample]:
 def _projected_box(path: Path, centre: np.ndarray) -> np.ndarray:
     """The box (4,) of a head centred at `centre` (3,) mm of the depth camera, by the calibration of the colour one:
     a matrix of 3 lines, a line of distortion, a rotation of 3 lines, a shift."""
-    try:
-        lines = [[float(w) for w in line.split()] for line in path.read_text().splitlines() if line.strip()]
+    with decoding(LandmarkError, f"'{path}' is no calibration of BIWI's colour camera"):
+        lines = [[float(w) for w in line.split()] for line in read_text(path).splitlines() if line.strip()]
         matrix, turn, shift = np.array(lines[:3]), np.array(lines[4:7]), np.array(lines[7])
         place = turn @ centre + shift
         middle = (matrix @ place)[:2] / place[2]
         half = matrix[0, 0] * HEAD / place[2]
-    except (OSError, ValueError, IndexError) as error:
-        raise LandmarkError(f"'{path}' is no calibration of BIWI's colour camera: {error}") from error
-    return np.concatenate([middle - half, middle + half])
+        return complete(np.concatenate([middle - half, middle + half]), path)
 
 
 def _nose_first(samples: list[tuple[FaceSample, Path]]) -> Iterator[FaceSample]:
@@ -103,6 +102,8 @@ def _nose_first(samples: list[tuple[FaceSample, Path]]) -> Iterator[FaceSample]:
 
 def _is_shape(path: Path) -> bool:
     """Whether a text file begins with three numbers on a line."""
+    if not path.is_file():
+        return False
     with open(path, errors="replace") as file:
         words = file.readline().replace(",", " ").split()
     try:
@@ -112,11 +113,9 @@ def _is_shape(path: Path) -> bool:
 
 
 def _numbers(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        lines = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()]
+    with decoding(LandmarkError, f"'{path}' is no table of numbers"):
+        lines = [line.replace(",", " ").split() for line in read_text(path).splitlines() if line.strip()]
         values = np.array([[float(w) for w in line] for line in lines])
-    except (OSError, ValueError) as error:
-        raise LandmarkError(f"'{path}' is no table of numbers: {error}") from error
     if values.shape != shape:
         raise LandmarkError(f"'{path}' has numbers of shape {values.shape}; {shape} is wanted")
     return complete(values, path)
