@@ -107,6 +107,52 @@ def test_take_gives_tensors_of_the_faces_asked_for(tmp_path):
     np.testing.assert_array_equal(stored.xyz, faces["xyz"])
 
 
+def shorter(faces, name):
+    return {**faces, name: faces[name][:-1]}
+
+
+@pytest.mark.parametrize("layout", ["npz", "tar"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: shorter(f, "xyz"), "samples|of .* faces"),
+        (lambda f: shorter(f, "image"), "of .* faces"),
+        (lambda f: shorter(f, "vertices"), "of .* faces"),
+        (lambda f: {**f, "xyz": np.where(np.arange(68)[:, None] == 5, np.nan, f["xyz"])}, "`xyz` .*not finite"),
+        (lambda f: {**f, "rotation": f["rotation"] * np.inf}, "`rotation` .*not finite"),
+        (lambda f: {**f, "xyz": f["xyz"][:, :67]}, r"`xyz` .*\(3, 67, 3\).*\(n, 68, 3\)"),
+        (lambda f: {**f, "xyz": f["xyz"].astype(int)}, "`xyz` is int64"),
+        (lambda f: {**f, "visible": f["visible"].astype(float)}, "`visible` is float64"),
+        (lambda f: {name: values[:0] for name, values in f.items()}, "one number above zero|empty"),
+        (lambda f: {**f, "image": f["image"].astype(np.float32)}, "`image` is float32"),
+        (lambda f: {**f, "image": f["image"][..., 0]}, r"`image` is uint8 of shape \(3, 48, 48\)"),
+    ],
+)  # fmt: skip
+def test_a_shard_of_other_faces_is_refused_with_the_reason(tmp_path, layout, change, said):
+    faces = change(make_faces(3, size=48))
+    path = shard_path(tmp_path, 0, layout)
+    if layout == "tar" and (len({len(values) for values in faces.values()}) > 1 or faces["image"].shape[3:] != (3,)):
+        pytest.skip("a tar shard cannot hold this")
+    if layout == "tar" and faces["image"].dtype != np.uint8:
+        pytest.skip("a tar shard cannot hold this")
+    write_shard(path, faces, 0, layout)
+    with pytest.raises(RecipeError, match=rf"shard-00000\.{layout}' cannot be read.*({said})"):
+        StoredFaces([tmp_path])
+
+
+def test_a_picture_that_is_damaged_later_is_named_when_it_is_taken(tmp_path):
+    write_shard(shard_path(tmp_path, 0, "300wlp"), camera(make_faces(2, size=48)), 0, "300wlp")
+    stored = StoredFaces([tmp_path])
+    next(tmp_path.rglob("*1.jpg")).write_bytes(b"no picture")
+    with pytest.raises(RecipeError, match="shard-00000' cannot be read"):
+        stored.take(np.array([1]))
+
+
+def camera(faces):
+    count = len(faces["xyz"])
+    return faces | {"contour": faces["xyz"][:, :17], "weak_shift": np.zeros((count, 2)), "weak_scale": np.ones(count)}
+
+
 def test_a_folder_without_shards_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"nowhere.*canthus synth"):
         StoredFaces([tmp_path / "nowhere"])

@@ -310,6 +310,38 @@ def test_other_files_are_refused(tmp_path, text, said):
         Predictions.read(tmp_path / "p.npz")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"id": 3}, {"id": None}, {"xyz": [["1", "2"]] * 68}, {"xyz": [[True, 2]] * 68}, {"xyz": "none"},
+     {"xyz": [[1, 1e999]] * 68},
+     {"box": [1, 2, 3]}, {"box": ["1", 2, 3, 4]}, {"visible": [2] * 68}, {"sigma": [-1] * 68}, {"system": 3},
+     {"scheme": "other"}, {"scheme": []}, {"restarted": "no"}, {"rotation": [[1, 0, 0]] * 2}],
+)  # fmt: skip
+def test_a_wrong_type_in_json_lines_is_refused(tmp_path, change):
+    line = {"id": "a", "xyz": make.turned(0)[:, :2].round(2).tolist()}
+    (tmp_path / "p.jsonl").write_text(json.dumps(line | {"restarted": True, "sigma": [1] * 68}))
+    assert Predictions.read(tmp_path / "p.jsonl").restarted.tolist() == [1]
+    (tmp_path / "p.jsonl").write_text(json.dumps(line | change))
+    with pytest.raises(LandmarkError):
+        Predictions.read(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": np.array([[1]])}, {"id": np.array([1.5])}, {"xyz": np.full((1, 68, 2), "1")},
+     {"xyz": np.full((1, 68, 2), np.inf)},
+     {"sigma": np.full((1, 68), -1.0)}, {"scheme": np.array(["ibug68", "a"])}, {"system": np.array(3)},
+     {"visible": np.full((1, 68), "yes")}, {"box": np.zeros((2, 4))}],
+)  # fmt: skip
+def test_a_wrong_type_in_npz_is_refused(tmp_path, change):
+    arrays = {"id": np.array(["a"]), "xyz": np.zeros((1, 68, 2))}
+    np.savez(tmp_path / "p.npz", **arrays)
+    assert Predictions.read(tmp_path / "p.npz").names == ("a",)
+    np.savez(tmp_path / "p.npz", **(arrays | change))
+    with pytest.raises(LandmarkError):
+        Predictions.read(tmp_path / "p.npz")
+
+
 def test_no_objects_are_loaded(tmp_path):
     np.savez(tmp_path / "p.npz", id=np.array(["a"], object), xyz=np.zeros((1, 68, 2)))
     with pytest.raises(LandmarkError, match="no file of predictions"):

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutations import nested
 from shapes import made_up_faces
 
-from canthus.errors import LandmarkError, OutputError
+from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.faces import FaceMeshes, Faces
 from canthus.geometry.camera import WeakPerspective
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
+    TrackedFaces,
     atomic_open,
     atomic_write,
+    json_line,
     read_json,
+    read_json_lines,
     remove_leftovers,
     to_json,
     write_csv,
@@ -204,6 +208,60 @@ def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(LandmarkError, match="want"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("faces", 0, "landmarks", 3), ["1", 2, 3]),
+        (("faces", 0, "landmarks"), [[1, 2, 3]] * 67),
+        (("faces", 0, "landmarks", 0, 0), True),
+        (("faces", 0, "sigma", 0), 1e999),
+        (("faces", 0, "sigma", 0), -1),
+        (("faces", 0, "visible", 0), 2),
+        (("faces", 0, "detection_score"), "0.9"),
+        (("faces", 0, "pose", "matrix"), None),
+        (("faces",), {}),
+        (("image", "width"), 640.5),
+        (("image", "width"), 0),
+        (("scheme",), 3),
+        (("weights",), None),
+        (("schema",), []),
+    ],
+)
+def test_a_wrong_type_in_json_is_refused(tmp_path: Path, keys: tuple, value: object) -> None:
+    document = to_json(made_up_faces(ANGLES))
+    place = document
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(CanthusError):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_missing_or_nested_deep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LandmarkError, match="No such file"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(nested(100_000))
+    with pytest.raises(LandmarkError, match="nested deeper"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"id": 7', '"id": "7"'), ('"id": 7', '"id": 7.5'), ('"followed": true', '"followed": 1'),
+     ('"frame": 3', '"frame": null'), ('"time": 0.5', '"time": 1e999'), ('"time": 0.5', '"time": [0.5]')],
+)  # fmt: skip
+def test_a_line_with_a_wrong_type_is_named(tmp_path: Path, old: str, new: str) -> None:
+    tracked = TrackedFaces(3, 0.5, np.array([7]), np.array([True]), made_up_faces(ANGLES[:1]))
+    line = json_line(tracked).decode()
+    assert old in line
+    (tmp_path / "a.jsonl").write_text(line + line.replace(old, new))
+    frames = read_json_lines(tmp_path / "a.jsonl")
+    assert next(frames).ids.tolist() == [7]
+    with pytest.raises(LandmarkError, match="line 2 of"):
+        next(frames)
 
 
 def test_pts_is_one_based(tmp_path: Path) -> None:

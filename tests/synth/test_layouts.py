@@ -68,6 +68,13 @@ def test_a_tar_shard_reads_as_webdataset_does(tmp_path, samples):
         np.testing.assert_array_equal(truth["xyz"], samples["xyz"][1])
 
 
+def test_files_of_300wlp_do_not_tell_when_they_were_written(tmp_path, samples):
+    write_shard(shard_path(tmp_path, 0, "300wlp"), samples, 0, "300wlp")
+    for path in tmp_path.rglob("*.mat"):
+        # the first 116 bytes are free text, where SciPy writes the time; MATLAB wants "MATLAB 5.0 MAT-file"
+        assert path.read_bytes()[:116].rstrip() == b"MATLAB 5.0 MAT-file, written by canthus"
+
+
 def test_the_same_samples_are_the_same_bytes(tmp_path, samples):
     first, second = (shard_path(tmp_path / name, 0, "tar") for name in "ab")
     for path in (first, second):

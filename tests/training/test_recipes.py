@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from mutations import nested  # noqa: E402
+
 import canthus  # noqa: E402
 from canthus.errors import CanthusError, RecipeError, WeightsError  # noqa: E402
 from canthus.training.aligner import build  # noqa: E402
@@ -93,6 +95,28 @@ def test_an_unknown_key_names_the_nearest(read, text, said):
         ("faces: [a]\nsteps: many", "`steps` is 'many'"),
         ("- a list", "not a mapping"),
         ("faces: [a", "cannot be read"),
+        ("faces: [a]\nsteps: .nan", "number nan"),
+        ("faces: [a]\nsteps: .inf", "number inf"),
+        ("faces: [a]\nrate: true", "`rate` is True; a number"),
+        ("faces: [a]\nbf16: 1", "`bf16` is 1; true or false"),
+        ("faces: [a]\ntensorboard: 'no'", "`tensorboard` is 'no'; true or false"),
+        ("faces: 3", "`faces` is 3"),
+        ("faces: [[a], b]", "`faces`"),
+        ("faces: {1: 2}", "`faces`"),
+        ("faces: {a: true}", "weight of `faces` 'a' is True"),
+        ("faces: [a]\nmethod: 3", "`method` is 3; text"),
+        ("faces: [a]\nweights: [b]", "`weights` is"),
+        ("faces: [a]\noptimizer: [sgd]", "`optimizer` is"),
+        ("faces: [a]\naugment: {zoom: much}", r"`augment\.zoom` is 'much'; float"),
+        ("faces: [a]\nconfig: {widths: [8, x]}", r"`config\.widths` is \[8, 'x'\]; tuple\[int"),
+        ("a: &x [1]\nb: *x", "anchor or an alias"),
+        ("&x a: 3", "anchor or an alias"),
+        (nested(100_000), "nested deeper than 16"),
+        (nested(17), "nested deeper than 16"),
+        ("steps: 1 # " + "x" * 300_000, "at most 262144"),
+        ("steps: !!python/object/apply:os.getcwd []", "cannot be read"),
+        ("steps: 2001-99-99", "month must be in"),
+        ("1: 2", "not a mapping"),
     ],
 )
 def test_what_makes_no_sense_is_refused(read, text, said):
@@ -123,16 +147,47 @@ def test_changes_reach_nested_keys_and_leave_the_rest(read):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("lr", "key=value"), ("=3", "key=value"), ("lr=[1", "cannot be read"), ("stps=3", "'steps'")],
+    [
+        ("lr", "key=value"),
+        ("lr.zoom=3", "`lr` is 0.5 and has no keys"),
+        ("=3", "key=value"),
+        ("lr=[1", "cannot be read"),
+        ("stps=3", "'steps'"),
+    ],
 )
 def test_a_change_that_makes_no_sense_is_refused(read, change, said):
     with pytest.raises(RecipeError, match=said):
-        read("faces: [a]", changes=[change])
+        read("faces: [a]\nlr: 0.5", changes=[change])
 
 
 def test_a_method_that_is_not_there_is_refused(read):
     with pytest.raises(WeightsError, match=r"no method 'swft'"):
         read("faces: [a]\nmethod: swft")
+
+
+@pytest.mark.parametrize("method", ["../swift", "cprfa.updates", "", "?"])
+def test_a_method_is_a_plain_name(read, method):
+    with pytest.raises(WeightsError, match="no method"):
+        read(f"faces: [a]\nmethod: {method!r}")
+
+
+@pytest.mark.parametrize("size", [8, 10**6, 64.5, "64", True])
+def test_a_size_that_no_network_has_is_refused_before_one_is_built(size):
+    with pytest.raises(RecipeError, match=f"`size` is {size!r}"):
+        build("swift", {"size": size})
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(read):
+    # each line holds the one before ten times: ten to the ninth values
+    lines = ["a0: &a0 [1]"] + [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 10)]
+    with pytest.raises(RecipeError, match="anchor or an alias"):
+        read("\n".join(lines))
+
+
+def test_numbers_from_python_are_checked_as_those_of_a_file():
+    for steps in (float("nan"), float("inf"), True, "10"):
+        with pytest.raises(RecipeError, match="`steps`"):
+            Recipe(faces=("a",), steps=steps)
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):

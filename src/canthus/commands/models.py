@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from canthus.commands.terminal import Justify
+from canthus.decode import decoding
+from canthus.errors import WeightsError
 from canthus.io.card import CARD_FILE, Card
 from canthus.weights import DEFAULT, ROOT, find, inside, shipped
 
@@ -32,14 +34,16 @@ class Model:
 
     @property
     def size(self) -> int:
-        """Bytes of the files that the card lists."""
-        return sum((self.folder / file).stat().st_size for file in self.card.files)
+        """Bytes of the files that the card lists. Raises `WeightsError` if one is missing."""
+        with decoding(WeightsError, f"a file that the card of '{self.folder}' lists cannot be read"):
+            return sum((self.folder / file).stat().st_size for file in self.card.files)
 
     def measured(self, protocol: str, key: str) -> float | None:
         """A figure of the first row of the card whose protocol has all the words of `protocol`."""
         for row in self.card.measured:
-            if all(part in row.get("protocol", "") for part in protocol.split("|")) and key in row:
-                return float(row[key])
+            value = row.get(key)
+            if all(part in str(row.get("protocol")) for part in protocol.split("|")) and isinstance(value, float | int):
+                return float(value)
         return None
 
     def row(self) -> list[str]:

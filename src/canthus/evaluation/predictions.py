@@ -32,7 +32,6 @@ _FIELDS: dict[str, Callable[[int], tuple[int, ...]]] = {
 _RANGES = {
     "sigma": (0, np.inf),
     "visible": (0, 1),
-    "rotation": (-1.01, 1.01),
     "restarted": (0, 1),
     "expression_sigma": (0, np.inf),
 }

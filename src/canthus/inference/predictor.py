@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from canthus.errors import BoxError, LandmarkError
+from canthus.errors import BoxError, LandmarkError, WeightsError
 from canthus.face.completion import Completion, complete
 from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.face.morphable import MorphableModel
@@ -46,9 +46,22 @@ class Predictor(ABC):
 
     def finish(self, alignment: Alignment) -> Alignment:
         """What NumPy does after the network, whatever runs it: a head model completes what the network left open,
-        where the card asks for it."""
+        where the card asks for it. Raises `WeightsError` for an answer of other shapes or with NaN or infinity."""
         how = self.card.completion
-        return alignment if how is None else complete(alignment, Completion(**how), self.head_model)
+        if how is not None:
+            alignment = complete(alignment, Completion(**how), self.head_model)
+        faces, points = np.shape(alignment.xyz)[:2] if np.ndim(alignment.xyz) == 3 else (0, 0)
+        shapes = {"xyz": (faces, points, 3), "rotation": (faces, 3, 3)}
+        for name in ALIGNMENT_FIELDS:
+            values = getattr(alignment, name)
+            wanted = shapes.get(name, (faces, points))
+            if values is None:
+                continue
+            if np.shape(values) != wanted and name != "coefficients":
+                raise WeightsError(f"'{self.card.title}' gives {name} of shape {np.shape(values)}, want {wanted}")
+            if name != "score" and not np.isfinite(values).all():  # a score may be unknown
+                raise WeightsError(f"'{self.card.title}' gives {name} with NaN or infinity, want finite numbers")
+        return alignment
 
     @cached_property
     def detector(self) -> FaceDetector:
