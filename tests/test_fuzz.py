@@ -26,10 +26,11 @@ import canthus
 from canthus.decode import listed
 from canthus.errors import CanthusError, ModelError, WeightsError
 from canthus.evaluation.predictions import Predictions
+from canthus.face.faces import TrackedFaces
 from canthus.face.morphable import MorphableModel
 from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.images import read_image
-from canthus.io.outputs import TrackedFaces, json_line, read_json, read_json_lines, write_json
+from canthus.io.outputs import TrackedFrame, json_line, read_json, read_json_lines, write_json
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import shard_path, write_shard
 from canthus.weights import DEFAULT, ROOT
@@ -193,22 +194,23 @@ def faces_json(folder: Path) -> Target:
 def faces_lines(folder: Path) -> Target:
     path = folder / "faces.jsonl"
     faces = made_up_faces([(0, 0, 0), (10, 40, -5)])
-    lines = [json_line(TrackedFaces(k, k / 25, np.array([1, 2]), np.array([True, False]), faces)) for k in range(2)]
+    tracked = TrackedFaces(faces, np.array([1, 2]), np.array([True, False]))
+    lines = [json_line(TrackedFrame(k, k / 25, tracked)) for k in range(2)]
     path.write_bytes(b"".join(lines))
     good = [json.loads(line) for line in lines]
 
     def call() -> None:
-        for tracked in read_json_lines(path):
-            assert isinstance(tracked.number, int) and np.isfinite(tracked.time)
-            assert len(tracked.ids) == len(tracked.followed) == len(tracked.faces)
+        for frame in read_json_lines(path):
+            assert isinstance(frame.number, int) and np.isfinite(frame.time)
+            assert len(frame.tracked.ids) == len(frame.tracked.followed) == len(frame.tracked.faces)
 
     return Target(file=path, call=call, odd=lambda rng: "\n".join(json.dumps(v) for v in with_odd_value(good, rng)))
 
 
 RECIPE = {
-    "method": "swift", "faces": {"a": 1.0, "b": 2}, "steps": 100, "batch": 8, "rate": 0.002, "drops": [0.5, 0.8],
-    "config": {"size": 64, "widths": [8, 16, 24, 32], "crop_scale": 1.4}, "augment": {"zoom": 0.1, "turn": 5.0},
-    "stages": {"regression": {"rate": 0.01, "drops": [0.5]}}, "bf16": False, "tensorboard": False, "weights": "",
+    "method": "swift", "faces": {"a": 1.0, "b": 2}, "steps": 100, "batch": 8, "lr": 0.002, "lr_milestones": [0.5, 0.8],
+    "config": {"size": 64, "widths": [8, 16, 24, 32], "crop_scale": 1.4}, "augment": {"scale": 0.1, "rotation": 5.0},
+    "stages": {"regression": {"lr": 0.01, "lr_milestones": [0.5]}}, "float32": False, "tensorboard": False, "weights": "",
 }  # fmt: skip
 
 

@@ -16,12 +16,12 @@ from mutations import nested
 from shapes import made_up_faces
 
 from canthus.errors import CanthusError, LandmarkError, OutputError
-from canthus.face.faces import FaceMeshes, Faces
+from canthus.face.faces import FaceMeshes, Faces, TrackedFaces
 from canthus.geometry.camera import WeakPerspective
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
-    TrackedFaces,
+    TrackedFrame,
     atomic_open,
     atomic_write,
     json_line,
@@ -254,12 +254,12 @@ def test_json_that_is_missing_or_nested_deep_is_refused(tmp_path: Path) -> None:
      ('"frame": 3', '"frame": null'), ('"time": 0.5', '"time": 1e999'), ('"time": 0.5', '"time": [0.5]')],
 )  # fmt: skip
 def test_a_line_with_a_wrong_type_is_named(tmp_path: Path, old: str, new: str) -> None:
-    tracked = TrackedFaces(3, 0.5, np.array([7]), np.array([True]), made_up_faces(ANGLES[:1]))
-    line = json_line(tracked).decode()
+    tracked = TrackedFaces(made_up_faces(ANGLES[:1]), np.array([7]), np.array([True]))
+    line = json_line(TrackedFrame(3, 0.5, tracked)).decode()
     assert old in line
     (tmp_path / "a.jsonl").write_text(line + line.replace(old, new))
     frames = read_json_lines(tmp_path / "a.jsonl")
-    assert next(frames).ids.tolist() == [7]
+    assert next(frames).tracked.ids.tolist() == [7]
     with pytest.raises(LandmarkError, match="line 2 of"):
         next(frames)
 
