@@ -210,7 +210,8 @@ def faces_lines(folder: Path) -> Target:
 RECIPE = {
     "method": "swift", "faces": {"a": 1.0, "b": 2}, "steps": 100, "batch": 8, "lr": 0.002, "lr_milestones": [0.5, 0.8],
     "config": {"size": 64, "widths": [8, 16, 24, 32], "crop_scale": 1.4}, "augment": {"scale": 0.1, "rotation": 5.0},
-    "stages": {"regression": {"lr": 0.01, "lr_milestones": [0.5]}}, "float32": False, "tensorboard": False, "weights": "",
+    "stages": {"regression": {"lr": 0.01, "lr_milestones": [0.5]}}, "float32": False, "tensorboard": False,
+    "weights": "",
 }  # fmt: skip
 
 
