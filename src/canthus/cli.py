@@ -132,16 +132,26 @@ def track(
     smooth: Annotated[bool, typer.Option("--smooth", help="Smooth results over time (1-euro filter).")] = False,
     detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
     rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip videos that have a summary file already.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip videos whose results are there and complete, by the same settings.")
+    ] = False,
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Exit with 0 if any video worked; default: only if all did.")
+    ] = False,
     threads: Threads = None,
 ) -> None:
-    """Follow every face through videos; write one line of JSON per frame, each face under a lasting number."""
+    """Follow every face through videos; write one line of JSON per frame, each face under a lasting number.
+
+    A folder that holds pictures but no videos is a video of frames, in the order of the numbers in their names.
+
+    Exit codes: 0: all went well; 1: videos or folders failed, or frames are missing; 2: nothing was done.
+    """
     from canthus.commands.videos import Outputs, find_videos
     from canthus.commands.videos import track as run
     from canthus.inference.tracker import Tracker
 
     with plain_errors():
-        videos = find_videos(inputs)
+        found = find_videos(inputs)
         second = None if tracking is None else canthus.load(tracking, threads=threads)
         tracker = Tracker(canthus.load(weights, threads=threads), second, detect_every=detect_every)
         with progress("track") as update:
@@ -149,7 +159,7 @@ def track(
             def show(video: Path, frame: int, count: int | None) -> None:
                 update(frame, count, video.name)
 
-            summary = run(videos, out, tracker, Outputs(overlay, csv, smooth, rate), resume, show)
+            summary = run(found, out, tracker, Outputs(overlay, csv, smooth, rate), resume, show)
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
     for video, clip in summary.clips:
@@ -161,8 +171,9 @@ def track(
             f"{clip.without_face} frames without a face, {clip.fps:.1f} fps"
         )
     skipped = f", {summary.skipped} skipped" if resume else ""
-    say(f"{len(summary.clips)} videos, {len(summary.failures)} failures{skipped}\nresults in {out.resolve()}")
-    if summary.failed:
+    passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
+    say(f"{len(summary.clips)} videos, {len(summary.failures)} failures{skipped}{passed}\nresults in {out.resolve()}")
+    if summary.failed and not (allow_failures and (summary.clips or summary.skipped)):
         raise typer.Exit(1)
 
 

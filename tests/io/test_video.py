@@ -22,7 +22,7 @@ from canthus.cli import app
 from canthus.commands.videos import Outputs, find_videos, track
 from canthus.errors import LandmarkError, OutputError, VideoError
 from canthus.inference.tracker import Tracker
-from canthus.io.outputs import atomic_open, read_json_lines
+from canthus.io.outputs import PART, atomic_open, read_json_lines
 from canthus.io.video import Video, frames_of, writable_suffix, write_video
 
 TIMES = [0.0, 0.04, 0.1, 0.3]  # not evenly
@@ -412,27 +412,35 @@ def test_videos_are_found_in_depth_and_folders_of_frames_are_videos(tmp_path):
     for name in ("a.mp4", "deep/b.MOV", "deep/b.overlay.mp4", "clips/one/0.jpg", "clips/two/0.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = find_videos([tmp_path])
+    found = find_videos([tmp_path]).files
     assert [str(name) for _, name in found] == [
         f"{tmp_path.name}/{n}" for n in ("a", "clips/one", "clips/two", "deep/b")
     ]
-    assert [str(name) for _, name in find_videos([tmp_path / "clips" / "one", tmp_path / "clips" / "one"])] == ["one"]
-    assert [str(name) for _, name in find_videos([f"{tmp_path}/*.mp4"])] == [f"{tmp_path.name}/a"]
+    twice = [tmp_path / "clips" / "one"] * 2
+    assert [str(name) for _, name in find_videos(twice).files] == ["one"]
+    assert [str(name) for _, name in find_videos([f"{tmp_path}/*.mp4"]).files] == [f"{tmp_path.name}/a"]
     (tmp_path / "none").mkdir()
     with pytest.raises(VideoError, match="no video in"):
         find_videos([tmp_path / "none"])
 
 
 def names_below(folder: Path) -> list[str]:
-    return [str(name.relative_to(folder.name)) for _, name in find_videos([folder])]
+    return [str(name.relative_to(folder.name)) for _, name in find_videos([folder]).files]
 
 
-def test_pictures_beside_videos_are_named_and_left_out(tmp_path, caplog):
+def test_pictures_beside_videos_are_counted_and_left_out(tmp_path):
     for name in ("a.mp4", "b.mp4", "cover.jpg", "frames/0.jpg", "frames/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert names_below(tmp_path) == ["a", "b", "frames"]
-    assert "passed over: 1 .jpg" in caplog.text
+    assert find_videos([tmp_path]).passed_over == {".jpg": 1}
+
+
+def test_what_cameras_and_phones_write_is_found(tmp_path):
+    for name in ("a.3gp", "b.MTS", "c.mts", "frames/0.jfif", "frames/1.jpe"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert names_below(tmp_path) == ["a", "b", "c", "frames"] and not find_videos([tmp_path]).passed_over
 
 
 def test_frames_below_a_folder_of_frames_are_a_video_too(tmp_path):
@@ -450,7 +458,7 @@ def test_folders_that_are_links_are_searched_once(tmp_path):
         (tmp_path / "data" / name).symlink_to(tmp_path / "data")  # without memory: 2^40 folders
     for name in ("one", "two"):
         (tmp_path / "data" / name).symlink_to(tmp_path / "store")
-    assert [path.name for path, _ in find_videos([tmp_path / "data"])] == ["a.mp4"]
+    assert [path.name for path, _ in find_videos([tmp_path / "data"]).files] == ["a.mp4"]
 
 
 @pytest.mark.parametrize("name", ["²1.jpg", "1²3.jpg", "٣.jpg", "½.jpg"])
@@ -489,6 +497,7 @@ def test_what_is_written_for_a_video(clip, tmp_path):
     assert (told.frames, told.faces, told.people, told.without_face) == (5, 4, 1, 1)
     assert (told.reinitialisations, told.losses) == (1, 1)
     written = json.loads((out / "clip.summary.json").read_text())
+    assert written["missing"] == 0 and written["problems"] == [] and written["source"]["path"] == str(clip)
     assert written["frames"] == 5 and written["faces_per_frame"] == 0.8 and written["fps"] > 0
 
 
@@ -526,15 +535,77 @@ def test_a_bad_video_does_not_stop_the_rest_and_leaves_nothing(clip, tmp_path):
     assert summary.failed
 
 
-def test_resume_takes_only_what_is_not_done(clip, tmp_path):
+def test_resume_skips_what_is_done(clip, tmp_path):
     videos, out, seen = find_videos([clip]), tmp_path / "out", []
-    track(videos, out, tracker())
-    (out / "clip.jsonl").unlink()
+    track(videos, out, tracker(), progress=lambda *call: seen.append(call))
+    assert seen[-1] == (clip, 5, 5)
+    before = (out / "clip.jsonl").stat().st_mtime_ns
     again = track(videos, out, tracker(), resume=True)
-    assert again.skipped == 1 and not again.clips and not (out / "clip.jsonl").exists()
-    (out / "clip.summary.json").unlink()
-    track(videos, out, tracker(), Outputs(), True, lambda *call: seen.append(call))
-    assert (out / "clip.jsonl").exists() and seen[-1] == (clip.resolve(), 5, 5)
+    assert again.skipped == 1 and not again.clips and (out / "clip.jsonl").stat().st_mtime_ns == before
+
+
+def broken(out: Path, clip: Path) -> None:
+    (out / "clip.summary.json").write_text("{")
+
+
+def of_other_weights(out: Path, clip: Path) -> None:
+    text = (out / "clip.summary.json").read_text()
+    (out / "clip.summary.json").write_text(text.replace(aligner().card.title, "other 1"))
+
+
+def without_lines(out: Path, clip: Path) -> None:
+    (out / "clip.jsonl").unlink()
+
+
+def of_another_video(out: Path, clip: Path) -> None:
+    clip.write_bytes(clip.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("change", [broken, of_other_weights, without_lines, of_another_video])
+def test_resume_does_again_what_is_not_what_was_asked_for(clip, tmp_path, change):
+    out = tmp_path / "out"
+    track(find_videos([clip]), out, tracker())
+    change(out, clip)
+    again = track(find_videos([clip]), out, tracker(), resume=True)
+    assert again.skipped == 0 and len(again.clips) == 1 and (out / "clip.jsonl").exists()
+    assert track(find_videos([clip]), out, tracker(), resume=True).skipped == 1
+
+
+def test_resume_writes_other_outputs_that_are_asked_for(clip, tmp_path):
+    out = tmp_path / "out"
+    track(find_videos([clip]), out, tracker())
+    assert track(find_videos([clip]), out, tracker(), Outputs(csv=True), resume=True).skipped == 0
+    assert track(find_videos([clip]), out, tracker(), Outputs(csv=True), resume=True).skipped == 1
+    assert track(find_videos([clip]), out, tracker(), resume=True).skipped == 1  # more than enough
+    track(find_videos([clip]), out, tracker())
+    assert (out / "clip.csv").exists() and "clip.csv" in (out / "clip.summary.json").read_text()  # still true
+    track(find_videos([clip]), out, tracker(), Outputs(smooth=True))
+    assert not (out / "clip.csv").exists()  # it holds other numbers than the new lines
+
+
+def test_results_of_a_video_that_is_another_now_and_fails_are_removed(clip, tmp_path):
+    out = tmp_path / "out"
+    track(find_videos([clip]), out, tracker(), Outputs(csv=True))
+    clip.write_bytes(b"no video")
+    assert track(find_videos([clip]), out, tracker()).failures
+    assert list(out.iterdir()) == []
+
+
+def test_resume_knows_a_folder_of_frames_by_its_pictures(tmp_path):
+    (tmp_path / "f").mkdir()
+    for k in range(2):
+        Image.fromarray(picture(40 * k)).save(tmp_path / "f" / f"{k}.png")
+    track(find_videos([tmp_path / "f"]), tmp_path / "out", tracker())
+    assert track(find_videos([tmp_path / "f"]), tmp_path / "out", tracker(), resume=True).skipped == 1
+    Image.fromarray(picture(80)).save(tmp_path / "f" / "1.png")
+    assert track(find_videos([tmp_path / "f"]), tmp_path / "out", tracker(), resume=True).skipped == 0
+
+
+def test_unfinished_files_of_a_killed_run_are_removed(clip, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / PART.format(1, "0123456789ab")).write_bytes(b"")
+    track(find_videos([clip]), tmp_path / "out", tracker())
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"clip.jsonl", "clip.summary.json"}
 
 
 def test_each_video_starts_anew(clip, tmp_path):
@@ -559,6 +630,14 @@ def test_the_command(clip, tmp_path):
     assert "clip.gif: 5 frames, 0.80 faces per frame, 1 people, 1 re-initialisations, 1 losses" in result.output
     assert "1 videos, 1 failures" in result.output and "bad.mp4" in result.output
     assert {p.name for p in out.iterdir()} == {"clip.jsonl", "clip.csv", "clip.summary.json"}
+    result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--out", str(out), "--resume", "--allow-failures"])
+    assert result.exit_code == 0 and "0 videos, 1 failures, 1 skipped" in result.output
+    (tmp_path / "half").mkdir()
+    for k in range(2):
+        Image.fromarray(picture(40 * k)).save(tmp_path / "half" / f"{k}.png")
+    (tmp_path / "half" / "1.png").write_bytes(b"no picture")
+    result = CliRunner().invoke(app, ["track", str(tmp_path / "half"), "--out", str(out)])
+    assert result.exit_code == 1 and "1 of 2 frames are missing: got the file" in result.output
     result = CliRunner().invoke(app, ["track", str(tmp_path / "none*"), "--out", str(out)])
     assert result.exit_code == 2 and "no video in" in " ".join(result.output.split())
 

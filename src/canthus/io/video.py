@@ -15,11 +15,13 @@ import numpy as np
 from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, VideoError
-from canthus.io.images import as_rgb, read_image
+from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.outputs import atomic_open
 
-FILES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif"})
-FRAMES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+FILES = frozenset(
+    ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .qt "
+    ".ts .vob .webm .wmv".split()
+)
 PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
 RATE = 25.0  # frames a second where nothing says so
 GIF_SIDE = 480  # px, of a GIF that stands in for a video: it is large and slow
@@ -62,7 +64,7 @@ class Video:
             self._frames = self._of_folder
             self.count = len(frames_of(self.path))
             if not self.count:
-                raise VideoError(f"got the folder {path} without a picture, want frames: {', '.join(sorted(FRAMES))}")
+                raise VideoError(f"got the folder {path} without a picture, want the frames of a video")
             return
         if not isfile(self.path):
             raise VideoError(f"got the path {path}, where there is no file, want a video or a folder of frames")
@@ -218,6 +220,12 @@ def check_rate(rate: float) -> None:
         raise VideoError(f"got a frame rate of {rate!r}, want a finite number above 0")
 
 
+def is_frame(name: str) -> bool:
+    """Whether a file of this name is a picture, and so may be one frame of a folder of frames."""
+    suffix = Path(name).suffix.lower()
+    return can_read(suffix) and suffix not in FILES
+
+
 def frames_of(folder: Path) -> list[Path]:
     """The pictures right inside a folder, in the order of their names, in which 2 comes before 10.
 
@@ -232,7 +240,7 @@ def frames_of(folder: Path) -> list[Path]:
         inside = list(folder.iterdir())
     except OSError as error:
         raise VideoError(f"got the folder {folder}, which cannot be read ({error.strerror})") from error
-    return sorted((p for p in inside if p.suffix.lower() in FRAMES and not isdir(p)), key=natural)
+    return sorted((p for p in inside if is_frame(p.name) and not isdir(p)), key=natural)
 
 
 def _as_shown(frame: Any, aspect: float) -> np.ndarray:
