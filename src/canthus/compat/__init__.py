@@ -1,0 +1,1 @@
+"""Bridges for programs written for other packages: the same names and shapes, answered by canthus."""
