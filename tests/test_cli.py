@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from photos import PHOTO, aligner
+from PIL import Image
 from typer.testing import CliRunner
 
 import canthus
@@ -275,6 +276,20 @@ def weights_with(folder: Path, **values: object) -> Path:
     return copy
 
 
+@pytest.mark.parametrize(
+    "values", [{"licence": "MIT\x1b[2J"}, {"commercial_use": "no"}, {"files": {"../../secret": "0" * 64}}]
+)
+def test_models_refuses_cards_that_would_mislead(tmp_path, values):
+    text = run("models", weights_with(tmp_path, **values), code=2)
+    assert text.startswith("canthus: the card") and text.isprintable()
+
+
+def test_models_names_a_listed_file_that_is_missing(tmp_path):
+    mine = weights_with(tmp_path)
+    (mine / "model.onnx").unlink()
+    assert "lists cannot be read: No such file" in run("models", mine, code=2)
+
+
 def test_models_takes_names_folders_of_weights_and_folders_of_several(tmp_path):
     mine = weights_with(tmp_path, licence="research", commercial_use=False)
     for given in (mine, tmp_path):
@@ -283,6 +298,18 @@ def test_models_takes_names_folders_of_weights_and_folders_of_several(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no 'card.json' in any folder inside" in run("models", tmp_path / "empty", code=2)
     assert "no weights 'swfit'" in run("models", "swfit", code=2)
+
+
+def test_evaluate_survives_a_file_that_crashes_scipy(tmp_path):
+    # the bits that make scipy.io.loadmat end the process: the type of the first element of a variable
+    scipy_io = pytest.importorskip("scipy.io")
+    scipy_io.savemat(tmp_path / "a.mat", {"pt3d_68": np.ones((3, 68)), "Pose_Para": np.zeros((1, 7))})
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.mat").read_bytes())
+    data[137] ^= 0x9F
+    (tmp_path / "a.mat").write_bytes(data)
+    text = run("evaluate", "aflw2000", tmp_path, "--out", tmp_path / "out", code=2)
+    assert re.search(r"^canthus: '.*a\.mat' cannot be read: a variable begins with something else", text)
 
 
 def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):

@@ -191,11 +191,12 @@ def models(
 
     with plain_errors():
         found = listing.find_models(weights or ())
-    if as_json:
-        console.print(json.dumps([model.to_json() for model in found], indent=2, ensure_ascii=False), soft_wrap=True)
-        return
-    print_table("", listing.COLUMNS, [model.row() for model in found])
-    console.print(listing.NOTE, soft_wrap=True)
+        if as_json:
+            text = json.dumps([model.to_json() for model in found], indent=2, ensure_ascii=False)
+            console.print(text, soft_wrap=True)
+            return
+        print_table("", listing.COLUMNS, [model.row() for model in found])
+        console.print(listing.NOTE, soft_wrap=True)
 
 
 def evaluate(

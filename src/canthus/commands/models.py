@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.commands.terminal import Justify
-from canthus.decode import decoding
+from canthus.decode import decoding, one_line
 from canthus.errors import WeightsError
 from canthus.io.card import CARD_FILE, Card
 from canthus.weights import DEFAULT, ROOT, find, inside, shipped
@@ -51,7 +51,7 @@ class Model:
         error = self.measured("AFLW2000-3D|true boxes", "mean of bins")
         time = self.measured("one thread", "photo to faces")
         return [
-            self.name + (" (default)" if self.folder == ROOT / DEFAULT else ""),
+            one_line(self.name) + (" (default)" if self.folder == ROOT / DEFAULT else ""),
             self.card.version,
             self.card.licence,
             "yes" if self.card.commercial_use is True else "no",

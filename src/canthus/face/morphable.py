@@ -86,12 +86,14 @@ class MorphableModel:
 
     def __post_init__(self) -> None:
         """Fix the number types and check that the parts belong together."""
-        for key in ("mean", "identity", "expression", "expression_bounds", "landmark_weights", "uv"):
-            self._set(key, np.float32)
-        for key in ("triangles", "landmark_ids", "uv_triangles"):
-            self._set(key, np.int32)
-        object.__setattr__(self, "expression_names", tuple(str(name) for name in self.expression_names))
-        self._check()
+        # numbers too large for the type become infinite here, and are then refused
+        with decoding(ModelError, f"model {self.name!r} has parts of other types"), np.errstate(all="ignore"):
+            for key in ("mean", "identity", "expression", "expression_bounds", "landmark_weights", "uv"):
+                self._set(key, np.float32)
+            for key in ("triangles", "landmark_ids", "uv_triangles"):
+                self._set(key, np.int32)
+            object.__setattr__(self, "expression_names", tuple(str(name) for name in self.expression_names))
+            self._check()
 
     def __repr__(self) -> str:
         """Name and sizes."""
@@ -117,7 +119,7 @@ class MorphableModel:
             got = np.shape(getattr(self, key))
             if got != shape:
                 raise ModelError(f"{key} of model {self.name!r} has shape {got}; wanted {shape}")
-        for key in ("mean", "identity", "expression", "landmark_weights", "uv"):
+        for key in ("mean", "identity", "expression", "expression_bounds", "landmark_weights", "uv"):
             if getattr(self, key) is not None and not np.isfinite(getattr(self, key)).all():
                 raise ModelError(f"{key} of model {self.name!r} holds numbers that are not finite")
         limits = {"triangles": v, "landmark_ids": v, "uv_triangles": 0 if self.uv is None else len(self.uv)}

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from canthus.decode import fits
 from canthus.errors import RecipeError
 from canthus.io.yaml_config import read_keys, refuse_unknown
 
@@ -67,16 +68,18 @@ class SynthRecipe:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            wanted = bool if f.name in ("dense", "maps") else int if f.name in ("size", "seed") else (int, float)
-            if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+            if not fits(value, type(f.default)):
                 raise RecipeError(f"`{f.name}` is {value!r}; something like {f.default!r} is wanted")
             if f.name not in NOT_SHARES and not 0 <= value <= 1:
                 raise RecipeError(f"`{f.name}` is {value!r}; a share 0..1 is wanted")
+        for name in ("yaw", "pitch", "roll", "gaze"):
+            if not 0 <= getattr(self, name) <= 180:
+                raise RecipeError(f"`{name}` is {getattr(self, name)!r}; 0 to 180 degrees is wanted")
         if self.environment_backdrop + self.clutter_backdrop > 1 + 1e-9:
             raise RecipeError("`environment_backdrop` and `clutter_backdrop` sum to more than 1")
-        if self.size < 32 or not 0.1 <= self.face <= 1 or self.seed < 0:
+        if not 32 <= self.size <= 4096 or not 0.1 <= self.face <= 1 or self.seed < 0:
             raise RecipeError(
-                f"size {self.size}, face {self.face}, seed {self.seed}: at least 32, 0.1..1 and 0 or more are wanted"
+                f"size {self.size}, face {self.face}, seed {self.seed}: 32..4096, 0.1..1 and 0 or more are wanted"
             )
 
     @classmethod
