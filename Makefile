@@ -7,7 +7,7 @@ ASSETS ?= ../shared/assets/head
 DATA ?= ../shared/data
 OUT ?= out
 
-.PHONY: demo test lint bench report clean
+.PHONY: demo test lint docs bench report clean
 
 demo: $(VENV)/base.done
 	$(BIN)/canthus align examples/astronaut.jpg --mesh obj --out $(OUT)
@@ -21,6 +21,11 @@ lint: $(VENV)/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# the pages as a site, offline; a warning is an error
+docs: $(VENV)/test.done
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs $(OUT)/docs
+	@echo "pages in $(OUT)/docs/index.html"
+
 # what the pictures are drawn from, if it is there
 PARTS = $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
 
@@ -31,7 +36,7 @@ bench: $(VENV)/test.done report
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/fitting.py --data $(DATA) --held $(OUT)/held
 	$(BIN)/python benchmarks/cards.py
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python tools/readme.py
 
 # every weight of the project on every set, the whole report and one table: minutes to an hour a weight
 report: $(VENV)/test.done

@@ -13,7 +13,7 @@ from typing import Any
 
 import common
 from accuracy import COLUMNS, MOVEMENTS, NAMED
-from readme import record
+from common import record
 from report import row as row_of_report
 
 from canthus.evaluation.protocols import HALVES

@@ -118,6 +118,12 @@ def write(what: str, results: Any) -> Path:
     return path
 
 
+def record(what: str) -> dict[str, Any] | None:
+    """A file of results, or None if it was not measured."""
+    path = RESULTS / canthus.__version__ / f"{what}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def milliseconds(
     call: Callable[[], Any], repeats: int = 60, warm_up: int = 3, seconds: float = 5.0
 ) -> dict[str, float]:

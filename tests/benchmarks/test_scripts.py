@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "report", "readme", "beside")
+    names = ("common", "accuracy", "report", "beside")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -125,25 +125,6 @@ def test_the_row_of_a_set_names_what_was_told_of_faces(script):
         "eyeBlink correlation": 0.7, "jawOpen correlation": 0.5,
     }  # fmt: skip
     assert accuracy.movements(scores) == pytest.approx(wanted)
-
-
-def test_the_readme_holds_what_was_measured(tmp_path, script):
-    readme = script("readme")
-    row = {"0-30": 1.0, "30-60": 2.0, "60-90": 3.0, "mean of bins": 2.0, "gte": 4.0, "missed": 1}
-    step = {"swift, 1 threads": {"detect": {"median": 7.0}}, "jvcr-small, 1 threads": {"detect": {"median": 8.0}}}
-    common = sys.modules["common"]
-    common.write("accuracy", {"swift, true boxes": row, "jvcr-small, true boxes": row})
-    common.write("speed", {"steps_ms": step, "cold_start_s": 0.7})
-    text = readme.tables()
-    assert "| swift, true boxes | 1.00 | 2.00 | 3.00 | 2.00 | 4.00 | 1 |" in text and "the paper says" not in text
-    assert "| detect | 7.00 |" in text
-    recipe = {"parameters": 2.5e6, "GMAC": 1.25, "ms": 30.0}
-    common.write("methods", {"threads": 1, "recipes": {"jvcr-paper": recipe, "jvcr-small-synth": recipe}})
-    cost = {"system": "peer 1", "ms": 9.0, "ratio to ours": {"ms": 1.5}}
-    common.write("beside", {"cost": {"one core": [cost]}, "accuracy": {"peer 1": row | {"gte": 5.0}}})
-    text = readme.tables()
-    assert "| `jvcr` | AFLW2000-3D: 2.94, 3.46, 4.53, mean 3.64; GTE 7.28 | 2.5 M, 1.2 | 1.00, 2.00, 3.00" in text
-    assert "| peer 1, own detector | 1.00" in text and "| peer 1, one core | 9 (1.5x) |" in text
 
 
 def test_the_size_of_a_package_holds_what_it_needs(script, monkeypatch):
