@@ -54,12 +54,19 @@ def test_type_checkers_see_the_same_names():
 DOCUMENTED = {
     "canthus.codecs": {"map_from_crop"},
     "canthus.face.landmarks": {"mirror", "scheme"},
-    "canthus.geometry.crop": {"Crop"},
+    "canthus.geometry.crop": {"Crop", "tight_boxes"},
+    "canthus.evaluation.evaluate": {"evaluate"},
+    "canthus.evaluation.predictions": {"Predictions"},
+    "canthus.evaluation.protocols": {"protocol"},
+    "canthus.face.faces": {"Alignment"},
     "canthus.geometry.projection": {"project"},
     "canthus.geometry.rotation": {"euler_from_matrix", "matrix_from_euler", "quaternion_from_matrix"},
+    "canthus.io.outputs": {"write_mesh"},
     "canthus.synth.generator": {"SynthGenerator"},
     "canthus.synth.recipe": {"SynthRecipe"},
     "canthus.synth.sequences": {"frames"},
+    "canthus.training.aligner": {"Aligner", "AlignerConfig", "Stage"},
+    "canthus.training.train": {"Recipe", "train"},
 }
 
 
@@ -72,7 +79,7 @@ def test_what_the_pages_and_examples_import_is_public():
                 used.setdefault(node.module, set()).update(alias.name for alias in node.names)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "canthus":
                 assert node.attr in canthus.__all__, node.attr
-    assert used.pop("canthus", set()) <= set(canthus.__all__)
+    assert used.pop("canthus", set()) <= {*canthus.__all__, "methods"}  # where a sixth method is added
     assert used == DOCUMENTED
     for module, names in DOCUMENTED.items():
         assert names <= set(defined_in(module)), module
@@ -85,7 +92,8 @@ def defined_in(module: str) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     again = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    return names + (again if path.name == "__init__.py" else [])  # a package may hand on what its modules define
+    exported = path.name == "__init__.py" or "__all__" in path.read_text(encoding="utf-8")
+    return names + (again if exported else [])  # a package may hand on what its modules define
 
 
 def python_of_the_pages(root: Path) -> list[str]:

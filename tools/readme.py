@@ -35,6 +35,7 @@ def lines(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def accuracy(results: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """Errors of all weights and of other systems."""
     rows = []
     for name, row in (results | {f"{system}, own detector": r for system, r in others.items()}).items():
         gte = f"{row['gte']:.2f}" if "gte" in row else ""
@@ -43,6 +44,8 @@ def accuracy(results: dict[str, Any], others: dict[str, Any]) -> list[str]:
 
 
 def methods(costs: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """The published methods: the paper's figures beside ours."""
+
     def size(recipe: str) -> str:
         return f"{costs[recipe]['parameters'] / 1e6:.1f} M, {costs[recipe]['GMAC']:.1f}" if recipe in costs else ""
 
@@ -59,12 +62,14 @@ def methods(costs: dict[str, Any], results: dict[str, Any]) -> list[str]:
 
 
 def speed(steps: dict[str, Any]) -> list[str]:
+    """Milliseconds of the steps of a photo."""
     shown = {name: s for name, s in steps.items() if name.startswith(DEFAULT)}
     rows = [[step, *(f"{s[step]['median']:.2f}" for s in shown.values())] for step in next(iter(shown.values()))]
     return lines(["milliseconds, median", *shown], rows)
 
 
 def beside(costs: dict[str, Any]) -> list[str]:
+    """The cost of one photo, ours and that of other systems."""
     rows = []
     for title, systems in costs.items():
         for system in systems:
@@ -95,11 +100,14 @@ def models() -> list[str]:
         size = sum((folder / file).stat().st_size for file in card.files) / 1e6
         text += [
             f"## {name}", "",
-            f"Version {card.version}, method `{card.method}`, {where}, {size:.1f} MB. Licence: {card.licence}; {use}.", "",
+            f"Version {card.version}, method `{card.method}`, {where}, {size:.1f} MB. "
+            f"Licence: {card.licence}; {use}.", "",
             f"Training data: {card.training_data}", "",
         ]  # fmt: skip
         if card.measured:
-            shown = [[r["protocol"], ", ".join(f"{k} {v}" for k, v in r.items() if k != "protocol")] for r in card.measured]
+            shown = [
+                [r["protocol"], ", ".join(f"{k} {v}" for k, v in r.items() if k != "protocol")] for r in card.measured
+            ]
             text += lines(["protocol", "result"], shown)
         if card.limits:
             text += ["Limits:", "", *(f"- {limit}" for limit in card.limits), ""]

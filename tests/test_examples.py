@@ -1,0 +1,81 @@
+"""Examples and notebooks run as they are, on small inputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, folder: Path, *arguments: object) -> str:
+    """Run an example in a process of its own inside `folder`; gives what it printed."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    paths = os.pathsep.join([str(EXAMPLES.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_example_is_tested_and_short():
+    scripts = sorted(p.name for p in EXAMPLES.glob("*.py"))
+    assert len(scripts) == 6
+    for name in scripts:
+        assert name in Path(__file__).read_text()
+        assert len((EXAMPLES / name).read_text().splitlines()) < 40, name
+
+
+def test_a_photo(tmp_path):
+    assert "1 face(s)" in run("01_photo.py", tmp_path)
+    assert (tmp_path / "overlay.png").stat().st_size > 1000
+
+
+def test_a_video(tmp_path):
+    lines = run("02_video.py", tmp_path).splitlines()
+    assert len(lines) == 12 and all("face 0" in line for line in lines)  # one face keeps its number
+    assert (tmp_path / "tracked.webp").exists()
+
+
+def test_a_mesh(tmp_path):
+    text = run("03_mesh.py", tmp_path)
+    assert "vertices" in text and "mouthSmile" in text  # she smiles
+    assert (tmp_path / "face.obj").exists()
+
+
+def test_training_on_own_photos(tmp_path):
+    pytest.importorskip("torch")
+    assert "step 2: loss" in run("04_train.py", tmp_path, 2)
+    assert (tmp_path / "my-run" / "weights" / "card.json").exists()
+
+
+def test_scoring_own_predictions(tmp_path, made_shards):
+    pytest.importorskip("scipy")
+    text = run("05_evaluate.py", tmp_path, made_shards)
+    assert "rendered faces, 68 points, exact: my system, 24 faces, 0 not found; NME box" in text
+
+
+def test_a_sixth_method(tmp_path, made_shards):
+    pytest.importorskip("torch")
+    assert "step 3: distance" in run("06_sixth_method.py", tmp_path, made_shards, 3)
+    assert json.loads((tmp_path / "tiny" / "weights" / "card.json").read_text())["method"] == "06_sixth_method"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_cells_of_a_notebook_run(tmp_path, monkeypatch, path):
+    notebook = json.loads(path.read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert notebook["nbformat"] == 4 and len(cells) >= 4
+    assert all(not cell.get("outputs") for cell in notebook["cells"])  # small files, and nothing that is out of date
+    shutil.copy(EXAMPLES / "astronaut.jpg", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "cells.py"
+    script.write_text("\n".join(cells))
+    runpy.run_path(str(script))
