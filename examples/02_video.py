@@ -21,9 +21,9 @@ else:
 tracker = canthus.Tracker(canthus.load())
 drawn = []
 for frame in canthus.Video(video):  # number, time in seconds, image
-    faces = tracker.step(frame.image)
-    for number, face in zip(tracker.ids, faces):
+    tracked = tracker.step(frame.image)
+    for number, face in zip(tracked.ids, tracked.faces):
         print(f"{frame.time:.2f} s: face {number}, yaw {face.pose.euler('aflw')[0, 1]:.1f} degrees")
-    picture = canthus.overlay(frame.image, faces, names=[str(number) for number in tracker.ids])
+    picture = canthus.overlay(frame.image, tracked.faces, names=[str(number) for number in tracked.ids])
     drawn.append(Image.fromarray(picture))
 drawn[0].save("tracked.webp", save_all=True, append_images=drawn[1:], duration=40)

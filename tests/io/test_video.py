@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import canthus
 from canthus.cli import app
 from canthus.commands.videos import Outputs, find_videos, track
-from canthus.errors import LandmarkError, OutputError, VideoError
+from canthus.errors import LandmarkError, OutputError, VideoError, pip_install
 from canthus.inference.tracker import Tracker
 from canthus.io.outputs import PART, atomic_open, read_json_lines
 from canthus.io.video import Video, frames_of, writable_suffix, write_video
@@ -218,7 +218,7 @@ def test_what_is_no_video_is_told(tmp_path):
 def test_without_pyav_the_extra_is_named_and_gif_still_works(tmp_path, monkeypatch):
     (tmp_path / "v.mp4").write_bytes(b"x" * 100)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=re.escape("pip install 'canthus[video]'")):
+    with pytest.raises(VideoError, match=re.escape(pip_install("video"))):
         Video(tmp_path / "v.mp4")
     assert writable_suffix() == ".gif"
     assert len(list(Video(write(tmp_path / "v.gif")))) == 4

@@ -21,7 +21,7 @@ import numpy as np
 
 from canthus.decode import decoding, numbers, read_json, read_npy, read_npz, read_text
 from canthus.decode.mat import read_mat
-from canthus.errors import ModelError
+from canthus.errors import ModelError, pip_install
 from canthus.face.morphable import LANDMARKS, MorphableModel
 
 Landmarks = np.ndarray | Sequence[int] | tuple[np.ndarray, np.ndarray]
@@ -296,12 +296,13 @@ def _columns(basis: np.ndarray) -> np.ndarray:
     return np.asarray(basis).T.reshape(basis.shape[1], -1, 3)
 
 
-def _optional(module: str, package: str = "canthus[formats]") -> Any:
+def _optional(module: str, package: str = "") -> Any:
     """Import what the base install does not have."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ModelError(f"this format needs {module}: pip install {package}") from error
+        command = f"pip install {package}" if package else pip_install("formats")
+        raise ModelError(f"this format needs {module}; to get it, run: {command}") from error
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError, VideoError
+from canthus.errors import CanthusError, ImageError, VideoError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.outputs import atomic_open
 
@@ -345,5 +345,5 @@ def _av(path: Path) -> Any:
     try:
         import av
     except ImportError as error:
-        raise VideoError(f"got {path}, which needs PyAV, want it installed: pip install 'canthus[video]'") from error
+        raise VideoError(f"got {path}, which needs PyAV, want it installed: {pip_install('video')}") from error
     return av
