@@ -242,7 +242,7 @@ def test_permission_denied_is_said_in_these_words(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", "a.png")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(ImageError, match=r"cannot be read \(Permission denied\)"):
+    with pytest.raises(ImageError, match="could not read .*a.png: Permission denied$"):
         read_image(tmp_path / "a.png")
 
 

@@ -158,7 +158,7 @@ def _source(path: Path) -> Source:
     try:
         return Source.of(path)
     except (OSError, ValueError) as error:
-        raise ImageError(f"got the file {path}, which cannot be read ({reason(error)}), want it intact") from error
+        raise ImageError(f"could not read {path}: {reason(error)}") from error
 
 
 def _make_folder(target: Path, folders: set[Path]) -> None:

@@ -88,10 +88,9 @@ def read_picture(path: str | PathLike[str], most: int) -> Picture:
         raise ImageError(f"got the file {path}, which is no known kind of image, want a JPEG") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"got the image {path}, which is too large ({error}), want a smaller one") from error
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ImageError(f"got the file {path}, which cannot be read ({why}), want it intact") from error
     except Exception as error:  # on a damaged file the decoders raise anything, SyntaxError included
+        if isinstance(error, OSError) and error.errno:  # of the system, not of a decoder
+            raise ImageError(f"could not read {path}: {error.strerror}") from error
         raise ImageError(f"got the file {path}, which cannot be read ({error}), want it intact") from error
 
 
