@@ -30,7 +30,7 @@ def main() -> None:
             # a face fills half of a rendered picture; on a larger canvas it is as large as in a photo
             canvas = np.full((320, 320, 3), 110, np.uint8)
             canvas[72 : 72 + len(image), 72 : 72 + len(image)] = image
-            boxes, _ = detector.look(canvas, 320)
+            boxes, _ = detector.detect_at(canvas, 1.0)
             if len(boxes):
                 found.append(boxes[0])
                 truth.append(np.concatenate([points[:, :2].min(0), points[:, :2].max(0)]) + 72)

@@ -75,6 +75,10 @@ def align(
     allow_failures: Annotated[
         bool, typer.Option("--allow-failures", help="Exit with 0 if any photo worked; default: only if all did.")
     ] = False,
+    min_face: Annotated[
+        float | None,
+        typer.Option("--min-face", help="Smallest face to look for, in pixels; a large number saves time."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Find the landmarks and pose of every face in photos; write JSON files and overlay pictures.
@@ -93,7 +97,7 @@ def align(
     with plain_errors():
         found = find_images(inputs)
         total = len(found.files) + len(found.failures)
-        aligner = canthus.load(weights, threads=threads)
+        aligner = canthus.load(weights, threads=threads, min_face=min_face)
         with progress("align") as update, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
             update(0, total)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from shapes import MIRROR, head68, made_up_faces
 
-from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError
+from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError, WeightsError
 from canthus.face.faces import Alignment, Faces, Pose, TrackedFaces
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
+from canthus.geometry.rotation import geodesic
 
 ANGLES = [(0.0, 0.0, 0.0), (10.0, 40.0, -5.0), (-15.0, -70.0, 20.0)]
 
@@ -182,9 +183,47 @@ def test_rotation_of_the_network_turns_with_the_crop(angle: float) -> None:
     np.testing.assert_allclose(found.pose.matrix, faces.pose.matrix, atol=1e-6)
 
 
+def test_points_outside_the_image_are_not_visible() -> None:
+    faces = made_up_faces(ANGLES)
+    crop = crop_of(faces, 0.3)
+    visible = np.full(faces.visible.shape, 0.9)
+    alignment = Alignment(crop.crop_from_image(faces.xyz), visible=visible)
+    width, height = (int(side) for side in np.median(faces.xy, (0, 1)))
+    found = alignment.to_image(crop, (width, height))
+    x, y = np.moveaxis(faces.xy.astype(float), -1, 0)
+    inside = (x < width - 0.5) & (y < height - 0.5)  # the last pixel's centre is at width - 1
+    assert 0.05 < inside.mean() < 0.95
+    np.testing.assert_allclose(found.visible, np.where(inside, 0.9, 0), rtol=1e-6)
+
+
+def test_a_rotation_that_is_nearly_one_is_made_one_and_others_are_refused() -> None:
+    faces = made_up_faces(ANGLES)
+    crop = crop_of(faces, 0.0)
+    xyz = crop.crop_from_image(faces.xyz)
+    exact = np.asarray(faces.pose.matrix)
+    rounded = exact.round(2)  # each entry off by up to 0.005
+    pose = Alignment(xyz, rotation=rounded).to_image(crop, faces.image_size).pose.matrix
+    np.testing.assert_allclose(pose @ pose.swapaxes(1, 2), np.eye(3)[None].repeat(len(faces), 0), atol=1e-12)
+    assert np.rad2deg(geodesic(pose, exact)).max() < 1  # 0.01 rad is 0.6 degrees
+    for wrong in (exact * 0, exact * 2, exact * [1, 1, -1], exact * np.nan):
+        with pytest.raises(WeightsError, match="want rotation matrices"):
+            Alignment(xyz, rotation=wrong).to_image(crop, faces.image_size)
+
+
+def test_confidence_is_the_mean_score_of_the_points() -> None:
+    faces = made_up_faces(ANGLES)
+    crop = crop_of(faces, 0.0)
+    sigma = faces.sigma * crop.zoom[:, None]
+    own = np.linspace(0, 1, 68 * len(faces)).reshape(-1, 68)
+    xyz = crop.crop_from_image(faces.xyz)
+    np.testing.assert_allclose(Alignment(xyz, sigma, score=own).confidence(), faces.scores.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(Alignment(xyz, score=own).confidence(), own.mean(1))
+    np.testing.assert_array_equal(Alignment(xyz).confidence(), np.ones(len(faces)))
+
+
 def test_what_is_there_of_an_alignment_is_changed_and_the_rest_left_out() -> None:
     xyz = np.arange(12.0).reshape(2, 2, 3)
-    part = Alignment(xyz, score=xyz[..., 0], steps=(xyz,), maps=(xyz,)).each(lambda values: values[1:])
+    part = Alignment(xyz, score=xyz[..., 0], steps=(xyz,), maps=(xyz,)).map(lambda values: values[1:])
     np.testing.assert_array_equal(part.xyz, xyz[1:])
     np.testing.assert_array_equal(part.score, [[6.0, 9.0]])
     assert part.sigma is None and part.steps == part.maps == ()

@@ -115,6 +115,8 @@ def test_boxes_come_as_one_or_many():
     one = as_boxes((10, 20, 30, 40), image_size=(100, 100))
     assert one.dtype == np.float32 and one.tolist() == [[10, 20, 30, 40]]
     assert as_boxes(np.zeros((0, 4)), (100, 100)).shape == (0, 4)
+    assert as_boxes([], (100, 100)).shape == (0, 4)
+    assert as_boxes(np.ma.masked_array([10, 20, 30, 40]), (100, 100)).tolist() == one.tolist()  # nothing is masked
     over_the_edge = [[-20, -20, 300, 300], [99, 99, 200, 200]]
     assert as_boxes(over_the_edge, (100, 100)).tolist() == over_the_edge
 
@@ -138,6 +140,9 @@ def test_boxes_come_as_one_or_many():
         ([99.5, 0, 120, 10], "overlaps the 100 x 80 px image"),
         ([0, 79.5, 10, 90], "overlaps"),
         ([-20, 0, -0.5, 10], "overlaps"),
+        ([0, 0, 1001, 10], "at most 10 times the size of the 100 x 80 px image"),
+        ([-1e20, -1e20, 1e20, 1e20], "at most 10 times"),
+        (np.ma.masked_equal([10, 20, 30, 40], 20), "masked"),
     ],
 )
 def test_bad_boxes_are_refused_with_a_sentence(boxes, message):

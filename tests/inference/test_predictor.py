@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ from canthus.geometry.rotation import geodesic
 from canthus.inference.predictor import BATCH, points_within, upright_crops
 from canthus.io.images import crop_image
 
+REPORTS = Path(os.environ.get("CANTHUS_DATA", Path(__file__).parents[3] / "shared" / "data")) / "reports"
 SHIFTS = np.array([[0, 0, 0, 0], [4, -3, 4, -3], [-5, 2, -5, 2], [0, 0, 6, 6]])
 
 
@@ -77,7 +80,10 @@ def test_boxes_come_in_any_form():
 
 
 def test_no_boxes_are_no_faces():
-    for faces in (aligner().predict(photo(), np.zeros((0, 4))), aligner().predict(photo()[:60])):
+    for faces in (
+        *(aligner().predict(photo(), none) for none in (np.zeros((0, 4)), [])),
+        aligner().predict(photo()[:60]),
+    ):
         assert len(faces) == 0 and faces.xyz.shape == (0, 68, 3)
         assert faces.weights == aligner().card.title
     assert aligner().predict(photo()[:60]).image_size == (512, 60)
@@ -135,6 +141,61 @@ def test_points_on_one_spot_are_looked_at_again_all_the_same():
     assert np.ptp(fresh.predict(photo()).xy, axis=1).max() < 1e-3
 
 
+def turned_by(degrees):
+    """The photo turned clockwise by 90, 180 or 270 degrees, and where it takes points (...,2)."""
+    quarters = degrees // 90
+    c, s = np.rint([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
+    turn = np.array([[c, -s], [s, c]])  # x right, y down: clockwise
+    return np.ascontiguousarray(np.rot90(photo(), -quarters)), lambda points: (points - 255.5) @ turn.T + 255.5
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_detected_face_that_lies_on_its_side_or_upside_down_is_found_and_aligned(degrees):
+    picture, moved = turned_by(degrees)
+    upright, faces = aligner().predict(photo()), aligner().predict(picture)
+    assert len(faces) == 1
+    assert distance(faces.xy[0], moved(upright.xy[0])) < 0.03  # without the turn: 0.3 to 0.7
+    assert faces.scores.mean() > 0.8
+    # with y up, clockwise is a turn by -degrees about z
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    pose = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ upright.pose.matrix[0]
+    assert np.rad2deg(geodesic(faces.pose.matrix[0], pose)) < 10
+
+
+@pytest.mark.skipif(not REPORTS.is_dir(), reason=f"no '{REPORTS}'")
+def test_a_rendered_face_that_is_upside_down_is_found_and_aligned():
+    # turned by 180 degrees, a point (x, y) of 400 x 400 px comes to (399 - x, 399 - y)
+    upright, faces = (aligner().predict(REPORTS / name) for name in ("upright.png", "upside_down.png"))
+    assert len(faces) == 1
+    assert distance(faces.xy[0], 399 - upright.xy[0]) < 0.05
+    assert abs(abs(faces.pose.euler()[0, 2]) - 180) < 15
+
+
+class Unsure:
+    """Points of the middle of the crop, sure of themselves by so much at each turn of the crops."""
+
+    def __init__(self, *sigmas):
+        self.sigmas = list(sigmas)
+
+    def __call__(self, crops):
+        shape = np.random.default_rng(0).uniform(30, 80, (68, 3))
+        sigma = np.full((len(crops), 68), self.sigmas.pop(0), float)
+        return Alignment(shape[None].repeat(len(crops), 0), sigma, rotation=np.eye(3)[None].repeat(len(crops), 0))
+
+
+def test_a_detected_face_whose_points_nobody_believes_at_any_turn_is_left_out():
+    # The face is 50 px wide, 5 % of it are 2.5 px: sigma 20 makes a = sqrt(3) 2.5 / 20 = 0.22 and a mean score of
+    # 1 - 1.22 exp(-0.22) = 0.02. Four turns, then perhaps a better crop.
+    fresh = canthus.load(threads=1)
+    fresh.detector = Turned(BOX)
+    fresh.run = Unsure(20, 20, 20, 20, 20)
+    assert len(fresh.predict(photo())) == 0
+    fresh.run = Unsure(20, 20, 1, 20, 1)  # the second of the other turns is believed
+    assert len(fresh.predict(photo())) == 1
+    fresh.run = Unsure(20)
+    assert len(fresh.predict(photo(), BOX)) == 1  # a box of a user is answered
+
+
 @pytest.mark.parametrize(
     "boxes",
     [
@@ -146,6 +207,9 @@ def test_points_on_one_spot_are_looked_at_again_all_the_same():
         [180, 84, 273],
         [[BOX.tolist()]],
         "180,84,273,177",
+        [0, 0, 5121, 5121],  # over ten times the picture's 512 px
+        [-1e20, -1e20, 1e20, 1e20],
+        np.ma.masked_array([180, 84, 273, 177], [False, True, False, False]),
         [BOX.tolist(), [600, 10, 700, 90]],  # one bad box among good ones
     ],
 )
@@ -215,6 +279,12 @@ def test_more_crops_than_a_batch_are_cut_into_batches(monkeypatch):
 def test_no_images_give_no_answers():
     assert aligner().predict_many([]) == []
     assert aligner().predict_many([], []) == []
+
+
+@pytest.mark.parametrize("image", [photo(), photo()[..., 0], str(PHOTO), PHOTO])
+def test_one_image_where_several_are_wanted_is_refused(image):
+    with pytest.raises(ImageError, match="want several"):
+        aligner().predict_many(image)
 
 
 def test_as_many_boxes_as_images_are_wanted():

@@ -9,19 +9,26 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from canthus.errors import BoxError, ImageError, LandmarkError
+from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
 from canthus.face.landmarks import convert
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.crop import Crop, box_sizes, tight_boxes
 from canthus.geometry.projection import fit_weak_perspective
-from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, quaternion_from_matrix
+from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, nearest_rotation, quaternion_from_matrix
+from canthus.threads import blas_threads
 
 SCORE_RADIUS = 0.05
 """Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
 
 MEAN_RADIUS = 2 / np.sqrt(3)
 """Mean distance from the truth in sigmas, by the density of `scores_of`."""
+
+MAX_ROTATION_ERROR = 0.05
+"""By how much an entry of a network's rotation matrix may differ from that of the nearest rotation."""
+
+MESH_ITERATIONS = 3
+"""Rounds of the fit in `Faces.mesh`: more move no vertex by 0.01 % of the face size, as depth is known."""
 
 ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
 """What of an `Alignment` one row a face is kept of, and exported."""
@@ -59,11 +66,18 @@ class Alignment:
         joined: dict[str, Any] = {name: None if c[0] is None else xp.concat(c) for name, c in columns.items()}
         return cls(**joined)
 
-    def each(self, change: Callable[[Any], Any]) -> Alignment:
+    def map(self, change: Callable[[Any], Any]) -> Alignment:
         """Every field of ALIGNMENT_FIELDS that is there, changed; earlier steps and maps are left out."""
         given = {name: getattr(self, name) for name in ALIGNMENT_FIELDS}
         changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in given.items()}
         return Alignment(**changed)
+
+    def confidence(self) -> np.ndarray:
+        """How sure the network is of each face, (B,) 0..1: the mean of `scores_of` its points. Without sigma it is the
+        mean of its own score, whose scale differs from method to method; with neither it is 1."""
+        if self.sigma is not None:
+            return scores_of(_numpy(self.sigma), box_sizes(tight_boxes(_numpy(self.xyz)))).mean(1)
+        return np.ones(len(self.xyz)) if self.score is None else _numpy(self.score).mean(1)
 
     def to_image(
         self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""
@@ -72,7 +86,8 @@ class Alignment:
 
         `image_size` is (width, height); `detection_scores` (B,) of the boxes, unknown (NaN) if not given.
         Without a rotation from the network the pose is that of the mean head of the default morphable model.
-        Raises `LandmarkError` unless there are 68 landmarks a face.
+        Points outside the image have visibility 0. Raises `LandmarkError` unless there are 68 landmarks a face,
+        `WeightsError` for a rotation that is none.
         """
         crop = Crop(_numpy(crop.center), _numpy(crop.side), _numpy(crop.angle), crop.size)
         xyz = crop.image_from_crop(_numpy(self.xyz))
@@ -81,13 +96,15 @@ class Alignment:
         else:
             # The crop's angle turns x towards y, which points down: with y up, a negative turn about z.
             turn = matrix_from_vector(crop.angle[:, None] * [0, 0, -1])
-            rotation = turn @ _numpy(self.rotation)
+            rotation = turn @ _as_rotations(_numpy(self.rotation))
         unknown = np.full(xyz.shape[:2], np.nan)
+        visible = unknown if self.visible is None else _numpy(self.visible)
+        inside = ((xyz[..., :2] >= -0.5) & (xyz[..., :2] < np.array(image_size) - 0.5)).all(-1)
         return Faces(
             xyz=xyz - [0, 0, 1] * xyz.mean(1, keepdims=True),
             detection_scores=unknown[:, 0] if detection_scores is None else _numpy(detection_scores),
             sigma=unknown if self.sigma is None else _numpy(self.sigma) / crop.zoom[:, None],
-            visible=unknown if self.visible is None else _numpy(self.visible),
+            visible=np.where(inside | np.isnan(visible), visible, 0.0),
             pose=Pose(rotation),
             image_size=image_size,
             weights=weights,
@@ -256,10 +273,11 @@ class Faces:
         Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one.
         """
         model = MorphableModel.default() if model is None else model
-        fit = model.fit(self.xyz, self._fit_weights())
-        vertices = fit.camera.project(model.vertices(fit.identity, fit.expression))
-        landmarks = fit.camera.project(model.landmarks(fit.identity, fit.expression))
-        vertices[..., 2] -= landmarks[..., 2].mean(1, keepdims=True)
+        with blas_threads(1):  # the systems are too small to share
+            fit = model.fit(self.xyz, self._fit_weights(), iterations=MESH_ITERATIONS)
+            identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
+            vertices = fit.camera.project(model.vertices(identity, expression))
+        vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
         return FaceMeshes(
             vertices, model.triangles, model.uv, model.uv_triangles,
             fit.identity, fit.expression, model.expression_names, fit.camera, model.unit,
@@ -340,6 +358,17 @@ def _head_rotation(xyz: np.ndarray) -> np.ndarray:
     mean = np.broadcast_to(MorphableModel.default().landmarks()[0], xyz.shape)
     seen = xyz if xyz[..., 2].any() else xyz[..., :2]
     return fit_weak_perspective(mean.astype(np.float64), seen.astype(np.float64))[0]
+
+
+def _as_rotations(matrices: np.ndarray) -> np.ndarray:
+    """The rotations (B,3,3) nearest to what a network gave, which a low precision may have moved a little."""
+    if not np.isfinite(matrices).all():
+        raise WeightsError("got weights that give rotations with NaN or infinity, want rotation matrices")
+    rotations = nearest_rotation(matrices)
+    error = np.abs(rotations - matrices).max(initial=0)
+    if error > MAX_ROTATION_ERROR:
+        raise WeightsError(f"got weights that give matrices {error:.2g} off a rotation, want rotation matrices")
+    return rotations
 
 
 def _numpy(array: Any) -> np.ndarray:

@@ -78,28 +78,35 @@ def fit_landmarks(
     expression_bounds: (E, 2).
     """
     k, dims = len(basis.identity), points.shape[-1]
+    faces, landmarks = points.shape[:2]
+    rows = dims * landmarks
     mean = np.asarray(basis.mean, dtype=float)
     modes = np.concatenate([basis.identity, basis.expression]).astype(float)  # (n, L, 3)
+    flat = modes.reshape(len(modes), -1)
+    by_axis = np.ascontiguousarray(modes.T).reshape(3, -1)  # (3, L * n)
     bounds = np.concatenate([np.tile([-np.inf, np.inf], (k, 1)), expression_bounds])
     deviation = np.where(bounds[:, 0] < 0, 1.0, bounds[:, 1] / 2)
-    precision = weights[:, :, None] / sigma**2  # (B, L, D)
+    root = np.sqrt(weights[:, None] / sigma[:, None] ** 2).reshape(faces, rows, 1)
 
     def shape(coefficients: np.ndarray) -> np.ndarray:
-        return mean + np.tensordot(coefficients, modes, 1)
+        return mean + (coefficients @ flat).reshape(faces, landmarks, 3)
 
-    coefficients = np.zeros((len(points), len(modes)))
-    rotation, scale, shift = fit_weak_perspective(shape(coefficients), points, weights)
+    coefficients = np.zeros((faces, len(modes)))
+    now = shape(coefficients)
+    rotation, scale, shift = fit_weak_perspective(now, points, weights)
     for _ in range(iterations):
-        now = shape(coefficients) @ np.swapaxes(rotation, -1, -2)  # (B, L, 3), camera axes, units of the model
-        offset = np.zeros((len(points), 1, dims))
+        turned = np.swapaxes(rotation, -1, -2)
+        offset = np.zeros((faces, 1, dims))
         offset[..., :2] = shift[:, None]
         observed = (points - offset) / scale[:, None, None] * FLIP[:dims]
-        lever = np.einsum("bij,nlj->blin", rotation[:, :dims], modes)  # (B, L, D, n)
-        miss = observed - (mean @ np.swapaxes(rotation, -1, -2))[..., :dims]
-        hessian, gradient = _normal_equations(lever, miss, _camera_lever(now, dims), precision)
+        miss = np.swapaxes(observed - (mean @ turned)[..., :dims], -1, -2).reshape(faces, rows, 1)
+        lever = (rotation[:, :dims].reshape(-1, 3) @ by_axis).reshape(faces, rows, len(modes))
+        system = root * np.concatenate([lever, miss], axis=-1)
+        hessian, gradient = _normal_equations(system, root * _camera_lever(now @ turned, dims))
         hessian += np.diag(1 / deviation**2)
         coefficients = bounded_minimum(hessian, gradient, bounds, coefficients)
-        rotation, scale, shift = fit_weak_perspective(shape(coefficients), points, weights)
+        now = shape(coefficients)
+        rotation, scale, shift = fit_weak_perspective(now, points, weights)
 
     camera = WeakPerspective(rotation, scale, shift)
     residual = np.linalg.norm(camera.project(shape(coefficients))[..., :2] - points[..., :2], axis=-1)
@@ -107,30 +114,29 @@ def fit_landmarks(
 
 
 def _camera_lever(now: np.ndarray, dims: int) -> np.ndarray:
-    """Motion (B, L, D, 4 + D) of points (B, L, 3) with the camera: small rotation (3), log scale, shift."""
+    """Motion (B, D * L, 4 + D) of points (B, L, 3), axis by axis, with the camera: small rotation (3), log scale,
+    shift."""
     x, y, z = np.moveaxis(now, -1, 0)
     zero = np.zeros_like(x)
-    turn = np.stack([np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1), np.stack([y, -x, zero], -1)], -2)
-    shift = np.broadcast_to(np.eye(dims), (*now.shape[:2], dims, dims))
-    return np.concatenate([turn[..., :dims, :], now[..., :dims, None], shift], axis=-1)
+    turn = np.stack([np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1), np.stack([y, -x, zero], -1)], 1)
+    growth = np.swapaxes(now, -1, -2)[:, :dims, :, None]
+    shift = np.broadcast_to(np.eye(dims)[:, None], (*growth.shape[:3], dims))
+    return np.concatenate([turn[:, :dims], growth, shift], axis=-1).reshape(len(now), dims * now.shape[1], 4 + dims)
 
 
-def _normal_equations(
-    lever: np.ndarray, miss: np.ndarray, camera: np.ndarray, precision: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hessian (B, n, n) and right-hand side (B, n) of the shape with the camera's motion eliminated."""
-    faces, points, dims, n = lever.shape
-    rows, m = points * dims, camera.shape[-1]
-    root = np.sqrt(precision).reshape(faces, rows, 1)
-    a, c = root * lever.reshape(faces, rows, n), root * camera.reshape(faces, rows, m)
-    b = root * miss.reshape(faces, rows, 1)
-    ct = np.swapaxes(c, -1, -2)
-    inner = ct @ c
+def _normal_equations(system: np.ndarray, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hessian (B, n, n) and right-hand side (B, n) of the shape with the camera's motion eliminated.
+
+    system: (B, rows, n + 1), what each coefficient moves and, last, what is to be explained; camera: (B, rows, m);
+    both weighted.
+    """
+    ct = np.swapaxes(camera, -1, -2)
+    inner = ct @ camera
     # shape and camera are both free in a flat or tiny set of points; the damping keeps the inverse finite
-    inner = inner + 1e-9 * np.trace(inner, axis1=1, axis2=2)[:, None, None] * np.eye(m)
-    a_free, b_free = (x - c @ np.linalg.solve(inner, ct @ x) for x in (a, b))
-    at = np.swapaxes(a_free, -1, -2)
-    return at @ a_free, (at @ b_free)[..., 0]
+    inner = inner + 1e-9 * np.trace(inner, axis1=1, axis2=2)[:, None, None] * np.eye(camera.shape[-1])
+    system = system - camera @ np.linalg.solve(inner, ct @ system)
+    moved = np.swapaxes(system[..., :-1], -1, -2)
+    return moved @ system[..., :-1], (moved @ system[..., -1:])[..., 0]
 
 
 def bounded_minimum(hessian: np.ndarray, gradient: np.ndarray, bounds: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -141,6 +147,23 @@ def bounded_minimum(hessian: np.ndarray, gradient: np.ndarray, bounds: np.ndarra
     from `start`; the answer is clipped, so that the bounds hold to the bit even where the set has not
     settled.
     """
+    free = np.isinf(bounds).all(1)  # these need no active set: they are eliminated first
+    bounded = np.flatnonzero(~free)
+    free = np.flatnonzero(free)
+    across = hessian[:, free[:, None], bounded]
+    eliminated = np.linalg.solve(
+        hessian[:, free[:, None], free], np.concatenate([across, gradient[:, free, None]], axis=-1)
+    )
+    rest = np.swapaxes(across, -1, -2) @ eliminated
+    reduced = hessian[:, bounded[:, None], bounded] - rest[..., :-1]
+    x = np.empty_like(gradient)
+    x[:, bounded] = _active_set(reduced, gradient[:, bounded] - rest[..., -1], bounds[bounded], start[:, bounded])
+    x[:, free] = eliminated[..., -1] - (eliminated[..., :-1] @ x[:, bounded, None])[..., 0]
+    return x
+
+
+def _active_set(hessian: np.ndarray, gradient: np.ndarray, bounds: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """`bounded_minimum` of coordinates that are all bounded."""
     low, high = bounds[:, 0], bounds[:, 1]
     n = hessian.shape[-1]
     curvature = np.diagonal(hessian, axis1=1, axis2=2)

@@ -15,6 +15,9 @@ from canthus.errors import BoxError
 from canthus.geometry import Array
 from canthus.geometry.similarity import fit_similarity
 
+MAX_BOX = 10
+"""Longest side of a user's face box, in longer sides of the image: a face larger than that shows nothing of itself."""
+
 
 @dataclass(frozen=True, eq=False)
 class Crop:
@@ -137,15 +140,20 @@ def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:
     """Checked face boxes as float32 (B, 4) = (x0, y0, x1, y1) in pixels; one box may also come as (4,).
 
     `image_size` is (width, height). Raises `BoxError` for anything but numbers, the wrong shape, NaN or
-    infinity, x1 <= x0 or y1 <= y0, and for a box that lies entirely outside the image.
+    infinity, masked numbers, x1 <= x0 or y1 <= y0, and for a box that lies entirely outside the image or is over
+    MAX_BOX times as long as it. An empty list is no boxes.
     """
     wanted = "want numbers (4,) or (B, 4) = (x0, y0, x1, y1)"
+    if np.ma.is_masked(boxes):
+        raise BoxError(f"got boxes with masked numbers, {wanted}")
     try:
         given = np.asarray(boxes)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise BoxError(f"got boxes that are not an array ({error}), {wanted}") from error
     if given.dtype.kind not in "iuf":
         raise BoxError(f"got boxes of type {given.dtype}, {wanted}")
+    if given.shape == (0,):
+        return np.zeros((0, 4), np.float32)
     if given.ndim not in (1, 2) or given.shape[-1] != 4:
         raise BoxError(f"got boxes of shape {given.shape}, {wanted}")
     with np.errstate(over="ignore"):
@@ -160,6 +168,8 @@ def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:
             raise BoxError(f"got box {text}, want x0 < x1 and y0 < y1 in (x0, y0, x1, y1)")
         if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
             raise BoxError(f"got box {text}, want one that overlaps the {width} x {height} px image")
+        if max(x1 - x0, y1 - y0) > MAX_BOX * max(width, height):
+            raise BoxError(f"got box {text}, want at most {MAX_BOX} times the size of the {width} x {height} px image")
     return result
 
 

@@ -1,4 +1,4 @@
-"""The ONNX Runtime twin of `Aligner`: the same `predict`, without torch."""
+"""Runs exported weights with ONNX Runtime; same `predict`, no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from canthus.decode import decoding
 from canthus.errors import WeightsError
 from canthus.face.faces import Alignment
+from canthus.inference.detect import check_min_face
 from canthus.inference.predictor import Predictor, points_within
 from canthus.io.card import Card
-from canthus.io.session import MODEL_FILE, open_session
+from canthus.io.session import MODEL_FILE, Session
+from canthus.threads import check_threads
 from canthus.weights import find
 
 
@@ -21,20 +23,22 @@ class OnnxAligner(Predictor):
     """A weights folder run by ONNX Runtime.
 
     The graph takes `crops` (B,S,S,3) uint8 RGB, and `start` (B,68,3) where the card names weights that find these
-    points; it gives the fields of `Alignment` by name. Raises `WeightsError` for a folder whose card or network is
-    missing or damaged, and for weights that start from weights that need a start themselves.
+    points; it gives the fields of `Alignment` by name. Can be pickled, and shared by Python threads and by processes.
+    Raises `WeightsError` for a folder whose card or network is missing or damaged, and for weights that start from
+    weights that need a start themselves.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None):
-        self.card, self.threads = Card.read(folder), threads
+    def __init__(self, folder: Path, threads: int | None = None, min_face: float | None = None):
+        self.card = Card.read(folder)
+        self.threads, self.min_face = check_threads(threads), check_min_face(min_face)
         start = self.card.start
         if start is not None and Card.read(find(start)).start is not None:
             raise WeightsError(
                 f"the weights '{self.card.title}' start from points of '{start}', which start from others themselves; "
                 "weights that need no start are wanted"
             )
-        self.session = open_session(self.card.checked(folder, MODEL_FILE), threads)
-        self.outputs = [o.name for o in self.session.get_outputs()]
+        self.session = Session(self.card.checked(folder, MODEL_FILE), threads)
+        self.outputs = self.session.outputs
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from canthus.decode import decoding
 from canthus.errors import WeightsError
+from canthus.threads import check_threads
 
 # From 1.29 on, ONNX Runtime reports to its maker and keeps an identifier in the home folder, unless this variable is
 # set when it is imported. What a user said is left alone, and so is the environment after the import.
@@ -20,6 +23,32 @@ if _unsaid:
     del os.environ[_TELEMETRY]
 
 MODEL_FILE = "model.onnx"
+
+
+class Session:
+    """A network file run on the CPU. It is opened when it is first used, so that a copy can be pickled.
+
+    path: the file. threads: CPU threads of a run; None leaves their number to ONNX Runtime.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None):
+        self.path, self.threads = path, check_threads(threads)
+
+    def run(self, outputs: list[str], given: dict[str, Any]) -> list[Any]:
+        """The named outputs for the given inputs. Raises `WeightsError` if the file cannot be loaded."""
+        return self._opened.run(outputs, given)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in the file's order."""
+        return [o.name for o in self._opened.get_outputs()]
+
+    @cached_property
+    def _opened(self) -> ort.InferenceSession:
+        return open_session(self.path, self.threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "threads": self.threads}
 
 
 def open_session(path: Path, threads: int | None = None) -> ort.InferenceSession:

@@ -123,7 +123,7 @@ class Aligner(nn.Module, Predictor):
         device = next(self.parameters()).device
         with torch.inference_mode():
             out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
-        return self.finish(out.each(lambda values: values.float().cpu().numpy()))
+        return self.finish(out.map(lambda values: values.float().cpu().numpy()))
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it."""

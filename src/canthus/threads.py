@@ -1,0 +1,54 @@
+"""How many CPU threads a call may use: one number for networks, linear algebra and video codecs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from numbers import Integral
+from threading import Lock
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from canthus.errors import CanthusError
+
+
+def check_threads(threads: Any) -> int | None:
+    """`threads` as an int, or None for "not limited". Raises `CanthusError` for anything but these."""
+    if threads is None:
+        return None
+    if not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1:
+        raise CanthusError(f"got threads={threads!r}, want a positive integer, or None for no limit")
+    return int(threads)
+
+
+_lock = Lock()
+_limits: list[Any] = []  # the one in force, and once for each call that relies on it
+
+
+@contextmanager
+def blas_threads(threads: int | None) -> Iterator[None]:
+    """Limits the threads of NumPy's linear algebra while the block runs; None does not.
+
+    The libraries know one limit a process, so among blocks that overlap in several Python threads the first one's holds
+    for all, until the last one ends and restores what was set before.
+    """
+    if threads is None:
+        yield
+        return
+    with _lock:
+        _limits.append(_limits[0] if _limits else _controller().limit(limits=threads, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Found once: looking through the loaded libraries takes longer than a network call."""
+    return ThreadpoolController()
