@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from pathlib import Path
@@ -300,7 +301,7 @@ def synth(
             jobs = render_shards(out, assets, plan, count, workers, layout, quality)
             paths, each = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))], SHARD_SIZE
         with progress("synth") as update:
-            done = sum(path.exists() for path in paths)
+            done = sum(os.path.exists(path) for path in paths)
             update(done * each, len(paths) * each)
             for number, _ in enumerate(jobs, done + 1):
                 update(number * each, len(paths) * each)

@@ -302,27 +302,21 @@ def test_a_group_is_the_same_whichever_worker_draws_it(generator, groups):
 # ---- shards
 
 
-def start_nothing(assets: str, recipe: dict, quality: str) -> None:
-    """In place of a renderer."""
-
-
-def write_number(layout: str, number: int, path: str) -> str:
-    """In place of a rendered shard; the file 'deadly' kills the worker that meets it, the first time."""
-    deadly = Path(path).with_name(f"deadly-{number}")
+def write_number(job: tuple, layout: str, number: int, path: Path) -> None:
+    """Writes a number instead of a rendered shard; the file 'deadly' kills the worker that meets it, the first time."""
+    deadly = path.with_name(f"deadly-{number}")
     if deadly.exists():
         time.sleep(0.3)
         if "once" in deadly.read_text():
             deadly.unlink()
         os._exit(1)
-    Path(path).write_text(f"{number} {time.monotonic_ns()}")
-    if Path(path).with_name("slow").exists():
+    path.write_text(f"{number} {time.monotonic_ns()}")
+    if path.with_name("slow").exists():
         time.sleep(0.3)
-    return path
 
 
 @pytest.fixture
 def no_renderer(monkeypatch) -> None:
-    monkeypatch.setattr(shards, "_start_worker", start_nothing)
     monkeypatch.setattr(shards, "_render_shard", write_number)
 
 
@@ -361,7 +355,7 @@ def test_a_job_that_is_stopped_stops(no_renderer, tmp_path):
     rendering = shards.render_shards(tmp_path, "assets", RECIPE, 12 * shards.SHARD_SIZE, workers=1)
     next(rendering)
     rendering.close()  # type: ignore[attr-defined]  # a generator
-    # What was under way is finished (a pool hands out one or two jobs ahead), the rest is left for next time.
+    # A pool hands out one or two jobs ahead; the rest is left for next time.
     assert len(list(tmp_path.glob("shard-*.npz"))) <= 5
 
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -98,11 +99,54 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         Path(file.name).unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder, to write files into, that becomes `path` when the block ends, and is gone if it ends by an error.
+
+    Raises `OutputError` as `atomic_write`; name and lock are as of `atomic_open`.
+    """
+    part = Path(path).with_name(PART.format(os.getpid(), uuid.uuid4().hex[:12]))
+    lock = None
+    try:
+        part.mkdir()
+        if fcntl is not None:
+            lock = os.open(part, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield part
+        os.replace(part, path)
+    except CanthusError:
+        raise
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder `path`, made with its parents if it is missing. Raises `OutputError`."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"could not make the folder {os.fspath(path)!r}: {reason(error)}") from error
+    return Path(path)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files that killed processes have left in `folder`; those of living ones stay."""
+    """Remove unfinished files and folders that killed processes have left in `folder`; those of living ones stay."""
     for path in folder.glob(PART.format("*", "*")):
         with suppress(OSError):  # what cannot be removed takes space, and that is all
-            if fcntl is None:
+            if path.is_dir():
+                if fcntl is not None:
+                    lock = os.open(path, os.O_RDONLY)
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(path)
+                    finally:
+                        os.close(lock)
+            elif fcntl is None:
                 path.unlink()  # Windows removes no file that is open
             else:
                 with open(path, "r+b") as file:

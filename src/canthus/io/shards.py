@@ -8,20 +8,20 @@ from __future__ import annotations
 import io
 import math
 import os
-import shutil
 import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from canthus.decode.arrays import array_names, npy_header, open_npz, read_npz
 from canthus.geometry.rotation import euler_from_matrix
+from canthus.io.outputs import atomic_folder, atomic_open
 
 Samples = dict[str, np.ndarray]
 QUALITY = 95  # of the JPEG files
@@ -46,16 +46,18 @@ def shards_in(folder: str | Path) -> list[Path]:
 
 
 def write_shard(path: Path, samples: Samples, first: int, layout: str) -> None:
-    """Write samples (n,...) of which the first has the number `first` as the shard `path`."""
-    part = path.with_name(path.name + ".part")
-    if layout == "npz":
-        with open(part, "wb") as file:
-            np.savez(file, **_named(samples))
-    elif layout == "tar":
-        _write_tar(part, samples, first)
-    else:
-        _write_300wlp(new_part(path), samples, first)
-    os.replace(part, path)
+    """Write samples (n,...) of which the first has the number `first` as the shard `path`. Raises `OutputError`."""
+    if layout == "300wlp":
+        with atomic_folder(path) as folder:
+            _write_300wlp(folder, samples, first)
+        return
+    with atomic_open(path) as file:
+        if layout == "npz":
+            arrays = io.BytesIO()  # np.savez leaves an open archive behind when a disk is full
+            np.savez(arrays, **_named(samples))
+            file.write(arrays.getbuffer())
+        else:
+            _write_tar(file, samples, first)
 
 
 def read_shard(path: Path) -> Samples:
@@ -196,14 +198,6 @@ def jpeg(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def new_part(path: Path) -> Path:
-    """An empty folder beside `path`, to be filled and to take its place then."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    return part
-
-
 def _named(samples: Samples) -> dict[str, Any]:
     return dict(samples)
 
@@ -217,9 +211,9 @@ def _each(samples: Samples, first: int):
         yield f"{first + k:08d}", jpeg(image), arrays.getvalue(), truth
 
 
-def _write_tar(path: Path, samples: Samples, first: int) -> None:
+def _write_tar(file: BinaryIO, samples: Samples, first: int) -> None:
     """NNNNNNNN.jpg and NNNNNNNN.npz one after the other, as WebDataset reads them."""
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(fileobj=file, mode="w") as tar:
         for name, picture, arrays, _ in _each(samples, first):
             for suffix, data in ((".jpg", picture), (".npz", arrays)):
                 member = tarfile.TarInfo(name + suffix)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any, Protocol
 
 import numpy as np
 
 from canthus.errors import CanthusError
+from canthus.synth.workers import Workers
 
 WORKERS = 2  # processes that render
 ATTEMPTS = 3  # for a group whose renderer dies
@@ -53,7 +53,7 @@ class LiveFaces:
     ):
         self.make, self.finish, self._views, self._workers = make, finish, views, workers
         self._groups: dict[int, Future[Any]] = {}
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Workers | None = None
 
     def take(self, first: int, last: int) -> dict[str, Any]:
         """The fields of the faces first to last, `last` not included. Raises `CanthusError` if workers keep dying."""
@@ -69,13 +69,12 @@ class LiveFaces:
     def close(self) -> None:
         """End the workers."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.stop()
         self._pool, self._groups = None, {}
 
     def _submit(self, group: int) -> None:
         if self._pool is None:
-            # an OpenGL context does not survive a fork
-            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"))
+            self._pool = Workers(self._workers)
         if group not in self._groups:
             self._groups[group] = self._pool.submit(_make_group, self.make, group)
 

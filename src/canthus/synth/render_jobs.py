@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,40 +17,38 @@ from PIL import Image, ImageDraw
 from canthus.decode import decoding, read_json
 from canthus.errors import CanthusError, RecipeError
 from canthus.io.images import as_png
-from canthus.io.outputs import atomic_write
+from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.shards import Samples, read_shard, shard_path, write_shard
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.recipe import SynthRecipe
 from canthus.synth.renderer import check_quality
 from canthus.synth.sequences import frames, write_clip
+from canthus.synth.workers import Workers
 
 GROUPS_PER_SHARD = 64
-ATTEMPTS = 3  # of workers in a row that die before they finish anything
+ATTEMPTS = 3  # number of pools in a row that may die before they finish anything
 SHARD_SIZE = GROUPS_PER_SHARD * VIEWS_PER_HEAD
 JOB = "recipe.json"
+_Job = tuple[str | None, SynthRecipe, str]  # assets, recipe, quality
+
 DOTS = ((40, 220, 60), (230, 50, 40), (70, 110, 255))  # seen, behind the head, behind something else
 
-_generator: SynthGenerator | None = None  # one renderer per worker process
+
+@functools.cache
+def _generator(assets: str | None, recipe: SynthRecipe, quality: str) -> SynthGenerator:
+    """The generator of a worker process."""
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe would use every core for one picture
+    return SynthGenerator(assets, recipe, quality)
 
 
-def _start_worker(assets: str | None, recipe: dict, quality: str) -> None:
-    global _generator
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe would take every core for one picture
-    _generator = SynthGenerator(assets, SynthRecipe(**recipe), quality)
+def _render_shard(job: _Job, layout: str, number: int, path: Path) -> None:
+    generator, first = _generator(*job), number * SHARD_SIZE
+    samples = stack([generator.sample(first + k) for k in range(SHARD_SIZE)])
+    write_shard(path, samples, first, layout)
 
 
-def _render_shard(layout: str, number: int, path: str) -> str:
-    assert _generator is not None
-    first = number * SHARD_SIZE
-    samples = stack([_generator.sample(first + k) for k in range(SHARD_SIZE)])
-    write_shard(Path(path), samples, first, layout)
-    return path
-
-
-def _render_clip(length: int, number: int, path: str) -> str:
-    assert _generator is not None
-    write_clip(Path(path), frames(_generator, number, length))
-    return path
+def _render_clip(job: _Job, length: int, number: int, path: Path) -> None:
+    write_clip(path, frames(_generator(*job), number, length))
 
 
 def render_shards(
@@ -65,13 +62,15 @@ def render_shards(
 ) -> Iterator[Path]:
     """Render at least `count` samples into `out`; yields each shard as it is finished. Finished shards are skipped.
 
-    layout: npz, tar or 300wlp (`layouts`). quality: raster or path. A worker that dies (software OpenGL
-    drivers do) costs the shards it was at: they are rendered again. Raises `CanthusError` when they die three times and
-    finish nothing, and `RecipeError` where `out` holds shards of another recipe, layout or quality.
+    layout: npz, tar or 300wlp (`io.shards`). quality: raster or path. If a worker dies, as software OpenGL drivers do,
+    its shards are rendered again. When the iteration is stopped, workers end at once and unfinished shards are removed.
+    Raises `CanthusError` when workers die three times and finish nothing, `RecipeError` where `out` holds shards of
+    another recipe, layout or quality, and `OutputError` where a shard cannot be written.
     """
     _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
     paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
-    yield from _render_all(partial(_render_shard, layout), paths, assets, recipe, workers, quality)
+    job = (None if assets is None else str(assets), recipe, quality)
+    yield from _render_all(functools.partial(_render_shard, job, layout), paths, workers)
 
 
 def render_clips(
@@ -86,7 +85,8 @@ def render_clips(
     """Render `count` clips of `length` frames into folders `out/clip-NNNNN`; otherwise as `render_shards`."""
     _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
     paths = [clip_path(out, n) for n in range(count)]
-    yield from _render_all(partial(_render_clip, length), paths, assets, recipe, workers, quality)
+    job = (None if assets is None else str(assets), recipe, quality)
+    yield from _render_all(functools.partial(_render_clip, job, length), paths, workers)
 
 
 def clip_path(out: str | Path, number: int) -> Path:
@@ -95,11 +95,11 @@ def clip_path(out: str | Path, number: int) -> Path:
 
 
 def _claim(out: Path, job: dict) -> None:
-    """Write down what `out` holds, or see that it is the same."""
+    """Write down what `out` holds, or check that it is the same."""
     check_quality(job["quality"])
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     text = json.dumps(job, indent=2)
-    if not (out / JOB).exists():
+    if not os.path.exists(out / JOB):
         atomic_write(out / JOB, text.encode())
         return
     with decoding(RecipeError, f"'{out / JOB}', which says what '{out}' holds, cannot be read"):
@@ -112,35 +112,29 @@ def _claim(out: Path, job: dict) -> None:
         raise RecipeError(f"'{out}' holds pictures of another recipe ({', '.join(keys)} differ); name another folder")
 
 
-def _render_all(
-    render: Callable[[int, str], str],
-    paths: list[Path],
-    assets: str | Path | None,
-    recipe: SynthRecipe,
-    workers: int,
-    quality: str,
-) -> Iterator[Path]:
+def _render_all(render: Callable[[int, Path], None], paths: list[Path], workers: int) -> Iterator[Path]:
+    """Run `render` for the number and path of each that is missing; yields its path when it is there."""
     out = paths[0].parent
-    spawn = get_context("spawn")  # an OpenGL context does not survive a fork
     deaths = 0
-    while wanted := [n for n, path in enumerate(paths) if not path.exists()]:
-        told: set[Path] = set()
+    while missing := [n for n, path in enumerate(paths) if not os.path.exists(path)]:
+        reported: set[Path] = set()
+        remove_leftovers(out)
+        pool = Workers(min(workers, len(missing)))
         try:
-            start = partial(_start_worker, None if assets is None else str(assets), asdict(recipe), quality)
-            with ProcessPoolExecutor(workers, spawn, start) as pool:
-                jobs = [pool.submit(render, n, str(paths[n])) for n in wanted]
-                try:
-                    for job in as_completed(jobs):
-                        told.add(Path(job.result()))
-                        yield Path(job.result())
-                finally:
-                    pool.shutdown(cancel_futures=True)  # a stop waits for the shards under way, not for all
+            jobs = {pool.submit(render, n, paths[n]): paths[n] for n in missing}
+            for job in as_completed(jobs):
+                job.result()
+                reported.add(jobs[job])
+                yield jobs[job]
         except BrokenProcessPool as error:
-            finished = {paths[n] for n in wanted if paths[n].exists()}
+            finished = {paths[n] for n in missing if os.path.exists(paths[n])}
             deaths = 0 if finished else deaths + 1
             if deaths == ATTEMPTS:
                 raise CanthusError(f"the renderer died {deaths} times and finished nothing in '{out}'") from error
-            yield from sorted(finished - told)
+            yield from sorted(finished - reported)
+        finally:
+            pool.stop()
+            remove_leftovers(out)
 
 
 def contact_sheet(shard: str | Path, path: str | Path, rows: int = 8, columns: int = 8) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from canthus.io.shards import jpeg, new_part
+from canthus.io.outputs import atomic_folder
+from canthus.io.shards import jpeg
 from canthus.synth.generator import SynthGenerator, head_rotation, sample_camera, stack
 from canthus.synth.person import MAX_GAZE, sample_expression, sample_person, set_gaze
 from canthus.synth.recipe import RandomStreams, SynthRecipe
@@ -95,10 +96,14 @@ def expression_at(streams: RandomStreams, names: list[str], recipe: SynthRecipe,
 
 
 def write_clip(path: Path, clip: Iterable[dict[str, np.ndarray]]) -> None:
-    """Write frames as a folder: frame-NNNNN.jpg, and truth.npz with every array of all frames. Whole or not at all."""
-    part, truths = new_part(path), []
-    for k, frame in enumerate(clip):
-        (part / f"frame-{k:05d}.jpg").write_bytes(jpeg(frame["image"]))
-        truths.append({key: value for key, value in frame.items() if key != "image"})
-    np.savez(part / "truth.npz", **dict(stack(truths)))  # type: ignore[arg-type]
-    os.replace(part, path)
+    """Write frames as a folder: frame-NNNNN.jpg, and truth.npz with every array of all frames. Whole or not at all.
+
+    Raises `OutputError`.
+    """
+    truths, arrays = [], io.BytesIO()
+    with atomic_folder(path) as folder:
+        for k, frame in enumerate(clip):
+            (folder / f"frame-{k:05d}.jpg").write_bytes(jpeg(frame["image"]))
+            truths.append({key: value for key, value in frame.items() if key != "image"})
+        np.savez(arrays, **dict(stack(truths)))  # type: ignore[arg-type]
+        (folder / "truth.npz").write_bytes(arrays.getbuffer())
