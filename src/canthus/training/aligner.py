@@ -20,7 +20,7 @@ from canthus.face.faces import Alignment
 from canthus.face.morphable import MorphableModel
 from canthus.inference.predictor import Predictor
 from canthus.io.card import CARD_FILE, CROP_SCALES, CROP_SIZES, Card, sha256
-from canthus.io.outputs import atomic_write
+from canthus.io.outputs import atomic_write, make_folder
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -126,9 +126,8 @@ class Aligner(nn.Module, Predictor):
         return self.finish(out.map(lambda values: values.float().cpu().numpy()))
 
     def save(self, folder: str | Path) -> Path:
-        """Write config, weights and card into a folder; returns it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write config, weights and card into a folder; returns it. Raises `OutputError`."""
+        folder = make_folder(folder)
         text = json.dumps({"method": self.method, "config": asdict(self.config)}, indent=2)
         atomic_write(folder / CONFIG_FILE, text.encode())
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}

@@ -16,7 +16,7 @@ from canthus.geometry.crop import Crop, tight_boxes
 from canthus.inference.runtime import OnnxAligner
 from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.images import crop_image
-from canthus.io.outputs import atomic_write
+from canthus.io.outputs import atomic_write, make_folder
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import open_shard
 from canthus.training.aligner import Aligner
@@ -39,24 +39,24 @@ class _Graph(nn.Module):
 def export_onnx(weights: str | Path, out: str | Path) -> float:
     """Write the aligner of folder `weights` as an ONNX folder; returns the largest difference to torch, px.
 
-    Raises `WeightsError` if it is more than the method's `parity`.
+    Raises `WeightsError` if it is more than the method's `parity`, and `OutputError`.
     """
     aligner = Aligner.load(weights)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(out)
     size = aligner.config.size
     inputs = {"crops": torch.zeros((2, size, size, 3), dtype=torch.uint8)}
     if aligner.starter is not None:
         inputs["start"] = torch.rand((2, 68, 3)) * size
-    path = out / MODEL_FILE
     graph = _Graph(aligner).eval()
     with torch.inference_mode():
         names = list(graph(**inputs))
-    batch = {0: torch.export.Dim("batch")}  # one and the same of all inputs
-    torch.onnx.export(
-        graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=names,
+    batch = {0: torch.export.Dim("batch")}  # shared by all inputs
+    program = torch.onnx.export(
+        graph, tuple(inputs.values()), input_names=list(inputs), output_names=names,
         dynamic_shapes=(batch,) * len(inputs), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
+    assert program is not None
+    atomic_write(out / MODEL_FILE, program.model_proto.SerializeToString())
     _write_card(out, replace(aligner.card, start=aligner.starter))
     pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
     ours, theirs = aligner.run(pictures), OnnxAligner(out).run(pictures)

@@ -21,6 +21,7 @@ from canthus.decode import decoding, read_json
 from canthus.errors import OutputError, RecipeError
 from canthus.io.charts import Chart, lines, rendered
 from canthus.io.images import as_png
+from canthus.io.inputs import reason
 from canthus.io.outputs import atomic_write
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class Log:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # its own package
 
-            self._events = SummaryWriter(str(folder / EVENTS), purge_step=steps + 1)
-        self._file = open(self.path, "a", newline="", encoding="utf-8")
+            with self._writing():
+                self._events = SummaryWriter(str(folder / EVENTS), purge_step=steps + 1)
+        with self._writing():
+            self._file = open(self.path, "a", newline="", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
         """Add the line of one step."""
@@ -61,31 +64,31 @@ class Log:
         csv.writer(text).writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
         with self._writing():
             self._file.write(text.getvalue())
-        if self._events is not None:
-            for name, value in zip(self.columns, values):
-                if isinstance(value, float):
-                    self._events.add_scalar(name, value, row["step"])
+            if self._events is not None:
+                for name, value in zip(self.columns, values):
+                    if isinstance(value, float):
+                        self._events.add_scalar(name, value, row["step"])
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
+        """Write buffered lines to the disk."""
         with self._writing():
             self._file.flush()
-        if self._events is not None:
-            self._events.flush()
+            if self._events is not None:
+                self._events.flush()
 
     def close(self) -> None:
-        """Write what is left and let go of the files."""
+        """Write what is left and close the files."""
         with self._writing():
             self._file.close()
-        if self._events is not None:
-            self._events.close()
+            if self._events is not None:
+                self._events.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"could not write '{self.path}': {error.strerror}") from error
+            raise OutputError(f"could not write '{self.path}': {reason(error)}") from error
 
 
 def commit() -> str:

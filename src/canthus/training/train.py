@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +29,7 @@ from canthus.decode import decoding, read_bytes
 from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
 from canthus.io import charts
-from canthus.io.outputs import atomic_write
+from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.monitor import LOG
@@ -40,6 +41,7 @@ __all__ = ["CHECKPOINT", "LOG", "Recipe", "train"]
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.json"
 PICTURES = "pictures"
+WEIGHTS = "weights"
 CURVE = "curve.png"
 SHOWN = 8  # faces in a picture
 
@@ -56,7 +58,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     torch.manual_seed(recipe.seed)
     aligner = build(recipe.method, recipe.config)
     stages = plan(recipe, aligner.stages())
-    resumed = (out / CHECKPOINT).exists()
+    resumed = os.path.exists(out / CHECKPOINT)
     if resumed:
         refuse_changes(recipe, out / RECIPE)
     size, crop_scale = aligner.config.size, aligner.config.crop_scale
@@ -85,9 +87,9 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     log = None
     if main:
-        (out / PICTURES).mkdir(parents=True, exist_ok=True)
-        for left in out.rglob(".*.part"):  # of a save that was killed
-            left.unlink()
+        make_folder(out / PICTURES)
+        for folder in (out, out / PICTURES, out / WEIGHTS):
+            remove_leftovers(folder)
         atomic_write(out / RECIPE, as_json(recipe).encode())
         monitor.note_start(
             out, step=run.step, faces=len(faces), processes=world, device=str(accelerator.device), bf16=run.bf16
@@ -127,7 +129,7 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
             atomic_write(out / CURVE, monitor.learning_curve(out))
         run.aligner.load_state_dict(run.ema)
         run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit())
-        run.aligner.save(out / "weights")
+        run.aligner.save(out / WEIGHTS)
     accelerator.wait_for_everyone()
 
 
