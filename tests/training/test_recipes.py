@@ -160,6 +160,18 @@ def test_a_change_that_makes_no_sense_is_refused(read, change, said):
         read("faces: [a]\nlr: 0.5", changes=[change])
 
 
+@pytest.mark.parametrize("changes", [[], ["config.z_maps=true"]])
+def test_true_is_a_word_where_a_word_is_wanted(read, changes):
+    config = "" if changes else "config: {z_maps: true}\n"
+    assert read(f"faces: [a]\nmethod: part_heatmap\n{config}", changes=changes).config == {"z_maps": "true"}
+    assert read("faces: [a]\nmethod: cprfa\nconfig: {known: true}").config == {"known": True}
+
+
+@pytest.mark.parametrize("folder", ["2024", "true", "1e3", "runs/swift"])
+def test_a_change_of_text_stays_as_it_is_written(read, folder):
+    assert read("faces: [a]", changes=[f"weights={folder}"]).weights == folder
+
+
 def test_a_method_that_is_not_there_is_refused(read):
     with pytest.raises(WeightsError, match=r"no method 'swft'"):
         read("faces: [a]\nmethod: swft")

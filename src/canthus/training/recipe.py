@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from canthus.data.augment import Augmentation
 from canthus.decode import decoding, fits, read_json
@@ -88,6 +89,7 @@ class Recipe:
         _check_types("augment", self.augment, Augmentation)
         method = method_class(self.method).Config
         _check_keys("`config`", self.config, method)
+        object.__setattr__(self, "config", _with_words(self.config, method))
         _check_types("config", self.config, method)
         if not self.faces:
             raise RecipeError("a recipe needs `faces`: a list of one or more folders of faces, or folder: weight")
@@ -211,13 +213,12 @@ def _change(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise RecipeError(f"got the change '{change}'; key=value is wanted")
-    with decoding(RecipeError, f"the value in '{change}' cannot be read"):
-        value = parse_yaml(text)
-    if isinstance(value, str):
-        try:
-            value = float(value)  # 1e-3, which YAML takes for text
-        except ValueError:
-            pass
+    value: Any = text
+    if not _wants_text(get_type_hints(Recipe).get(key)):
+        with decoding(RecipeError, f"the value in '{change}' cannot be read"):
+            value = parse_yaml(text)
+        with suppress(ValueError):
+            value = float(value) if isinstance(value, str) else value  # 1e-3, which YAML takes for text
     *outer, last = key.split(".")
     for name in outer:
         inner = values.get(name) or {}
@@ -225,6 +226,19 @@ def _change(values: dict[str, Any], change: str) -> None:
             raise RecipeError(f"got the change '{change}', but `{name}` is {inner!r} and has no keys")
         values[name] = values = dict(inner)
     values[last] = value
+
+
+def _with_words(values: dict[str, Any], options: type) -> dict[str, Any]:
+    """The values, with true and false, which YAML takes for booleans, as words where `options` wants text."""
+    kinds = get_type_hints(options)
+    return {
+        key: str(value).lower() if isinstance(value, bool) and _wants_text(kinds[key]) else value
+        for key, value in values.items()
+    }
+
+
+def _wants_text(kind: Any) -> bool:
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)))
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
