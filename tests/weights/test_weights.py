@@ -202,10 +202,11 @@ def test_a_folder_without_the_network_or_the_card(copied):
         canthus.load(copied)
 
 
-def test_a_file_that_is_no_network(tmp_path):
+def test_a_file_that_is_no_network(tmp_path, capsys):
     (tmp_path / MODEL_FILE).write_bytes(b"not ONNX")
     with pytest.raises(WeightsError, match="cannot load"):
         open_session(tmp_path / MODEL_FILE)
+    assert capsys.readouterr().out == ""
     card = Card(**{**vars(CARD), "files": {MODEL_FILE: sha256(tmp_path / MODEL_FILE)}})
     with pytest.raises(WeightsError, match="cannot load"):
         canthus.load(write(tmp_path, card.to_json()))

@@ -19,6 +19,7 @@ from os.path import exists, isdir  # unlike pathlib's, these say False of a name
 from pathlib import Path
 from typing import Any
 
+from canthus.decode import decoding, read_json
 from canthus.errors import CanthusError, VideoError
 from canthus.face.faces import TrackedFaces
 from canthus.inference.smooth import Smoother
@@ -295,12 +296,11 @@ class _Results:
     def read(cls, target: Path) -> _Results | None:
         """The results of a target; None without a summary, and for one that is broken or not ours."""
         path = file_of(target, SUMMARY)
-        try:
-            text = json.loads(path.read_bytes())
+        with suppress(VideoError), decoding(VideoError, f"'{path}' cannot be read"):
+            text = read_json(path)
             names = [name for name in text["files"] if Path(name).name == name and name.startswith(f"{target.name}.")]
             return cls(path, dict(text["source"]), dict(text["settings"]), names)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
+        return None
 
     def is_done(self, video: Path, settings: dict[str, Any], wanted: Sequence[str]) -> bool:
         """Whether all wanted files (their endings) are there, by these settings and of the video as it is now."""

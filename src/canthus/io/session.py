@@ -60,4 +60,5 @@ def open_session(path: Path, threads: int | None = None) -> ort.InferenceSession
     if threads is not None:
         options.intra_op_num_threads = threads
     with decoding(WeightsError, f"ONNX Runtime cannot load '{path}'"):
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # without a fallback: that would be the CPU again, announced on stdout
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
