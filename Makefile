@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a new user needs. Python 3.10 to 3.13.
+# `make demo` and `make test` are all a new user needs; `make test-all` takes longer. Python 3.10 to 3.13.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -7,13 +7,19 @@ ASSETS ?= ../shared/assets/head
 DATA ?= ../shared/data
 OUT ?= out
 
-.PHONY: demo test lint docs bench report clean
+.PHONY: demo test test-all lint docs bench report clean
 
 demo: $(VENV)/base.done
 	$(BIN)/canthus align examples/astronaut.jpg --mesh obj --out $(OUT)
 
+# one process a core, at most 4; a file stays in one process, because its tests share what they trained
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/test.done lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/test.done lint
+	$(PYTEST)
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-from faces_maker import write_shards
+# networks as small as those of the tests run slower on two threads; read when NumPy and torch are imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks as small as those of the tests run slower on two threads
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from faces_maker import write_shards  # noqa: E402
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -26,8 +27,8 @@ def xp(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def made_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 24 made faces in two shards."""
-    return write_shards(tmp_path_factory.mktemp("faces"), count=24, shards=2, size=64)
+    """A folder with 24 made faces in two shards, without vertices, whose augmentation would take most of the time."""
+    return write_shards(tmp_path_factory.mktemp("faces"), count=24, shards=2, size=64, dense=False)
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +42,10 @@ def overfitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
 
     from canthus.training.train import train
 
-    shards = write_shards(tmp_path_factory.mktemp("eight"), count=8, size=96)
-
     @functools.cache
     def trained(method: str) -> tuple[Path, Path]:
         run = tmp_path_factory.mktemp(method)
+        shards = write_shards(run / "faces", count=8, size=96, dense=method == "cprfa")
         for _ in train(recipe(method, shards), run):
             pass
         return run / "weights", shards / "shard-00000.npz"

@@ -26,10 +26,14 @@ def make_faces(count: int, size: int = 112, seed: int = 0, most: float = 60.0) -
     return {name: np.stack([face[name] for face in faces]) for name in faces[0]}
 
 
-def write_shards(folder: Path, count: int = 64, shards: int = 1, size: int = 112, seed: int = 0) -> Path:
-    """Write `count` faces as `shards` files into a folder; returns the folder."""
+def write_shards(
+    folder: Path, count: int = 64, shards: int = 1, size: int = 112, seed: int = 0, dense: bool = True
+) -> Path:
+    """Write `count` faces as `shards` files into a folder, without vertices unless `dense`; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     faces = make_faces(count, size, seed)
+    if not dense:
+        del faces["vertices"]
     for number, index in enumerate(np.array_split(np.arange(count), shards)):
         part: dict[str, Any] = {name: values[index] for name, values in faces.items()}
         np.savez(folder / f"shard-{number:05d}.npz", **part)

@@ -36,6 +36,7 @@ def untrained(method: str, folder: Path, **changes) -> Path:
     return build(method, {**config(method), **changes}).save(folder)
 
 
+@pytest.mark.slow
 def test_the_whole_command(fitting, tmp_path, monkeypatch):
     weights = [
         untrained("pose_aware", tmp_path / "pose"),
@@ -47,6 +48,7 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     write_shards(tmp_path / "held", count=6, size=96)
     written = {}
     monkeypatch.setattr(fitting.common, "write", lambda what, results: written.update(results) or tmp_path / "out.json")
+    monkeypatch.setattr(fitting, "PICTURES", tmp_path)
     monkeypatch.setattr(fitting, "DAMAGE", {name: (unit, steps[:2]) for name, (unit, steps) in fitting.DAMAGE.items()})
     given = [f"--data={tmp_path / 'data'}", f"--held={tmp_path / 'held'}", f"--pose-aware={weights[0]}"]
     given += [f"--cprfa={weights[1]}", "--against", "swift", "--faces=3"]

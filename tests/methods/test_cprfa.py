@@ -638,6 +638,7 @@ def test_wanted_states_cost_nothing_and_late_groups_do_not_count(faces):
     assert aligner._round_loss(part, late, true).min() > 0.01
 
 
+@pytest.mark.slow
 def test_onnx_says_what_torch_says(faces, tmp_path):
     """The whole of it, lookups, updates and fusion, for any number of faces."""
     pytest.importorskip("onnxscript")

@@ -297,6 +297,7 @@ def test_the_voxel_loss_sums_the_means_of_the_levels(batch):
     torch.testing.assert_close(jvcr.loss(out, batch)["voxel"], levels[0] + levels[1] + levels[2])
 
 
+@pytest.mark.slow
 def test_p_learns_to_read_points_off_2000_true_volumes():
     torch.manual_seed(0)
     jvcr = small(widths=(16, 32, 64, 64), z_range=1.3)
@@ -321,6 +322,7 @@ def test_p_learns_to_read_points_off_2000_true_volumes():
 # ---- files
 
 
+@pytest.mark.slow
 def test_saved_loaded_and_exported_it_says_the_same(tmp_path):
     jvcr = small(landmarks=66, voxel_loss="bce", levels=1, channels=16)  # all the default does, and two things more
     with torch.no_grad():

@@ -248,6 +248,7 @@ OTHER = {"finetune": "shape", "decode": "quarter", "head": "module2", "stacks": 
 
 
 @pytest.mark.parametrize("changes", [{}, OTHER], ids=["as it comes", "module2"])
+@pytest.mark.slow
 def test_onnx_says_what_torch_says(changes, tmp_path, batch):
     aligner = small(**changes)
     aligner.prepare(batch.xyz)

@@ -24,6 +24,7 @@ from canthus.training.export import face_crops  # noqa: E402
 
 METHODS = sorted(module.name for module in pkgutil.iter_modules(canthus.methods.__path__))
 SIZE = 64
+SLOW_BUT_SWIFT = [m if m == "swift" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 
 
 @pytest.fixture(params=METHODS)
@@ -79,10 +80,12 @@ def test_what_a_network_says_has_the_shapes_and_ranges_of_an_alignment(aligner, 
 
 def test_faces_of_a_batch_do_not_touch_each_other(aligner, batch):
     aligner.eval()
-    together, alone = aligner(batch.crops).xyz, torch.cat([aligner(c[None]).xyz for c in batch.crops])
-    # Rounding differs with the size of a batch, and a summit read off an untrained, nearly flat map magnifies it; faces
-    # that touched each other would move by pixels.
-    torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
+    together = aligner(batch.crops).xyz
+    for face, crop in enumerate(batch.crops):
+        others = batch.crops.flip(-1)
+        others[face] = crop
+        # Batches of one size are rounded alike on one processor, so that even the last bit may not differ.
+        assert torch.equal(aligner(others).xyz[face], together[face])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -174,6 +177,7 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(aligner, tmp_path):
         Aligner.load(tmp_path)
 
 
+@pytest.mark.parametrize("method", SLOW_BUT_SWIFT, indirect=True)
 def test_it_learns_eight_faces_by_heart(method, overfitted):
     weights, shard = overfitted(method)
     aligner = Aligner.load(weights)

@@ -319,6 +319,7 @@ def test_what_there_is_not_is_refused(change):
         PartHeatmapConfig(**change)
 
 
+@pytest.mark.slow
 def test_onnx_says_what_torch_says(overfitted, tmp_path):
     pytest.importorskip("onnxscript")
     from canthus.training import export

@@ -276,6 +276,7 @@ def test_balance_draws_rare_poses_more_often():
 # the step after the network
 
 
+@pytest.mark.slow
 def test_onnx_and_torch_end_in_the_same_completed_faces(overfitted, tmp_path):
     weights, shard = overfitted("pose_aware")
     assert export_onnx(weights, tmp_path) < 1e-3

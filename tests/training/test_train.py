@@ -396,6 +396,7 @@ def test_faces_are_drawn_by_the_methods_weights(plan, tmp_path, monkeypatch):
     assert len({k for index in drawn for k in index}) == 8  # of 24
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(plan, tmp_path):
     code = """
 import hashlib, json, sys
