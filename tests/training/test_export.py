@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 
@@ -21,6 +22,7 @@ from canthus.inference.runtime import OnnxAligner  # noqa: E402
 from canthus.io.card import Card, sha256  # noqa: E402
 from canthus.training import export  # noqa: E402
 from canthus.training.aligner import Aligner  # noqa: E402
+from canthus.weights import find  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,20 @@ def test_eight_bits_move_points_by_little(trained, exported, tmp_path):
     assert card.files == {"model.onnx": sha256(small / "model.onnx")}
     assert card.name == f"{whole.card.name}-int8"
     assert {p.name for p in small.iterdir()} == {"model.onnx", "card.json"}
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_products_of_eight_bits_never_overflow_sixteen(trained, exported, tmp_path, shipped):
+    if shipped:
+        folder = find("swift-int8")
+    else:
+        folder = tmp_path / "int8"
+        shutil.copytree(exported[0], folder)
+        export.quantise(folder, _larger(trained[1], tmp_path / "shard.npz"))
+    graph = onnx.load(str(folder / "model.onnx")).graph
+    weights = [w for w in map(onnx.numpy_helper.to_array, graph.initializer) if w.dtype == np.int8 and w.ndim == 4]
+    # Without VNNI, processors add two products of activation (0..255) and weight in 16 bits: 2 * 255 * 64 < 2^15.
+    assert weights and all(np.abs(values.astype(int)).max() <= 64 for values in weights)
 
 
 def _larger(shard: Path, path: Path) -> Path:
