@@ -56,6 +56,7 @@ from canthus.training.aligner import Aligner
 from canthus.weights import find
 
 BATCH = 16
+PICTURES = Path(__file__).parents[1] / "docs" / "images"  # shown on the pages of the methods
 DAMAGE: dict[str, tuple[str, tuple[int, ...]]] = {
     "missing regions": ("of the annotated pixels, %", (0, 20, 40, 60, 80)),
     "wrong codes": ("of the annotated pixels, %", (0, 20, 40, 60, 80)),
@@ -327,11 +328,10 @@ def main() -> None:
     for what, (unit, strengths) in DAMAGE.items():
         shown(f"{what}, {unit}", [str(s) for s in strengths], results["damage"][what]["NME"])
 
-    path = common.write("fitting", results)
-    print(path)
+    print(common.write("fitting", results))
     pictures = {"yaw": charts, "damage": [damage_chart(what, results["damage"][what]) for what in DAMAGE]}
     for name, row in pictures.items():
-        atomic_write(path.with_name(f"fitting-{name}.png"), png(beside(row)))
+        atomic_write(PICTURES / f"fitting-{name}.png", png(beside(row)))
 
 
 if __name__ == "__main__":

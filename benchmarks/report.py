@@ -6,14 +6,12 @@ FOLDER holds `aflw2000-3d-dev/`; without it that set is left out. Renders and cl
 `--clips`, from seeds that no training used. Protocols: docs/benchmark.md, `aflw2000` and `renders` with true boxes,
 `clips` tracked. Weights for tracking are measured on clips, together with those that they go on from.
 
-Numbers and charts, which show no photo, go to results/<version>/<weights>/<set>/; the worst cases of renders too, as
-they are our own. The pages, report.html, go to `--out`.
+The numbers go to results/<version>/<weights>/<set>/report.json, the pages with their charts to `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores
-from canthus.evaluation.report import jpeg, png
 from canthus.inference.predictor import Predictor
 
 
@@ -39,13 +36,7 @@ def report(name: str, protocol: str, folder: Path, out: Path, aligner: Predictor
     made = write_report(out, protocol, scores, aligner)
     seconds = time.perf_counter() - begin
     times = {"seconds": round(seconds, 1), "ms a face": round(1e3 * predicted / len(scores.pairs.found), 2)}
-    place = common.RESULTS / common.canthus.__version__ / name / protocol
-    shutil.rmtree(place, ignore_errors=True)  # charts that this version does not draw any more
     common.write(f"{name}/{protocol}/report", made.to_json() | times)
-    for title, chart in made.charts().items():
-        (place / f"{title}.png").write_bytes(png(chart))
-    if made.worst:
-        (place / "worst.jpg").write_bytes(jpeg(made.worst))
     return row(made.to_json()) | times
 
 

@@ -72,10 +72,9 @@ def test_one_command_reports_every_set(tmp_path, monkeypatch, script):
     for protocol in ("aflw2000", "renders", "clips"):
         written = json.loads((place / protocol / "report.json").read_text())
         assert written["results"]["seconds"] > 0 and written["commit"] == "0" * 40
-        assert (out / "swift" / protocol / "report.html").exists() and (place / protocol / "ced.png").exists()
-        assert (place / protocol / "worst.jpg").exists() == (protocol == "renders")  # in grey clips no face is found
+        assert (out / "swift" / protocol / "report.html").exists()
         assert ("sweeps" in written["results"]) == (protocol != "clips")
-        assert not list(place.glob("**/*.html"))
+    assert {p.suffix for p in place.rglob("*.*")} == {".json"}  # pages and pictures stay outside
     assert report.row(written["results"])["lost"] >= 0
 
 
