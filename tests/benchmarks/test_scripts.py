@@ -46,7 +46,7 @@ def arguments(monkeypatch, *given: object) -> None:
 def test_all_weights_are_found_and_those_for_tracking_told_apart(tmp_path, monkeypatch, script):
     common = script("common")
     values = json.loads((common.find("swift") / CARD_FILE).read_text())
-    for name, shape in (("one-small", None), ("one-tracking-small", [[k / 68, 0.0] for k in range(68)])):
+    for name, shape in (("one-small", None), ("one-tracking-small", [[k / 68 - 0.5, k / 136] for k in range(68)])):
         (tmp_path / "weights" / name).mkdir(parents=True)
         card = Card(**values | {"name": name, "mean_shape": shape})
         (tmp_path / "weights" / name / CARD_FILE).write_text(card.to_json())
