@@ -7,7 +7,6 @@ torch = pytest.importorskip("torch")
 losses = pytest.importorskip("canthus.training.losses")
 
 from canthus.codecs import encode_gaussian  # noqa: E402
-from canthus.geometry.rotation import matrix_from_vector  # noqa: E402
 
 
 def double(*shape: int, seed: int = 0) -> "torch.Tensor":
@@ -122,18 +121,6 @@ def test_likelihoods_refuse_a_sigma_that_does_not_fit(nll):
         nll(torch.zeros(2, 5, 2), torch.zeros(2, 5, 2), torch.zeros(2, 5, 2))
 
 
-# ---- rotation
-
-
-def test_rotation_geodesic():
-    vectors = torch.tensor([[0.0, 0.5, 0.0], [0.3, 0.0, -0.4], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    vectors.requires_grad_()
-    angles = losses.rotation_geodesic(matrix_from_vector(vectors), torch.eye(3, dtype=torch.float64).expand(3, 3, 3))
-    np.testing.assert_allclose(angles.detach(), [0.5, 0.5, 0.0], atol=1e-7)
-    angles.sum().backward()
-    assert torch.isfinite(vectors.grad).all()
-
-
 # ---- all of them
 
 
@@ -169,9 +156,3 @@ def test_gradients_are_finite_at_a_perfect_prediction(loss):
 def test_gradients_of_log_sigma(nll):
     prediction, truth = double(2, 4, 3, seed=1), double(2, 4, 3, seed=2)
     assert torch.autograd.gradcheck(lambda s: nll(prediction, s, truth), double(2, 4, 2, seed=3).requires_grad_())
-
-
-def test_gradient_of_rotation_geodesic():
-    truth = matrix_from_vector(double(3, 3, seed=1))
-    vectors = double(3, 3, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: losses.rotation_geodesic(matrix_from_vector(v), truth), vectors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ class Head:
     albedo: float  # mean linear reflectance of the face skin, 0..1
     identity: np.ndarray  # (K,)
     expression: np.ndarray  # (E,)
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 class _Surface:

@@ -312,8 +312,7 @@ def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tup
         pieces += mask(rng, face, points)
     if (rng := streams.maybe("scarf", recipe.scarves)) is not None:
         pieces += scarf(rng, skin, points)
-    attributes = {"skin": person.skin, "hair": person.hair or "bald", "brows": person.brows}
-    return Head((*pieces, *person.worn), points, person.albedo, person.identity, expression, attributes), vertices
+    return Head((*pieces, *person.worn), points, person.albedo, person.identity, expression), vertices
 
 
 def _turn_eyes(assets: HeadAssets, vertices: np.ndarray, expression: np.ndarray) -> np.ndarray:

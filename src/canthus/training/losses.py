@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from canthus.errors import LandmarkError
-from canthus.geometry.rotation import geodesic
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -82,11 +81,6 @@ def laplace_nll(prediction: Tensor, log_sigma: Tensor, truth: Tensor) -> Tensor:
     if prediction.shape[-1] == 3:
         loss = loss + math.sqrt(2) * distance[..., 1] + math.log(2) / 2
     return _mean(loss)
-
-
-def rotation_geodesic(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Angle (B,) in radians, 0 to pi, between two sets of rotation matrices (B, 3, 3)."""
-    return geodesic(prediction, truth)
 
 
 def _standardised(prediction: Tensor, log_sigma: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
