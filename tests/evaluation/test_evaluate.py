@@ -241,6 +241,8 @@ def test_frames_are_tracked_and_lost_faces_looked_for_anew(tmp_path):
             box = np.array([[*points.min(0), *points.max(0)]], np.float32)
             return box[: self.number % 8 not in (0, 1, 5)], np.ones(1, np.float32)
 
+        quick = __call__
+
     sees = Blind()
     exact.__dict__["detector"] = sees
 

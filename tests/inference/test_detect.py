@@ -11,6 +11,7 @@ from photos import BOX, PUPILS, aligner, on_canvas, photo, resized
 
 import canthus
 from canthus.errors import BoxError, CanthusError
+from canthus.geometry.crop import box_overlaps
 from canthus.inference import detect
 from canthus.inference.detect import FaceDetector, _anchors, _merged, _suppress, tight
 
@@ -311,3 +312,16 @@ def test_several_faces_come_by_falling_score(detector):
     assert len(boxes) >= 2
     assert (np.diff(scores) < 0).all()
     assert 190 < boxes[0, [0, 2]].mean() < 380  # the sharp one is the surest
+
+
+def test_a_quick_search_finds_near_faces_as_a_thorough_one_does(detector):
+    quick, scores = detector.quick(photo())
+    thorough, _ = detector(photo())
+    assert len(quick) == len(scores) == len(thorough) == 1
+    assert box_overlaps(quick, thorough)[0, 0] > 0.7
+    assert len(detector.quick(resized(photo(), 64, 64))[0]) == 0  # a face of 12 px: too far away for it
+
+
+def test_a_quick_search_returns_no_face_below_min_face():
+    assert len(FaceDetector(min_face=80).quick(photo())[0]) == 1  # the face has 93 px
+    assert len(FaceDetector(min_face=120).quick(photo())[0]) == 0

@@ -28,13 +28,16 @@ SHAPE = (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) / np.ptp(SHAPE[:, :2], axis=
 
 
 class Detector:
-    """The coloured discs of a picture as boxes of faces as wide as they are; counts how often it was asked."""
+    """The coloured discs of a picture as boxes of faces as wide as they are; counts its thorough searches."""
 
     def __init__(self):
         self.calls, self.blind = 0, False
 
     def __call__(self, image):
         self.calls += 1
+        return self.quick(image)
+
+    def quick(self, image):
         boxes = []
         for colour in COLOURS:
             y, x = np.nonzero((image == colour).all(-1))
@@ -420,6 +423,61 @@ def test_after_a_black_out_the_photo_is_found_in_one_frame():
         assert len(tracker.step(np.zeros_like(clip[0]))) == 0
     tracked = tracker.step(clip[5])
     assert tracked.ids.tolist() == [0] and tracked.followed.tolist() == [False] and tracker.reinitialisations == 1
+
+
+def test_a_far_newcomer_beside_a_near_face_is_found_when_it_is_time_to_look():
+    head = Image.fromarray(photo()[:240, 100:340])
+    near = Image.new("RGB", (900, 600), (90, 110, 100))
+    near.paste(head.resize((520, 520)), (20, 40))
+    both = near.copy()
+    both.paste(head.resize((75, 75)), (700, 300))  # a face of 29 px; the near one has 200
+    tracker = Tracker(aligner(), detect_every=4)
+    counts = [len(tracker.step(np.asarray(both if k >= 2 else near))) for k in range(6)]
+    assert counts == [1, 1, 1, 1, 2, 2]
+
+
+def test_an_empty_frame_takes_one_quick_search():
+    searches = []
+
+    class Spy:
+        def __call__(self, image):
+            searches.append("thorough")
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+
+        def quick(self, image):
+            searches.append("quick")
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+
+    model = Discs()
+    model.detector = Spy()
+    for detect_every in (4, 0):
+        searches.clear()
+        tracker = Tracker(model, detect_every=detect_every)
+        for _ in range(9):
+            tracker.step(scene())
+        assert searches[:4] == ["thorough"] + ["quick"] * 3
+        assert searches.count("thorough") == (3 if detect_every else 1)  # frames 0, 4, 8; without: 0 and 12
+
+
+def test_a_lost_face_is_searched_for_where_it_should_be_while_others_are_there():
+    regions = []
+
+    class Spy(Detector):
+        def quick(self, image):
+            regions.append(image.shape[:2])
+            return super().quick(image)
+
+    model = Discs()
+    model.detector = Spy()
+    tracker = Tracker(model, detect_every=0)
+    tracker.step(scene((0, 60, 80, 12), (1, 180, 80, 12)))
+    regions.clear()
+    lost = tracker.step(scene((0, 60, 80, 12)))
+    # 2.2 face sizes each way of 24 px * sqrt(0.88): about 99 px, the face's own place in the middle
+    assert lost.ids.tolist() == [0] and len(regions) == 1 and max(regions[0]) <= 101
+    found = tracker.step(scene((0, 60, 80, 12), (1, 184, 84, 12)))
+    assert found.ids.tolist() == [0, 1] and found.followed.tolist() == [True, False]
+    np.testing.assert_allclose(centres(found.faces)[1], [184, 84], atol=1.5)
 
 
 # Smoothing

@@ -15,7 +15,7 @@ from PIL import Image
 
 from canthus.decode import listed
 from canthus.errors import BoxError, WeightsError
-from canthus.geometry.crop import box_centres
+from canthus.geometry.crop import box_centres, box_overlaps
 from canthus.io.session import MODEL_FILE, Session
 from canthus.weights import DETECTOR, ROOT
 
@@ -25,6 +25,7 @@ MAX_OVERLAP = 0.4  # intersection over union above which the weaker of two boxes
 # Sizes of what the network sees, px. It misses most faces under some 24 px, and of faces much larger than those it
 # learnt from it also reports parts: the coarse look answers for near faces, the fine look for far ones.
 COARSE_SIDE = 320  # longer side of the picture at the first look
+QUICK_SIDE = 224  # the same, of the only look of a quick search
 FINE_SIDE = 1600  # and at the second; more would not fit a small machine
 NEAR = 48  # side of a face at the coarse look, from which on that look answers for it
 RELIABLE = 32  # side at which a face of `min_face` is seen
@@ -75,11 +76,17 @@ class FaceDetector:
             more += np.array([x, y, x, y], np.float32)
             near = NEAR / zoom if len(boxes) else np.inf
             boxes, scores = _merged(boxes, scores, more, more_scores, near)
+        return self._wanted(boxes, scores)
+
+    def quick(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of near faces alone, from one look at 224 px: for the frames of a video between two calls."""
+        return self._wanted(*self.detect_at(image, min(1.0, QUICK_SIDE / max(image.shape[:2]))))
+
+    def _wanted(self, boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The network's boxes as tight ones, and scores, of the faces that are large enough."""
         boxes = tight(boxes)
-        if self.min_face is not None:
-            large = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= self.min_face
-            boxes, scores = boxes[large], scores[large]
-        return boxes, scores
+        large = _sides(boxes) >= (self.min_face or 0)
+        return boxes[large], scores[large]
 
     def _fine_zoom(self, image: np.ndarray) -> float:
         """The zoom of the second look."""
@@ -192,12 +199,8 @@ def _anchors(height: int, width: int) -> np.ndarray:
 def _suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Indices that greedy non-maximum suppression keeps, best first."""
     order, keep = np.argsort(-scores), []
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     while len(order):
         best, order = order[0], order[1:]
         keep.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
-        shared = np.prod(np.clip(high - low, 0, None), 1)
-        order = order[shared <= MAX_OVERLAP * (area[best] + area[order] - shared)]
+        order = order[box_overlaps(boxes[[best]], boxes[order])[0] <= MAX_OVERLAP]
     return np.array(keep, int)

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image as Pillow
 
 from canthus.face.faces import Alignment, Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
@@ -22,7 +21,6 @@ MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
 SAME_FACE = 0.5  # two faces that overlap by more are one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
-QUICK_SIDE = 224  # px, longer side of a picture that is searched in every frame
 EMPTY_EVERY = 12  # frames between two thorough searches where nobody is there, if `detect_every` is 0
 SEARCH_RADIUS = 2.2  # face sizes around a lost face: MAX_MATCH_DISTANCE, the face itself, and some context
 MAX_SEARCHES = 3  # lost faces a frame that are searched for one by one
@@ -60,7 +58,7 @@ class Tracker:
     A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face
     lies in the same place, and no detection centred in its box disagrees about that box. An unhealthy face is lost
     unless the detector finds it again in the same frame. The detector searches for lost faces in every frame, around
-    where they should be; while nobody is there it searches the whole frame, at `QUICK_SIDE` px.
+    where they should be; while nobody is there it searches every frame for near faces (`FaceDetector.quick`).
     """
 
     def __init__(
@@ -153,14 +151,9 @@ class Tracker:
         return upright_crops(last, card)
 
     def _search(self, picture: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes and scores of the detector in a part of the picture, from pixel `low` (x, y) to before `high`, seen at
-        no more than `QUICK_SIDE` px on its longer side."""
-        part = Pillow.fromarray(picture[low[1] : high[1], low[0] : high[0]])
-        full = np.array(part.size)
-        part.thumbnail((QUICK_SIDE, QUICK_SIDE), Pillow.Resampling.BILINEAR)
-        boxes, scores = self.aligner.detector(np.asarray(part))
-        zoom = np.tile(full / part.size, 2)
-        return (boxes + 0.5) * zoom - 0.5 + np.tile(low, 2), scores
+        """Boxes and scores of near faces in a part of the picture, from pixel `low` (x, y) to before `high`."""
+        boxes, scores = self.aligner.detector.quick(picture[low[1] : high[1], low[0] : high[0]])
+        return boxes + np.tile(low, 2), scores
 
     def _find_again(self, picture: np.ndarray, lost: _Track) -> None:
         """Search for a missing face around where it should be; others that are found there are left alone."""
