@@ -436,6 +436,16 @@ def test_a_far_newcomer_beside_a_near_face_is_found_when_it_is_time_to_look():
     assert counts == [1, 1, 1, 1, 2, 2]
 
 
+def test_a_face_upside_down_is_followed_upside_down():
+    frames = [frame[::-1, ::-1] for frame, _ in motion(8)]
+    tracker = Tracker(aligner())
+    for frame in frames:
+        tracked = tracker.step(frame)
+        assert tracked.ids.tolist() == [0]
+        assert tracked.faces.xy[0, 8, 1] < tracked.faces.xy[0, 36:48, 1].mean() - 20  # the chin is above the eyes
+    assert tracked.followed.tolist() == [True] and tracker.reinitialisations == 0
+
+
 def test_an_empty_frame_takes_one_quick_search():
     searches = []
 

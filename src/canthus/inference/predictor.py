@@ -100,7 +100,9 @@ class Predictor(ABC):
         if not pictures:
             return []
         with blas_threads(self.threads):
-            return self._detected(pictures) if boxes is None else self._given(pictures, boxes)
+            if boxes is None:
+                return self.align_detected(pictures, [self.detector(picture) for picture in pictures])
+            return self._given(pictures, boxes)
 
     def _given(self, pictures: Sequence[np.ndarray], boxes: Sequence[Any]) -> list[Faces]:
         """The faces in boxes that somebody says are there."""
@@ -110,9 +112,10 @@ class Predictor(ABC):
         aligned = self._run_crops(pictures, owner, crop)
         return self._faces(pictures, owner, crop, aligned, np.full(len(owner), np.nan))
 
-    def _detected(self, pictures: Sequence[np.ndarray]) -> list[Faces]:
-        """The faces that the detector finds."""
-        found = [self.detector(picture) for picture in pictures]
+    def align_detected(
+        self, pictures: Sequence[np.ndarray], found: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> list[Faces]:
+        """The faces of pictures (H,W,3) uint8, in each of which a detector has `found` boxes and scores."""
         boxes = np.concatenate([box.astype(np.float64) for box, _ in found])
         scores = np.concatenate([score for _, score in found])
         owner = np.repeat(np.arange(len(pictures)), [len(box) for box, _ in found])

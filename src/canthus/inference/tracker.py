@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from canthus.face.faces import Alignment, Faces, TrackedFaces
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.predictor import Image, Predictor, upright_crops
 from canthus.io.images import as_image, crop_image
@@ -128,11 +128,13 @@ class Tracker:
         if not present:
             return
         last = Faces.concat([t.face for t in present], self._size)
-        faces, scores = _align(self.tracking, picture, self._crops(last))
+        crop = self._crops(last)
+        alignment = self.tracking.run_batches(crop_image(picture, crop))
+        faces = alignment.to_image(crop, self._size, weights=self.tracking.card.title)
         centres = box_centres(faces.boxes)
         growth = np.abs(np.log(np.maximum(faces.sizes, 1e-6) / last.sizes))
         inside = ((centres >= -0.5) & (centres < np.array(self._size) - 0.5)).all(1)
-        healthy = (scores >= self.min_score) & (growth <= MAX_GROWTH) & inside
+        healthy = (alignment.confidence() >= self.min_score) & (growth <= MAX_GROWTH) & inside
         surprise = np.linalg.norm(centres - [t.expected(1) for t in present], axis=1)
         for a, b in zip(*np.nonzero(np.triu(box_overlaps(faces.boxes, faces.boxes), 1) > SAME_FACE)):
             if healthy[a] and healthy[b]:  # one has jumped onto the other
@@ -169,12 +171,10 @@ class Tracker:
     def _add(self, picture: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> None:
         """Align detected faces that are not there yet: missing ones, and newcomers."""
         taken = box_overlaps(_boxes(self._present()), boxes).max(0, initial=0) >= MIN_OVERLAP
-        boxes, scores = boxes[~taken].astype(np.float64), scores[~taken]
-        if not len(boxes):
+        if taken.all():
             return
-        crop = Crop.around_boxes(boxes, self.aligner.card.crop_scale, self.aligner.card.crop_size)
-        found, _ = _align(self.aligner, picture, crop, scores)
-        known = self._recognised(boxes)
+        (found,) = self.aligner.align_detected([picture], [(boxes[~taken], scores[~taken])])
+        known = self._recognised(found.boxes)
         for k, face in enumerate(found):
             if (box_overlaps(_boxes(self._present()), face.boxes) > SAME_FACE).any():
                 continue
@@ -217,19 +217,3 @@ class Tracker:
 
 def _boxes(tracks: Iterable[_Track]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 4)), *(t.face.boxes for t in tracks)])
-
-
-def _align(
-    aligner: Predictor, picture: np.ndarray, crop: Crop, detection_scores: np.ndarray | None = None
-) -> tuple[Faces, np.ndarray]:
-    """The faces in the crops of a picture, and how sure the aligner is of each, (N,) 0..1; 1 if it does not say."""
-    alignment = aligner.run_batches(crop_image(picture, crop))
-    size = picture.shape[1], picture.shape[0]
-    faces = alignment.to_image(crop, size, detection_scores=detection_scores, weights=aligner.card.title)
-    return faces, _confidence(faces, alignment)
-
-
-def _confidence(faces: Faces, alignment: Alignment) -> np.ndarray:
-    scores = faces.scores.mean(1)
-    own = np.ones(len(faces)) if alignment.score is None else np.mean(alignment.score, axis=1)
-    return np.where(np.isnan(scores), own, scores)
