@@ -57,7 +57,7 @@ def covariance(predictor: Predictor, folder: Path) -> np.ndarray:
     stored = StoredFaces([folder])
     errors = []
     for index in parts(len(stored)):
-        pictures = list(stored.take(index)[0].permute(0, 2, 3, 1).numpy())
+        pictures = list(stored.take(index).images.permute(0, 2, 3, 1).numpy())
         boxes = list(tight_boxes(stored.xyz[index])[:, None])
         found = np.concatenate([f.xyz for f in places(predictor, pictures, boxes)])
         errors.append((stored.xyz[index] - found) / sizes(found))

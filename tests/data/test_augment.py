@@ -12,7 +12,7 @@ from small import STILL  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter, warp_batch  # noqa: E402
-from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import matrix_from_vector  # noqa: E402
@@ -26,7 +26,7 @@ MOVES = {"rotation": 17.0, "scale": 0.1, "shift": 0.055}
 
 def augment(images, xyz, visible, pose, seed=0, **options) -> FaceBatch:
     augmenter = Augmenter(Augmentation(**{**STILL, **options}), SIZE, 1.4)
-    return augmenter(images, xyz, visible, pose, torch.Generator().manual_seed(seed))
+    return augmenter(StoredBatch(images, xyz, visible, pose), torch.Generator().manual_seed(seed))
 
 
 def turned_heads(count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -228,7 +228,9 @@ def test_the_points_alone_are_those_of_the_crops(heads):
     xyz, visible, rotation = heads
     augmenter = Augmenter(Augmentation(), SIZE, 1.4)
     points = augmenter.points(xyz, torch.Generator().manual_seed(5))
-    assert torch.equal(points, augmenter(plain(16), xyz, visible, rotation, torch.Generator().manual_seed(5)).xyz)
+    assert torch.equal(
+        points, augmenter(StoredBatch(plain(16), xyz, visible, rotation), torch.Generator().manual_seed(5)).xyz
+    )
 
 
 def test_grey_pictures_have_no_colour(heads):
@@ -242,7 +244,7 @@ def test_crops_may_be_aligned_to_a_mean_shape(heads):
     xyz, visible, rotation = heads
     mean = HEAD[:, :2] * [1, -1] / 250  # in crop sides
     aligned = Augmenter(Augmentation(**STILL), SIZE, 1.4, mean.tolist())
-    batch = aligned(plain(16), xyz, visible, rotation, torch.Generator().manual_seed(0))
+    batch = aligned(StoredBatch(plain(16), xyz, visible, rotation), torch.Generator().manual_seed(0))
     crop = Crop.around_shapes(xyz[..., :2], torch.tensor(mean).float(), SIZE)
     assert crop.angle.abs().max() > 0.1  # the heads are rolled
     torch.testing.assert_close(batch.xyz, crop.crop_from_image(xyz))

@@ -29,7 +29,7 @@ def test_faces_come_in_the_order_of_folders_and_shards(tmp_path):
     assert len(stored) == 7
     for name in ("xyz", "visible", "rotation"):
         np.testing.assert_array_equal(getattr(stored, name), faces[name])
-    np.testing.assert_array_equal(stored.take(np.arange(7))[0].permute(0, 2, 3, 1), faces["image"])
+    np.testing.assert_array_equal(stored.take(np.arange(7)).images.permute(0, 2, 3, 1), faces["image"])
 
 
 @pytest.mark.parametrize("layout", ["tar", "300wlp"])
@@ -44,11 +44,12 @@ def test_every_layout_of_a_shard_can_be_trained_on(tmp_path, layout):
     stored = StoredFaces([tmp_path])
     assert len(stored) == 5
     index = np.array([4, 0, 2])
-    image, xyz, visible, rotation = stored.take(index)
+    taken = stored.take(index)
+    image, xyz, visible, rotation = taken.images, taken.xyz, taken.visible, taken.rotation
     assert np.abs(image.permute(0, 2, 3, 1).numpy().astype(int) - faces["image"][index]).max() <= 2
     for got, name in ((xyz, "xyz"), (visible, "visible"), (rotation, "rotation")):
         np.testing.assert_array_equal(got, faces[name][index])
-    np.testing.assert_array_equal(stored.take_vertices(index), faces["vertices"][index].astype(np.float32))
+    np.testing.assert_array_equal(taken.vertices, faces["vertices"][index].astype(np.float32))
 
 
 def test_a_damaged_tar_is_named(tmp_path):
@@ -69,7 +70,7 @@ def test_pictures_stay_on_the_disk_unless_they_are_compressed(tmp_path, save):
     save(tmp_path / "shard-00000.npz", **faces)
     stored = StoredFaces([tmp_path])
     assert isinstance(stored.pictures[0], np.memmap) == (save is np.savez)
-    np.testing.assert_array_equal(stored.take(np.array([2, 0]))[0].permute(0, 2, 3, 1), faces["image"][[2, 0]])
+    np.testing.assert_array_equal(stored.take(np.array([2, 0])).images.permute(0, 2, 3, 1), faces["image"][[2, 0]])
 
 
 def test_a_shard_that_is_cut_off_or_lacks_a_field_is_named(tmp_path):
@@ -95,7 +96,8 @@ def test_take_gives_tensors_of_the_faces_asked_for(tmp_path):
     faces = make_faces(5, size=48)
     write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
     stored = StoredFaces([tmp_path / "a"])
-    image, xyz, visible, rotation = stored.take(np.array([3, 0, 3]))
+    taken = stored.take(np.array([3, 0, 3]))
+    image, xyz, visible, rotation = taken.images, taken.xyz, taken.visible, taken.rotation
     assert image.shape == (3, 3, 48, 48) and image.dtype == torch.uint8
     assert visible.dtype == torch.bool
     for row, k in enumerate((3, 0, 3)):

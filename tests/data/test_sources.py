@@ -48,15 +48,19 @@ def three(tmp_path_factory) -> list[str]:
 
 
 def counts(parts) -> Counter:
-    return Counter(int(p) for (image, *_), _ in parts for p in image[:, 0, 0, 0])
+    return Counter(int(p) for part in parts for p in part.images[:, 0, 0, 0])
 
 
 def same(a, b) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for (p, _), (q, _) in zip(a, b) for x, y in zip(p, q))
+    return len(a) == len(b) and all(
+        torch.equal(getattr(p, name), getattr(q, name))
+        for p, q in zip(a, b)
+        for name in ("images", "xyz", "visible", "rotation")
+    )
 
 
 def shapes(parts) -> list[bytes]:
-    return [row.numpy().tobytes() for (_, xyz, *_), _ in parts for row in xyz]
+    return [row.numpy().tobytes() for part in parts for row in part.xyz]
 
 
 def test_a_list_is_one_pool_that_every_epoch_goes_through_once(three):
@@ -167,7 +171,8 @@ def photos(tmp_path_factory):
 def test_photos_are_cut_around_the_face_with_their_points(photos):
     samples, made = photos
     stored = PhotoFaces(samples, 90)
-    image, xyz, visible, rotation = stored.take(np.array([6, 1]))
+    taken = stored.take(np.array([6, 1]))
+    image, xyz, visible, rotation = taken.images, taken.xyz, taken.visible, taken.rotation
     assert image.shape == (2, 3, 90, 90) and image.dtype == torch.uint8 and visible.dtype == torch.bool
     np.testing.assert_array_equal(rotation, made["rotation"][[6, 1]])
     for row, k in enumerate((6, 1)):
@@ -231,7 +236,7 @@ def test_rendered_faces_have_their_share(three):
     try:
         taken = [faces.fetch(8 * k, 8, k) for k in range(2)]
         assert [counts(parts) for parts in taken] == [{0: 6, 100: 2}] * 2
-        assert [int(parts[0][0][0][0, 1, 0, 0]) for parts in taken] == [0, 1]  # its first group, then its second
+        assert [int(parts[0].images[0, 1, 0, 0]) for parts in taken] == [0, 1]  # its first group, then its second
         assert len(set(sum(map(shapes, taken), []))) == 16
     finally:
         faces.close()
@@ -265,11 +270,11 @@ def test_vertices_go_along_with_the_points(tmp_path):
     np.savez(tmp_path / "shard-00000.npz", **{**made, "xyz": mean.astype(np.float32), "vertices": vertices})
     stored = StoredFaces([tmp_path])
     rows = np.array([4, 0, 2])
-    np.testing.assert_array_equal(stored.take_vertices(rows), vertices[rows])
+    np.testing.assert_array_equal(stored.take(rows).vertices, vertices[rows])
     for flip in (0.0, 1.0):
         moves = {**STILL, "rotation": 20.0, "shift": 0.1, "scale": 0.1, "flip": flip}
         augmenter = Augmenter(Augmentation(**moves), 64, 1.4)
-        batch = batch_of([(stored.take(rows), stored.take_vertices(rows))], augmenter, torch.Generator().manual_seed(1))
+        batch = batch_of([stored.take(rows)], augmenter, torch.Generator().manual_seed(1))
         ids, weights = torch.from_numpy(model.landmark_ids).long(), torch.from_numpy(model.landmark_weights)
         again = (batch.vertices[:, ids] * weights[..., None]).sum(2)
         # mirrored vertices are off by what the head is not symmetric (0.004 mm), landmarks by a triangle's corner

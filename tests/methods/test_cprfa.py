@@ -15,7 +15,7 @@ from small import CONFIGS, STILL  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
-from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import geodesic  # noqa: E402
@@ -37,7 +37,7 @@ def batch(count: int, size: int, seed: int = 0) -> FaceBatch:
     made = {name: torch.from_numpy(values) for name, values in make_faces(count, 2 * size, seed).items()}
     cut = Augmenter(Augmentation(**STILL), size, 1.375)
     images = made["image"].permute(0, 3, 1, 2)
-    faces = cut(images, made["xyz"], made["visible"], made["rotation"], torch.Generator().manual_seed(0))
+    faces = cut(StoredBatch(images, made["xyz"], made["visible"], made["rotation"]), torch.Generator().manual_seed(0))
     crop = Crop.around_boxes(tight_boxes(made["xyz"]), 1.375, size)
     return replace(faces, vertices=crop.crop_from_image(made["vertices"]))
 

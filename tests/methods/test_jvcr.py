@@ -62,7 +62,7 @@ def small(**changes) -> Jvcr:
 @pytest.fixture(scope="module")
 def batch(made_shards) -> FaceBatch:
     augmenter = Augmenter(Augmentation(**STILL), SIZE, 1.25)
-    return augmenter(*StoredFaces([made_shards]).take(np.arange(4)), torch.Generator().manual_seed(0))
+    return augmenter(StoredFaces([made_shards]).take(np.arange(4)), torch.Generator().manual_seed(0))
 
 
 # ---- the networks

@@ -48,7 +48,7 @@ def shaken(module: torch.nn.Module) -> torch.nn.Module:
 def batch(made_shards) -> FaceBatch:
     """Six made faces."""
     augmenter = Augmenter(Augmentation(**STILL), SIZE, 1.5)
-    return augmenter(*StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
+    return augmenter(StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

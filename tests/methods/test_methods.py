@@ -42,7 +42,7 @@ def aligner(method) -> Aligner:
 def batch(made_shards) -> FaceBatch:
     """Six made faces."""
     augmenter = Augmenter(Augmentation(**STILL), SIZE, 1.4)
-    return augmenter(*StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
+    return augmenter(StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
 
 
 def test_swift_is_among_the_methods():

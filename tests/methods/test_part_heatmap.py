@@ -54,7 +54,7 @@ def giga_macs(network: nn.Module, channels: int, size: int) -> float:
 def batch(made_shards: Path) -> FaceBatch:
     """Six made faces."""
     augmenter = Augmenter(Augmentation(**STILL), SIZE, 1.4)
-    return augmenter(*StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
+    return augmenter(StoredFaces([made_shards]).take(np.arange(6)), torch.Generator().manual_seed(0))
 
 
 def stage(aligner: PartHeatmap, name: str) -> Stage:

@@ -38,7 +38,7 @@ def small(**changes) -> PoseAware:
 @pytest.fixture(scope="module")
 def batch(made_shards) -> FaceBatch:
     augmenter = Augmenter(Augmentation(**STILL), SIZE, 1.4)
-    return augmenter(*StoredFaces([made_shards]).take(np.arange(12)), torch.Generator().manual_seed(0))
+    return augmenter(StoredFaces([made_shards]).take(np.arange(12)), torch.Generator().manual_seed(0))
 
 
 def points(angles: list[tuple[float, float, float]]) -> torch.Tensor:

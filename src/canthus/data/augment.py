@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from canthus.data.sample import FaceBatch
+from canthus.data.sample import FaceBatch, StoredBatch
+from canthus.face.expressions import mirror_expressions
 from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
@@ -68,19 +69,11 @@ class Augmenter:
         self.mean_shape = None if mean_shape is None else torch.tensor(mean_shape)
         self.mirror = torch.tensor(scheme("ibug68").mirror)
 
-    def __call__(
-        self,
-        images: Tensor,
-        xyz: Tensor,
-        visible: Tensor,
-        rotation: Tensor,
-        rng: torch.Generator,
-        vertices: Tensor | None = None,
-    ) -> FaceBatch:
-        """images (B,3,H,W) uint8 or float 0..255; xyz (B,68,3) pixels; visible (B,68); rotation (B,3,3); vertices
-        (B,V,3) of the default head in the frame of xyz. All, and the generator, on one device."""
+    def __call__(self, stored: StoredBatch, rng: torch.Generator) -> FaceBatch:
+        """Augmented crops of stored pictures; these and the generator are on one device."""
+        xyz, visible, rotation, vertices = stored.xyz, stored.visible, stored.rotation, stored.vertices
         crop, flip = self._placement(xyz, rng)
-        crops = warp_batch(images.float(), crop).div_(255)
+        crops = warp_batch(stored.images.float(), crop).div_(255)
         crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
         # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
         rotation = matrix_from_vector(crop.angle[:, None] * rotation.new_tensor([0.0, 0.0, 1.0])) @ rotation
@@ -94,7 +87,10 @@ class Augmenter:
         crops, covered = self._occlude(crops, xyz, rng)
         inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
         crops, cut = self._border(self._change_colours(crops, rng), xyz, rng)
-        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices)
+        expression = stored.expression
+        if expression is not None:
+            expression = torch.where(flip[:, None], expression[:, mirror_expressions()], expression)
+        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices, expression)
 
     def points(self, xyz: Tensor, rng: torch.Generator) -> Tensor:
         """The points (B,68,3) in crop pixels that a call with xyz (B,68,3) would give, without cutting any crop."""

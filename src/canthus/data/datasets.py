@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from canthus.data.formats import FaceSample
+from canthus.data.sample import StoredBatch
 from canthus.decode import decoding
 from canthus.errors import RecipeError
+from canthus.face.expressions import EXPRESSIONS, as_arkit
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.geometry.mesh import VertexNormals
 from canthus.io.images import as_image, crop_image
-from canthus.io.shards import Rows, open_shard, shards_in
+from canthus.io.shards import FileShard, NpzShard, Rows, open_shard, shards_in
 
 FIELDS = ("xyz", "visible", "rotation")
 FACE = 0.52  # longer side of the landmark box / side of a picture cut from a photo: leaves room for augmentation
@@ -27,8 +28,9 @@ FACE = 0.52  # longer side of the landmark box / side of a picture cut from a ph
 class StoredFaces:
     """Rendered shards of any layout (`canthus synth`). Pictures and vertices stay on disk.
 
-    xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3); pictures (H,W,3) uint8 and, if every shard has them,
-    vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array (n,...) a shard. Raises `RecipeError`
+    xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3), expression (N,52), NaN if unknown; pictures (H,W,3)
+    uint8 and, if every shard has them, vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array
+    (n,...) a shard. Raises `RecipeError`
     for a shard that is damaged, lacks a field, or holds NaN or arrays of other shapes or of several lengths.
     """
 
@@ -39,11 +41,13 @@ class StoredFaces:
         parts: dict[str, list[np.ndarray]] = {f: [] for f in FIELDS}
         self.pictures: list[np.ndarray | Rows] = []
         vertices: list[np.ndarray | Rows] = []
+        expressions: list[np.ndarray] = []
         for path in paths:
             with decoding(RecipeError, f"the shard '{path}' cannot be read"):
                 shard = open_shard(path)
                 for f, values in shard.read(FIELDS).items():
                     parts[f].append(values)
+                expressions.append(_expressions(shard, len(parts["xyz"][-1])))
                 self.pictures.append(shard.rows("image"))
                 if "vertices" in shard.files:
                     vertices.append(shard.rows("vertices"))
@@ -53,6 +57,7 @@ class StoredFaces:
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
         self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+        self.expression = np.concatenate(expressions)
         if len({v.shape[1:] for v in vertices}) > 1:
             raise RecipeError(f"the shards in {[str(f) for f in folders]} hold vertices of heads of several sizes")
         self.vertices = vertices if len(vertices) == len(paths) else None
@@ -62,15 +67,17 @@ class StoredFaces:
     def __len__(self) -> int:
         return len(self.xyz)
 
-    def take(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
-        image = torch.from_numpy(self._rows(self.pictures, index)).permute(0, 3, 1, 2)
-        xyz, visible, rotation = (torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
-        return image, xyz, visible, rotation
-
-    def take_vertices(self, index: np.ndarray) -> Tensor | None:
-        """Vertices (B,V,3) of the faces `index` (B,), or None if they are not stored."""
-        return None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
+    def take(self, index: np.ndarray) -> StoredBatch:
+        """The faces `index` (B,), pictures as uint8."""
+        vertices = None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
+        return StoredBatch(
+            torch.from_numpy(self._rows(self.pictures, index)).permute(0, 3, 1, 2),
+            torch.from_numpy(self.xyz[index]),
+            torch.from_numpy(self.visible[index]),
+            torch.from_numpy(self.rotation[index]),
+            vertices=vertices,
+            expression=torch.from_numpy(self.expression[index]),
+        )
 
     def _rows(self, arrays: list[np.ndarray | Rows], index: np.ndarray) -> np.ndarray:
         shards = np.searchsorted(self._starts, index, side="right") - 1
@@ -103,18 +110,26 @@ class PhotoFaces:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def take(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `StoredFaces.take`."""
+    def take(self, index: np.ndarray) -> StoredBatch:
+        """As `StoredFaces.take`; photos have no dense truth, and no expressions."""
         pictures = np.stack(list(self._readers.map(self._picture, index)))
-        xyz, visible, rotation = (torch.from_numpy(a[index]) for a in (self.xyz, self.visible, self.rotation))
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2), xyz, visible, rotation
-
-    def take_vertices(self, index: np.ndarray) -> Tensor | None:
-        """None: photos have no dense truth."""
-        return None
+        return StoredBatch(
+            torch.from_numpy(pictures).permute(0, 3, 1, 2),
+            torch.from_numpy(self.xyz[index]),
+            torch.from_numpy(self.visible[index]),
+            torch.from_numpy(self.rotation[index]),
+            expression=torch.full((len(index), len(EXPRESSIONS)), torch.nan),
+        )
 
     def _picture(self, k: int) -> np.ndarray:
         return crop_image(as_image(self._samples[k].image), self._crops[k : k + 1])[0]
+
+
+def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:
+    """Coefficients (count,52) float32 in the order of `EXPRESSIONS`; NaN if a shard has none."""
+    if "expression" not in shard.files:
+        return np.full((count, len(EXPRESSIONS)), np.nan, np.float32)
+    return as_arkit(shard.read(["expression"])["expression"])
 
 
 def _landmark_normals(model: MorphableModel) -> np.ndarray:

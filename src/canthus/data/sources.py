@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +17,13 @@ from torch import Tensor
 from canthus.data.augment import Augmenter
 from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
 from canthus.data.formats import read_aflw2000
-from canthus.data.sample import FaceBatch
+from canthus.data.sample import FaceBatch, StoredBatch
 from canthus.errors import RecipeError
+from canthus.face.expressions import as_arkit
 from canthus.io.shards import shards_in
 from canthus.synth.live import LiveFaces
 
 LIVE = "synth:"
-
-Truth = tuple[Tensor, Tensor, Tensor, Tensor]  # images, xyz, visible, rotation
-Part = tuple[Truth, Tensor | None]  # and vertices
 
 
 class Source(Protocol):
@@ -36,11 +33,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...  # noqa: D105
 
-    def take(self, index: np.ndarray) -> Truth:
-        """Images (B,3,H,W) uint8, xyz, visible and rotation of the faces `index` (B,)."""
-
-    def take_vertices(self, index: np.ndarray) -> Tensor | None:
-        """Vertices (B,V,3), if there are any."""
+    def take(self, index: np.ndarray) -> StoredBatch:
+        """The faces `index` (B,)."""
 
 
 class FaceMix:
@@ -95,23 +89,23 @@ class FaceMix:
             values = np.concatenate([total * p / p.sum() for total, p in zip(sums, parts)])
         self._density = np.cumsum(values)
 
-    def fetch(self, seen: int, count: int, step: int, rank: int = 0, world: int = 1) -> list[Part]:
+    def fetch(self, seen: int, count: int, step: int, rank: int = 0, world: int = 1) -> list[StoredBatch]:
         """The faces of one step, by source: `count` faces after the first `seen` ones, of which process `rank` of
         `world` gets its share."""
-        parts: list[Part] = []
+        parts: list[StoredBatch] = []
         before, after = seen, seen + count  # of the stored faces, once the rendered ones are taken off
         for faces, share in self.live:
             first, last = int(share * seen), int(share * (seen + count))
             before, after, size = before - first, after - last, last - first
             mine = first + size * rank // world, first + size * (rank + 1) // world
             if mine[0] < mine[1]:
-                parts.append(_as_part(faces.take(*mine)))
+                parts.append(_as_batch(faces.take(*mine)))
         if self.stored:
             index = np.sort(self._order(before, after - before, step))[rank::world]
             for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
                 rows = index[(index >= start) & (index < end)] - start
                 if len(rows):
-                    parts.append((source.take(rows), source.take_vertices(rows)))
+                    parts.append(source.take(rows))
         return parts
 
     def points(self, count: int) -> Tensor:
@@ -136,27 +130,17 @@ class FaceMix:
         return np.searchsorted(self._density, even * self._density[-1], side="right").clip(max=len(self) - 1)
 
 
-def batch_of(parts: list[Part], augmenter: Augmenter, rng: torch.Generator) -> FaceBatch:
+def batch_of(parts: list[StoredBatch], augmenter: Augmenter, rng: torch.Generator) -> FaceBatch:
     """The augmented crops of a step, on the generator's device; with vertices if every part has them."""
-    made = []
-    for truth, vertices in parts:
-        moved = [t.to(rng.device, non_blocking=True) for t in truth]
-        images, xyz, visible, rotation = moved
-        dense = None if vertices is None else vertices.to(rng.device, non_blocking=True)
-        made.append(augmenter(images, xyz, visible, rotation, rng, dense))
-    if len(made) == 1:
-        return made[0]
-    joined: dict[str, Any] = {}
-    for f in fields(FaceBatch):
-        values = [getattr(b, f.name) for b in made]
-        joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
-    return FaceBatch(**joined)
+    return FaceBatch.concat([augmenter(part.to(rng.device), rng) for part in parts])
 
 
-def _as_part(face: dict[str, Any]) -> Part:
+def _as_batch(face: dict[str, Any]) -> StoredBatch:
+    """Rendered samples, each array (B,...), as a batch."""
     image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
-    return (image.permute(0, 3, 1, 2), xyz, visible, rotation), vertices
+    expression = torch.from_numpy(as_arkit(face["expression"]))
+    return StoredBatch(image.permute(0, 3, 1, 2), xyz, visible, rotation, vertices, expression)
 
 
 @functools.lru_cache(maxsize=4)

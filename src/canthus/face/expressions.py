@@ -55,3 +55,16 @@ def arkit_from_ict(coefficients: np.ndarray) -> np.ndarray:
         here = [ICT_EXPRESSIONS.index(n) for n in names if n in ICT_EXPRESSIONS]
         columns.append(given[..., here].mean(axis=-1) if here else np.full(given.shape[:-1], np.nan))
     return np.stack(columns, axis=-1)
+
+
+def as_arkit(coefficients: np.ndarray) -> np.ndarray:
+    """Coefficients of a rendered head as those (...,52) float32 of `EXPRESSIONS`: the shipped head has these, the asset
+    head the 57 of ICT-FaceKit. Raises `ModelError` for another shape."""
+    given = np.asarray(coefficients)
+    return (given if given.shape[-1:] == (len(EXPRESSIONS),) else arkit_from_ict(given)).astype(np.float32)
+
+
+def mirror_expressions() -> list[int]:
+    """For each of `EXPRESSIONS` the index of its counterpart in a mirrored face: itself, or that of the other side."""
+    swapped = [n.replace("Left", "*").replace("Right", "Left").replace("*", "Right") for n in EXPRESSIONS]
+    return [EXPRESSIONS.index(n) for n in swapped]

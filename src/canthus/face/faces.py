@@ -30,7 +30,7 @@ MAX_ROTATION_ERROR = 0.05
 MESH_ITERATIONS = 3
 """Rounds of the fit in `Faces.mesh`: more move no vertex by 0.01 % of the face size, as depth is known."""
 
-ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score")
+ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score", "expression", "expression_sigma")
 """What of an `Alignment` one row a face is kept of, and exported."""
 
 
@@ -44,6 +44,8 @@ class Alignment:
     rotation: (B,3,3), camera-from-head in right-handed axes with y up, or None.
     coefficients: (B,K) of the method's own face model, or None.
     score: (B,L), the method's own confidence 0..1, such as the peak of a heatmap, not calibrated; or None.
+    expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, 0 at rest and 1 fully done, or None.
+    expression_sigma: (B,52), one standard deviation of the error of each, or None.
     steps: earlier xyz of the same shape, first to last.
     maps: what the network drew on the way (heatmaps, volumes, code images), each (B,...), first to last: losses and
     pictures want them, users do not.
@@ -55,6 +57,8 @@ class Alignment:
     rotation: Any = None
     coefficients: Any = None
     score: Any = None
+    expression: Any = None
+    expression_sigma: Any = None
     steps: tuple[Any, ...] = ()
     maps: tuple[Any, ...] = ()
 

@@ -1,10 +1,13 @@
 """swift: the fast default. One forward pass of a small residual network regresses 68 points in 3D,
-how sure it is of each, whether each can be seen, and the rotation of the head.
+the uncertainty and visibility of each, and the rotation of the head. Eyes and mouth are then cut from the same crop
+around these points, and a second, smaller network on each of them corrects the points of eyes, brows and mouth and
+regresses 52 expression coefficients.
 
 Points are regressed as offsets from the mean shape, in units of the crop's side. The uncertainty is learnt by the
 Laplace negative log-likelihood (Kumar et al., "LUVLi face alignment", CVPR 2020); the rotation as two columns that
 Gram-Schmidt makes orthonormal (Zhou et al., "On the continuity of rotation representations in neural networks",
-CVPR 2019).
+CVPR 2019). The uncertainty of expressions is learnt by the Gaussian likelihood, weighted by the variance (Seitzer et
+al., "On the pitfalls of heteroscedastic uncertainty estimation", ICLR 2022).
 """
 
 from __future__ import annotations
@@ -14,14 +17,48 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from canthus.data.sample import FaceBatch
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Alignment
+from canthus.face.landmarks import scheme
 from canthus.geometry.rotation import matrix_from_6d
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy, laplace_nll, mse
 
 LANDMARKS = 68
+PATCH = 48  # side of a patch around an eye or the mouth, px
+MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look up or down: their patches are not turned
+# pairs of points whose distance is how far eyes and mouth are open
+GAPS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65), (51, 57))
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the face that is cut out as a patch.
+
+    points: the landmarks that are corrected; the patch is centred on their mean. side: of the patch / face size.
+    mirrored: the patch is flipped, so that one network serves both eyes.
+    """
+
+    points: tuple[int, ...]
+    side: float
+    mirrored: bool = False
+
+    @property
+    def signs(self) -> Tensor:
+        """(2,), from the patch's axes to the face's."""
+        return torch.tensor([-1.0 if self.mirrored else 1.0, 1.0])
+
+
+_RIGHT = (*range(36, 42), *range(17, 22))
+RIGHT_EYE = Region(_RIGHT, 0.52)
+LEFT_EYE = Region(tuple(scheme("ibug68").mirror[k] for k in _RIGHT), 0.52, mirrored=True)
+MOUTH = Region(tuple(range(48, 68)), 0.66)
+# the rows of corrections, region after region, that belong to the 68 points; -1: none
+_CORRECTED = (*RIGHT_EYE.points, *LEFT_EYE.points, *MOUTH.points)
+_ROWS = [_CORRECTED.index(k) if k in _CORRECTED else -1 for k in range(LANDMARKS)]
 
 
 @dataclass(frozen=True)
@@ -32,6 +69,8 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
+    eye_features: int = 96  # of the network on a patch around an eye
+    mouth_features: int = 128
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -55,6 +94,57 @@ class Block(nn.Module):
         return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
 
+class PatchNetwork(nn.Module):
+    """A patch (B,3,PATCH,PATCH) to features (B,F) and corrections (B,P,3) of its points: x and y in sides of the patch
+    along the patch's axes, and of log sigma."""
+
+    def __init__(self, points: int, features: int):
+        super().__init__()
+        self.features = nn.Sequential(
+            convolution(3, 16, 3, 2), nn.ReLU(), Block(16, 32, 2), Block(32, 64, 2), convolution(64, 24, 1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(24 * (PATCH // 8) ** 2, features), nn.ReLU(),
+        )  # fmt: skip
+        self.corrections = nn.Linear(features, points * 3)
+        nn.init.normal_(self.corrections.weight, std=1e-3)
+        nn.init.zeros_(self.corrections.bias)
+
+    def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        features = self.features(patch)
+        return features, self.corrections(features).unflatten(1, (-1, 3))
+
+
+class Patches:
+    """Upright patches of crops (B,3,S,S) around points (B,68,2), in sides of the crop from its centre.
+
+    rotation (B,3,3) says which way is up. No gradient reaches points and rotation.
+    """
+
+    def __init__(self, crops: Tensor, points: Tensor, rotation: Tensor):
+        self.crops, self.points = crops, points.detach()
+        extent = self.points.amax(1) - self.points.amin(1)
+        self.face_size = extent.prod(1).clamp(min=1e-4).sqrt()
+        up = rotation[:, :2, 1].detach()  # with y up
+        length = torch.linalg.vector_norm(up, dim=1, keepdim=True)
+        up = torch.where(length > MIN_UP, up / length.clamp(min=MIN_UP), up.new_tensor([0.0, 1.0]))
+        down = torch.stack([-up[:, 0], up[:, 1]], 1)
+        self.axes = torch.stack([torch.stack([down[:, 1], -down[:, 0]], 1), down], 1)  # (B,2,2), rows: right, down
+
+    def cut(self, region: Region) -> Tensor:
+        """The patch (B,3,PATCH,PATCH) of a region; black outside the crop."""
+        step = (torch.arange(PATCH, device=self.crops.device) + 0.5) / PATCH - 0.5
+        v, u = torch.meshgrid(step, step, indexing="ij")
+        places = self.offsets(torch.stack([u, v], -1).reshape(1, -1, 2), region)
+        places = places + self.points[:, list(region.points)].mean(1, keepdim=True)
+        grid = 2 * places.reshape(-1, PATCH, PATCH, 2)
+        return functional.grid_sample(self.crops, grid, padding_mode="zeros", align_corners=False)
+
+    def offsets(self, vectors: Tensor, region: Region) -> Tensor:
+        """Vectors (B or 1,P,2) in sides of a region's patch as vectors (B,P,2) in sides of the crop."""
+        scaled = vectors * region.signs.to(vectors.device) * (region.side * self.face_size)[:, None, None]
+        return scaled @ self.axes
+
+
 class Swift(Aligner):
     """See the module's docstring."""
 
@@ -70,7 +160,7 @@ class Swift(Aligner):
                 channels = width
         self.trunk = nn.Sequential(*layers)
         cells = (config.size // 2 ** len(config.widths)) ** 2
-        # Where things are comes from a thin map kept whole, what they look like from the mean of all channels.
+        # Positions come from a thin map that is kept whole, appearance from the mean of all channels.
         self.place = nn.Sequential(
             convolution(channels, config.places, 1),
             nn.ReLU(),
@@ -86,6 +176,15 @@ class Swift(Aligner):
             self.out.bias.zero_()
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
             self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
+        self.eye = PatchNetwork(len(RIGHT_EYE.points), config.eye_features)
+        self.mouth = PatchNetwork(len(MOUTH.points), config.mouth_features)
+        seen = 2 * config.eye_features + config.mouth_features + config.features
+        last = nn.Linear(192, len(EXPRESSIONS) * 2)
+        self.expression = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), last)
+        nn.init.normal_(last.weight, std=1e-3)
+        with torch.no_grad():
+            last.bias[: len(EXPRESSIONS)] = 0.1
+            last.bias[len(EXPRESSIONS) :] = -1.5  # first guess of log sigma
 
     def prepare(self, xyz: Tensor) -> None:
         """Take the mean of training shapes (N,68,3) in crop pixels as the shape that offsets start from."""
@@ -99,6 +198,9 @@ class Swift(Aligner):
         with torch.no_grad():
             self.out.weight[rows] *= power
             self.out.bias[rows] = self.out.bias[rows] * power + math.log(factor)
+            for network in (self.eye, self.mouth):
+                network.corrections.weight[2::3] *= power
+                network.corrections.bias[2::3] *= power
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
@@ -108,31 +210,68 @@ class Swift(Aligner):
             maps = maps.float()
             hidden = torch.relu(self.place(maps) + self.look(maps.mean((2, 3))))
             offset, log_sigma, seen, turn = self.out(hidden).split([LANDMARKS * 3, LANDMARKS, LANDMARKS, 6], dim=1)
+            rotation = matrix_from_6d(turn)
+            points = self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))
+            correction, expression = self._details(Patches(crops.float(), points[..., :2], rotation), hidden)
+            points = points + functional.pad(correction[..., :2], (0, 1))
+            log_sigma = (log_sigma + correction[..., 2]).clamp(-7, 0)
             size = self.config.size
             middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
+            value, log_spread = expression.chunk(2, dim=1)
             return Alignment(
-                xyz=(self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))) * size + middle,
-                sigma=log_sigma.clamp(-7, 0).exp() * size,
+                xyz=points * size + middle,
+                sigma=log_sigma.exp() * size,
                 visible=seen.sigmoid(),
-                rotation=matrix_from_6d(turn),
+                rotation=rotation,
+                expression=value,
+                expression_sigma=log_spread.clamp(-4, 0).exp(),
             )
+
+    def _details(self, patches: Patches, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrections (B,68,3) of the points, x and y in sides of the crop, and of log sigma; expressions and the logs
+        of their sigmas (B,104)."""
+        features, corrections = self.eye(torch.cat([patches.cut(RIGHT_EYE), patches.cut(LEFT_EYE)]))
+        mouth, of_mouth = self.mouth(patches.cut(MOUTH))
+        rows = [
+            torch.cat([patches.offsets(values[..., :2], region), values[..., 2:]], -1)
+            for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.chunk(2), of_mouth))
+        ]
+        correction = torch.cat([*rows, torch.zeros_like(rows[0][:, :1])], 1)[:, _ROWS]
+        return correction, self.expression(torch.cat([*features.chunk(2), mouth, hidden.detach()], 1))
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side. visible:
-        cross-entropy. rotation: mean squared difference of the matrices."""
+        cross-entropy. rotation: mean squared difference of the matrices. gaps: mean error of the vectors between lids
+        and between lips / crop side. expression: Gaussian negative log-likelihood, and expression_square: squared
+        error of the coefficients that are known."""
         size = self.config.size
-        apart = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1)
+        distance = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1)
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
+        upper, lower = (list(side) for side in zip(*GAPS))
+        error = (alignment.xyz - truth.xyz)[..., :2] / size
+        true = torch.full_like(alignment.expression, torch.nan) if truth.expression is None else truth.expression
+        known = torch.isfinite(true)
+        deviation = torch.where(known, alignment.expression - true, 0.0)
+        sigma = alignment.expression_sigma
+        likelihood = (sigma.log() + 0.5 * (deviation / sigma) ** 2) * sigma.detach()
+        count = known.sum(1).clamp(min=1)
         return {
             "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size),
-            "distance": apart.mean(1) / size,
+            "distance": distance.mean(1) / size,
             "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible),
             "rotation": mse(alignment.rotation, truth.rotation),
+            "gaps": torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1).mean(1),
+            "expression": (likelihood * known).sum(1) / count,
+            "expression_square": (deviation**2).sum(1) / count,
         }
 
     def stages(self) -> tuple[Stage, ...]:
-        """Distance first settles the points, then likelihood weighs them by how sure each can be."""
+        """Distance first settles the points, then likelihood weighs them by their uncertainty; last, eyes and mouth."""
+        whole = {"visible": 0.3, "rotation": 2.0}
+        details = {"points": 0.5, "distance": 10.0, "gaps": 40.0, "expression": 5.0, "expression_square": 20.0}
+        trunk = ("trunk", "place", "look", "out")
         return (
-            Stage("regression", {"distance": 20.0, "points": 0.05, "visible": 0.3, "rotation": 2.0}, share=0.5),
-            Stage("likelihood", {"distance": 10.0, "points": 0.5, "visible": 0.3, "rotation": 2.0}, share=0.5),
+            Stage("regression", {"distance": 20.0, "points": 0.05, **whole}, trunk, share=0.45),
+            Stage("likelihood", {"distance": 10.0, "points": 0.5, **whole}, trunk, share=0.45),
+            Stage("details", details, ("eye", "mouth", "expression"), share=0.1),
         )

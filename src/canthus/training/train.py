@@ -23,8 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from canthus.data.augment import Augmentation, Augmenter
-from canthus.data.sample import FaceBatch
-from canthus.data.sources import FaceMix, Part, batch_of
+from canthus.data.sample import FaceBatch, StoredBatch
+from canthus.data.sources import FaceMix, batch_of
 from canthus.decode import decoding, read_bytes
 from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
@@ -97,7 +97,7 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
         names = list(dict.fromkeys(name for s in run.stages for name in s.stage.terms))
         log = monitor.Log(out, names, run.step, recipe.tensorboard)
 
-    def fetch(step: int) -> list[Part]:
+    def fetch(step: int) -> list[StoredBatch]:
         scheduled = at(run.stages, step)
         return faces.fetch(scheduled.drawn(step), scheduled.batch, step, rank, world)
 
