@@ -139,7 +139,7 @@ def _as_batch(face: dict[str, Any]) -> StoredBatch:
     """Rendered samples, each array (B,...), as a batch."""
     image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
-    expression = torch.from_numpy(as_arkit(face["expression"]))
+    expression = torch.from_numpy(as_arkit(face["expression"])) if "expression" in face else None
     return StoredBatch(image.permute(0, 3, 1, 2), xyz, visible, rotation, vertices, expression)
 
 
