@@ -235,7 +235,7 @@ def _results(target: Path) -> _Results | None:
         weights=document["weights"],
         files=own,
         faces=len(faces),
-        expressions=all("expression" in face for face in document["faces"]),
+        expressions=all("identity" in face for face in document["faces"]),
     )
 
 

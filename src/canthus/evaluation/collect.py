@@ -65,12 +65,13 @@ def collect(
         found = _tracked(Tracker(predictor, tracking), samples, true, progress)
     else:
         found = collect_from(predictor, samples, box_rules.jittered(true) if boxes == "jittered" else true, progress)
-    return _with_expressions(found) if any(s.expression is not None for s in samples) else found
+    wanted = any(s.expression is not None for s in samples) and np.isnan(found.expression).all()
+    return _with_expressions(found) if wanted else found
 
 
 def _with_expressions(found: Predictions) -> Predictions:
-    """With the expression coefficients of the default head model, fitted to the points as `Faces.mesh` does: 30 ms a
-    face, so only where the labels have such too."""
+    """With expression coefficients of the default head model, fitted to the points as `Faces.mesh` does, if the network
+    gives none: 30 ms a face, so only where the labels have them too."""
     faces = Faces(
         found.xyz, np.full(len(found), np.nan), found.sigma, found.visible, Pose(found.rotation), (1, 1)
     )  # fmt: skip
@@ -166,7 +167,8 @@ def _joined(
 
     return Predictions(
         names, of(lambda f: f.xyz, 68, 3), boxes, of(lambda f: f.sigma, 68), of(lambda f: f.visible, 68),
-        of(lambda f: f.pose.matrix, 3, 3), restarted, system=predictor.card.title,
+        of(lambda f: f.pose.matrix, 3, 3), restarted, of(lambda f: f.expression, len(EXPRESSIONS)),
+        of(lambda f: f.expression_sigma, len(EXPRESSIONS)), system=predictor.card.title,
     )  # fmt: skip
 
 

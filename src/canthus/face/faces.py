@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import convert
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.camera import WeakPerspective
@@ -32,6 +33,9 @@ MESH_ITERATIONS = 3
 
 ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score", "expression", "expression_sigma")
 """What of an `Alignment` one row a face is kept of, and exported."""
+
+FACES_COLUMNS = ("xyz", "detection_scores", "sigma", "visible", "expression", "expression_sigma")
+"""The arrays of `Faces`, float32, with one row a face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +116,8 @@ class Alignment:
             pose=Pose(rotation),
             image_size=image_size,
             weights=weights,
+            expression=None if self.expression is None else _numpy(self.expression).clip(0, 1),
+            expression_sigma=None if self.expression_sigma is None else _numpy(self.expression_sigma),
         )
 
 
@@ -155,6 +161,8 @@ class Faces:
     sigma: (N,68), one standard deviation of the error along x and along y, pixels; NaN where unknown.
     visible: (N,68), probability 0..1 that the point can be seen; NaN where unknown.
     image_size: (width, height). scheme: the landmark scheme. weights: name and version of the weights' card.
+    expression: (N,52) coefficients in the order of `expressions.EXPRESSIONS` from the network, 0 at rest and 1 fully
+    done; NaN where unknown. expression_sigma: (N,52), one standard deviation of the error of each.
     Raises `LandmarkError`, `BoxError` or `ImageError` for parts whose shapes or values do not fit.
     """
 
@@ -166,9 +174,14 @@ class Faces:
     image_size: tuple[int, int]
     scheme: str = "ibug68"
     weights: str = ""
+    expression: Any = None  # None is all NaN
+    expression_sigma: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("xyz", "detection_scores", "sigma", "visible"):
+        for name in ("expression", "expression_sigma"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((len(self.xyz), len(EXPRESSIONS)), np.nan))
+        for name in FACES_COLUMNS:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         width, height = (int(side) for side in self.image_size)
         object.__setattr__(self, "image_size", (width, height))
@@ -180,6 +193,12 @@ class Faces:
             shape = getattr(self, name).shape
             if shape != self.xyz.shape[:2]:
                 raise LandmarkError(f"got {name} of shape {shape}, want {self.xyz.shape[:2]}")
+        for name in ("expression", "expression_sigma"):
+            shape = getattr(self, name).shape
+            if shape != (len(self), len(EXPRESSIONS)):
+                raise LandmarkError(f"got {name} of shape {shape}, want {(len(self), len(EXPRESSIONS))}")
+        if ((self.expression < 0) | (self.expression > 1)).any():
+            raise LandmarkError("got an expression coefficient outside 0 to 1, want 0 to 1, or NaN")
         if (self.sigma < 0).any() or np.isinf(self.sigma).any():
             raise LandmarkError("got a negative or infinite sigma, want standard deviations in pixels, or NaN")
         if ((self.visible < 0) | (self.visible > 1)).any():
@@ -212,8 +231,7 @@ class Faces:
         schemes = {part.scheme for part in parts}
         if len(schemes) > 1:
             raise LandmarkError(f"got faces of the schemes {', '.join(sorted(schemes))}, want one scheme")
-        names = ("xyz", "detection_scores", "sigma", "visible")
-        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        columns: dict[str, Any] = {n: np.concatenate([getattr(part, n) for part in parts]) for n in FACES_COLUMNS}
         pose = Pose(np.concatenate([part.pose.matrix for part in parts]))
         weights = ", ".join(dict.fromkeys(part.weights for part in parts))
         return cls(**columns, pose=pose, image_size=image_size, scheme=parts[0].scheme, weights=weights)
@@ -225,10 +243,8 @@ class Faces:
         """The faces at `index` (number, slice, mask or numbers), always as `Faces`."""
         if isinstance(index, int | np.integer):
             index = np.arange(len(self))[[index]]
-        return Faces(
-            self.xyz[index], self.detection_scores[index], self.sigma[index], self.visible[index],
-            Pose(self.pose.matrix[index]), self.image_size, self.scheme, self.weights,
-        )  # fmt: skip
+        columns: dict[str, Any] = {name: getattr(self, name)[index] for name in FACES_COLUMNS}
+        return replace(self, **columns, pose=Pose(self.pose.matrix[index]))
 
     def __iter__(self) -> Iterator[Faces]:
         return (self[index] for index in range(len(self)))

@@ -18,6 +18,7 @@ import numpy as np
 
 from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
 from canthus.face.completion import Completion, complete
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
@@ -62,7 +63,9 @@ class Predictor(ABC):
         if how is not None:
             alignment = complete(alignment, Completion(**how), self.head_model)
         faces, points = np.shape(alignment.xyz)[:2] if np.ndim(alignment.xyz) == 3 else (0, 0)
-        shapes = {"xyz": (faces, points, 3), "rotation": (faces, 3, 3)}
+        coefficients = faces, len(EXPRESSIONS)
+        shapes: dict[str, tuple[int, ...]] = {"xyz": (faces, points, 3), "rotation": (faces, 3, 3)}
+        shapes |= {"expression": coefficients, "expression_sigma": coefficients}
         for name in ALIGNMENT_FIELDS:
             values = getattr(alignment, name)
             wanted = shapes.get(name, (faces, points))
@@ -70,7 +73,8 @@ class Predictor(ABC):
                 continue
             if np.shape(values) != wanted and name != "coefficients":
                 raise WeightsError(f"'{self.card.title}' gives {name} of shape {np.shape(values)}, want {wanted}")
-            if name != "score" and not np.isfinite(values).all():  # a score may be unknown
+            # a score and single expressions may be unknown
+            if name not in ("score", "expression") and not np.isfinite(values).all():
                 raise WeightsError(f"'{self.card.title}' gives {name} with NaN or infinity, want finite numbers")
         return alignment
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
 from canthus.errors import CanthusError, LandmarkError, OutputError
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import FaceMeshes, Faces, Pose, TrackedFaces
 from canthus.geometry.rotation import EULER_CONVENTIONS
 from canthus.io.inputs import Source, reason
@@ -191,7 +192,8 @@ def to_json(
     if mesh is not None:
         for record, identity, expression in zip(records, mesh.identity, mesh.expression, strict=True):
             record["identity"] = _rounded(identity, 5)
-            record["expression"] = dict(zip(mesh.expression_names, _rounded(expression, 5), strict=True))
+            if "expression" not in record:  # the network gives none
+                record["expression"] = dict(zip(mesh.expression_names, _rounded(expression, 5), strict=True))
     named = {"name": Path(image.path).name, **image._asdict()} if isinstance(image, Source) else {"name": image}
     width, height = faces.image_size
     return {
@@ -268,6 +270,13 @@ def _parse_faces(text: bytes) -> tuple[dict[str, Any], Faces]:
     def column(name: str, *shape: int, unknown: bool = True) -> np.ndarray:
         return numbers([face[name] for face in records], (count, *shape), unknown)
 
+    of_network = count > 0 and all("expression_sigma" in face for face in records)
+
+    def coefficients(name: str) -> np.ndarray | None:
+        if not of_network:
+            return None
+        return numbers([[face[name][e] for e in EXPRESSIONS] for face in records], (count, len(EXPRESSIONS)), True)
+
     return document, Faces(
         xyz=column("landmarks", 68, 3, unknown=False),
         detection_scores=column("detection_score"),
@@ -277,6 +286,8 @@ def _parse_faces(text: bytes) -> tuple[dict[str, Any], Faces]:
         image_size=(size[0], size[1]),
         scheme=document["scheme"],
         weights=document["weights"],
+        expression=coefficients("expression"),
+        expression_sigma=coefficients("expression_sigma"),
     )
 
 
@@ -368,6 +379,11 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) 
 def _face(face: Faces) -> dict[str, Any]:
     """The record of a single face."""
     euler = {name: face.pose.euler(name)[0] for name in EULER_CONVENTIONS}
+    expressions = {
+        name: dict(zip(EXPRESSIONS, _rounded(values[0], 4), strict=True))
+        for name, values in (("expression", face.expression), ("expression_sigma", face.expression_sigma))
+        if not np.isnan(values).all()
+    }
     return {
         "box": _rounded(face.boxes[0], 3),
         "detection_score": _rounded(face.detection_scores[0], 4),
@@ -383,6 +399,7 @@ def _face(face: Faces) -> dict[str, Any]:
                 for name, angles in euler.items()
             },
         },
+        **expressions,
     }
 
 

@@ -28,6 +28,7 @@ from canthus.training.aligner import Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy, laplace_nll, mse
 
 LANDMARKS = 68
+UNKNOWN = ("tongueOut",)  # expressions that the rendered faces cannot have
 PATCH = 48  # side of a patch around an eye or the mouth, px
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look up or down: their patches are not turned
 # pairs of points whose distance is how far eyes and mouth are open
@@ -136,7 +137,7 @@ class Patches:
         v, u = torch.meshgrid(step, step, indexing="ij")
         places = self.offsets(torch.stack([u, v], -1).reshape(1, -1, 2), region)
         places = places + self.points[:, list(region.points)].mean(1, keepdim=True)
-        grid = 2 * places.reshape(-1, PATCH, PATCH, 2)
+        grid = 2 * places.unflatten(1, (PATCH, PATCH))
         return functional.grid_sample(self.crops, grid, padding_mode="zeros", align_corners=False)
 
     def offsets(self, vectors: Tensor, region: Region) -> Tensor:
@@ -179,6 +180,9 @@ class Swift(Aligner):
         self.eye = PatchNetwork(len(RIGHT_EYE.points), config.eye_features)
         self.mouth = PatchNetwork(len(MOUTH.points), config.mouth_features)
         seen = 2 * config.eye_features + config.mouth_features + config.features
+        self.unknown: Tensor  # NaN for what no rendered face does
+        never = [torch.nan if name in UNKNOWN else 0.0 for name in EXPRESSIONS]
+        self.register_buffer("unknown", torch.tensor(never), persistent=False)
         last = nn.Linear(192, len(EXPRESSIONS) * 2)
         self.expression = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), last)
         nn.init.normal_(last.weight, std=1e-3)
@@ -218,6 +222,8 @@ class Swift(Aligner):
             size = self.config.size
             middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
             value, log_spread = expression.chunk(2, dim=1)
+            if not self.training:
+                value = value + self.unknown
             return Alignment(
                 xyz=points * size + middle,
                 sigma=log_sigma.exp() * size,
@@ -230,14 +236,15 @@ class Swift(Aligner):
     def _details(self, patches: Patches, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections (B,68,3) of the points, x and y in sides of the crop, and of log sigma; expressions and the logs
         of their sigmas (B,104)."""
-        features, corrections = self.eye(torch.cat([patches.cut(RIGHT_EYE), patches.cut(LEFT_EYE)]))
+        eyes = torch.stack([patches.cut(RIGHT_EYE), patches.cut(LEFT_EYE)], 1)
+        features, corrections = (v.unflatten(0, (-1, 2)) for v in self.eye(eyes.flatten(0, 1)))
         mouth, of_mouth = self.mouth(patches.cut(MOUTH))
         rows = [
             torch.cat([patches.offsets(values[..., :2], region), values[..., 2:]], -1)
-            for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.chunk(2), of_mouth))
+            for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.unbind(1), of_mouth))
         ]
         correction = torch.cat([*rows, torch.zeros_like(rows[0][:, :1])], 1)[:, _ROWS]
-        return correction, self.expression(torch.cat([*features.chunk(2), mouth, hidden.detach()], 1))
+        return correction, self.expression(torch.cat([features.flatten(1), mouth, hidden.detach()], 1))
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side. visible:
