@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from canthus.errors import ModelError
-from canthus.face.expressions import EXPRESSIONS, ICT_EXPRESSIONS, arkit_from_ict, ict_name
+from canthus.face.expressions import (
+    EXPRESSIONS,
+    ICT_EXPRESSIONS,
+    arkit_from_ict,
+    as_arkit,
+    ict_name,
+    mirror_expressions,
+)
 from canthus.face.morphable import MorphableModel
 
 
@@ -39,3 +46,20 @@ def test_sides_and_directions_are_written_differently():
 def test_another_number_of_coefficients_is_refused():
     with pytest.raises(ModelError, match=r"got expressions of shape \(3, 52\)"):
         arkit_from_ict(np.zeros((3, 52)))
+
+
+def test_a_mirrored_face_swaps_the_sides_of_its_expressions():
+    other = mirror_expressions()
+    assert [other[k] for k in other] == list(range(52))
+    swapped = {EXPRESSIONS[k]: EXPRESSIONS[j] for k, j in enumerate(other)}
+    assert swapped["eyeBlinkLeft"] == "eyeBlinkRight" and swapped["jawRight"] == "jawLeft"
+    assert swapped["jawOpen"] == "jawOpen" and swapped["eyeLookInLeft"] == "eyeLookInRight"
+
+
+def test_either_head_gives_the_52():
+    given = np.random.default_rng(0).random((3, 52))
+    np.testing.assert_array_equal(as_arkit(given), given.astype(np.float32))
+    of_ict = np.random.default_rng(0).random((3, 57))
+    np.testing.assert_array_equal(as_arkit(of_ict), arkit_from_ict(of_ict).astype(np.float32))
+    with pytest.raises(ModelError, match="want"):
+        as_arkit(np.zeros((3, 40)))

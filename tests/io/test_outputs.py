@@ -16,6 +16,7 @@ from mutations import nested
 from shapes import made_up_faces
 
 from canthus.errors import CanthusError, LandmarkError, OutputError
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import FaceMeshes, Faces, TrackedFaces
 from canthus.geometry.camera import WeakPerspective
 from canthus.io.inputs import Source
@@ -193,6 +194,21 @@ def test_json_comes_back(tmp_path: Path, count: int) -> None:
     np.testing.assert_allclose(back.detection_scores, faces.detection_scores, atol=6e-5)
     np.testing.assert_allclose(back.pose.matrix, faces.pose.matrix, atol=6e-7)
     assert (back.image_size, back.scheme, back.weights) == (faces.image_size, faces.scheme, faces.weights)
+
+
+def test_expressions_of_a_network_come_back_and_those_of_a_mesh_do_not(tmp_path: Path) -> None:
+    faces, rng = made_up_faces(ANGLES), np.random.default_rng(0)
+    values = rng.random((2, 52))
+    values[:, -1] = np.nan
+    seen = replace(faces, expression=values, expression_sigma=rng.random((2, 52)))
+    write_json(tmp_path / "a.json", seen, mesh=seen.mesh())
+    validate(json.loads((tmp_path / "a.json").read_text()))
+    back = read_json(tmp_path / "a.json")
+    np.testing.assert_allclose(back.expression, seen.expression, atol=6e-5)
+    np.testing.assert_allclose(back.expression_sigma, seen.expression_sigma, atol=6e-5)
+    write_json(tmp_path / "b.json", faces, mesh=faces.mesh())
+    assert set(json.loads((tmp_path / "b.json").read_text())["faces"][0]["expression"]) == set(EXPRESSIONS)
+    assert np.isnan(read_json(tmp_path / "b.json").expression).all()
 
 
 def test_unknown_numbers_come_back_as_nan(tmp_path: Path) -> None:

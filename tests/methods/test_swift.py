@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs `pip install canthus[train]`")
 
-from canthus.methods.swift import Swift, SwiftConfig  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.face.expressions import EXPRESSIONS  # noqa: E402
+from canthus.face.landmarks import scheme  # noqa: E402
+from canthus.methods.swift import LEFT_EYE, MOUTH, PATCH, RIGHT_EYE, Patches, Swift, SwiftConfig  # noqa: E402
 
 
 def test_sigma_is_scaled_and_nothing_else():
@@ -19,3 +26,94 @@ def test_sigma_is_scaled_and_nothing_else():
     torch.testing.assert_close(after.sigma / 32, 1.5 * (before.sigma / 32) ** 1.2)
     for name in ("xyz", "visible", "rotation"):
         torch.testing.assert_close(getattr(after, name), getattr(before, name), rtol=0, atol=0)
+
+
+def faces(count: int, size: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Smooth pictures, points as of upright faces in sides of the crop, and rotations without a turn."""
+    torch.manual_seed(1)
+    pictures = functional.interpolate(torch.rand(count, 3, 8, 8), size=(size, size), mode="bicubic")
+    points = torch.rand(count, 68, 2) * 0.6 - 0.3
+    return pictures, points, torch.eye(3).repeat(count, 1, 1)
+
+
+def test_an_upright_patch_is_the_picture_around_its_points():
+    # a picture whose red rises by x and green by y, both in sides of the crop from its centre: -0.5 .. 0.5
+    axis = (torch.arange(64) + 0.5) / 64 - 0.5
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    picture = torch.stack([u, v, torch.zeros_like(u)])[None]
+    points = 0.2 * torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(0)) - 0.1
+    patches = Patches(picture, points, torch.eye(3)[None])
+    width, height = points[0].amax(0) - points[0].amin(0)
+    side = MOUTH.side * (width * height).sqrt()
+    centre = points[0, list(MOUTH.points)].mean(0)
+    step = (torch.arange(PATCH) + 0.5) / PATCH - 0.5
+    patch = patches.cut(MOUTH)[0]
+    torch.testing.assert_close(patch[0], (centre[0] + side * step)[None, :].expand(PATCH, PATCH), atol=1e-4, rtol=0)
+    torch.testing.assert_close(patch[1], (centre[1] + side * step)[:, None].expand(PATCH, PATCH), atol=1e-4, rtol=0)
+
+
+def test_a_turned_head_gives_the_patch_of_the_upright_one():
+    pictures, points, upright = faces(3)
+    quarter = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # clockwise, in axes with y up
+    turned = torch.rot90(pictures, -1, (2, 3))  # clockwise: x right becomes y down
+    moved = torch.stack([-points[..., 1], points[..., 0]], -1)
+    for region in (RIGHT_EYE, MOUTH):
+        expected = Patches(pictures, points, upright).cut(region)
+        torch.testing.assert_close(Patches(turned, moved, quarter @ upright).cut(region), expected, atol=1e-5, rtol=0)
+
+
+def test_the_left_eye_of_a_face_is_the_right_eye_of_its_mirror_image():
+    pictures, points, upright = faces(3)
+    mirror = list(scheme("ibug68").mirror)
+    other = points[:, mirror] * torch.tensor([-1.0, 1.0])
+    left = Patches(pictures, points, upright).cut(LEFT_EYE)
+    torch.testing.assert_close(left, Patches(pictures.flip(-1), other, upright).cut(RIGHT_EYE), atol=1e-5, rtol=0)
+
+
+def test_a_correction_moves_points_along_the_axes_of_the_head():
+    _, points, upright = faces(1)
+    quarter = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    width, height = (points.amax(1) - points.amin(1))[0]
+    side = RIGHT_EYE.side * (width * height).sqrt()
+    down = torch.tensor(
+        [[[0.0, 1.0]]]
+    )  # one side of the patch; of a head turned clockwise, down is left in the picture
+    crop = torch.zeros(1, 3, 64, 64)
+    torch.testing.assert_close(
+        Patches(crop, points, upright).offsets(down, RIGHT_EYE)[0, 0], side * torch.tensor([0.0, 1.0])
+    )
+    torch.testing.assert_close(
+        Patches(crop, points, quarter @ upright).offsets(down, RIGHT_EYE)[0, 0], side * torch.tensor([-1.0, 0.0])
+    )
+
+
+def test_details_are_one_key():
+    torch.manual_seed(0)
+    sizes = {"size": 64, "widths": (4, 4, 4), "depths": (1, 1, 1), "features": 8, "places": 2}
+    crops = torch.rand(2, 3, 64, 64)
+    bare = Swift(SwiftConfig(**sizes, details=False)).eval()
+    assert bare(crops).expression is None and [s.name for s in bare.stages()] == ["regression", "likelihood"]
+    whole = Swift(SwiftConfig(**sizes)).eval()
+    missing, unexpected = whole.load_state_dict(bare.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith("details.") for name in missing)
+    answer, kept = whole(crops), [k for k in range(68) if k not in RIGHT_EYE.points + LEFT_EYE.points + MOUTH.points]
+    assert len(kept) == 17 + 9  # jaw and nose
+    torch.testing.assert_close(answer.xyz[:, kept], bare(crops).xyz[:, kept])
+    unknown = [EXPRESSIONS[k] for k in answer.expression.isnan().all(0).nonzero()[:, 0]]
+    assert unknown == ["tongueOut"] and answer.expression_sigma.isfinite().all()
+
+
+def test_expressions_that_are_not_known_do_not_count():
+    torch.manual_seed(0)
+    aligner = Swift(SwiftConfig(size=64, widths=(4, 4, 4), depths=(1, 1, 1), features=8, places=2)).train()
+    known = torch.full((2, 52), torch.nan)
+    known[0, :3] = 0.5
+    batch = FaceBatch(torch.rand(2, 3, 64, 64), torch.rand(2, 68, 3), torch.ones(2, 68), torch.eye(3).repeat(2, 1, 1))
+    answer = aligner(batch.crops)
+    terms = aligner.loss(answer, replace(batch, expression=known))
+    expected = ((answer.expression[0, :3] - 0.5) ** 2).mean()
+    torch.testing.assert_close(terms["expression_square"], torch.stack([expected, torch.zeros(())]))
+    assert float(terms["expression"][1].detach()) == 0
+    sum(terms[name].sum() for name in ("expression", "expression_square")).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in aligner.parameters())
+    assert aligner.loss(aligner(batch.crops), batch)["expression_square"].abs().max() == 0  # no truth at all

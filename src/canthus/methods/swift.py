@@ -70,6 +70,7 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
+    details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
 
@@ -96,8 +97,8 @@ class Block(nn.Module):
 
 
 class PatchNetwork(nn.Module):
-    """A patch (B,3,PATCH,PATCH) to features (B,F) and corrections (B,P,3) of its points: x and y in sides of the patch
-    along the patch's axes, and of log sigma."""
+    """A patch (B,3,PATCH,PATCH) to features (B,F) and corrections (B,P,2) of its points, in sides of the patch along
+    its axes."""
 
     def __init__(self, points: int, features: int):
         super().__init__()
@@ -105,14 +106,14 @@ class PatchNetwork(nn.Module):
             convolution(3, 16, 3, 2), nn.ReLU(), Block(16, 32, 2), Block(32, 64, 2), convolution(64, 24, 1), nn.ReLU(),
             nn.Flatten(), nn.Linear(24 * (PATCH // 8) ** 2, features), nn.ReLU(),
         )  # fmt: skip
-        self.corrections = nn.Linear(features, points * 3)
+        self.corrections = nn.Linear(features, points * 2)
         nn.init.normal_(self.corrections.weight, std=1e-3)
         nn.init.zeros_(self.corrections.bias)
 
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         features = self.features(patch)
-        return features, self.corrections(features).unflatten(1, (-1, 3))
+        return features, self.corrections(features).unflatten(1, (-1, 2))
 
 
 class Patches:
@@ -146,6 +147,40 @@ class Patches:
         return scaled @ self.axes
 
 
+class Details(nn.Module):
+    """Eyes and mouth, seen a second time around the points found: corrections of these points, and expressions."""
+
+    def __init__(self, config: SwiftConfig):
+        super().__init__()
+        self.eye = PatchNetwork(len(RIGHT_EYE.points), config.eye_features)
+        self.mouth = PatchNetwork(len(MOUTH.points), config.mouth_features)
+        inputs = 2 * config.eye_features + config.mouth_features + config.features
+        last = nn.Linear(192, len(EXPRESSIONS) * 2)
+        self.expression = nn.Sequential(nn.Linear(inputs, 192), nn.ReLU(), last)
+        nn.init.normal_(last.weight, std=1e-3)
+        with torch.no_grad():
+            last.bias[: len(EXPRESSIONS)] = 0.1
+            last.bias[len(EXPRESSIONS) :] = -1.5  # first guess of log sigma
+        self.unknown: Tensor  # NaN for expressions that no training face has
+        never = [torch.nan if name in UNKNOWN else 0.0 for name in EXPRESSIONS]
+        self.register_buffer("unknown", torch.tensor(never), persistent=False)
+
+    def forward(self, patches: Patches, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden: features (B,F) of the whole face. Gives corrections (B,68,2) of the points in sides of the crop,
+        expressions (B,52) and their sigmas (B,52)."""
+        eyes = torch.stack([patches.cut(RIGHT_EYE), patches.cut(LEFT_EYE)], 1)
+        features, corrections = (v.unflatten(0, (-1, 2)) for v in self.eye(eyes.flatten(0, 1)))
+        mouth, of_mouth = self.mouth(patches.cut(MOUTH))
+        rows = [
+            patches.offsets(values, region)
+            for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.unbind(1), of_mouth))
+        ]
+        correction = torch.cat([*rows, torch.zeros_like(rows[0][:, :1])], 1)[:, _ROWS]
+        seen = torch.cat([features.flatten(1), mouth, hidden.detach()], 1)
+        value, log_sigma = self.expression(seen).chunk(2, dim=1)
+        return correction, value if self.training else value + self.unknown, log_sigma.clamp(-4, 0).exp()
+
+
 class Swift(Aligner):
     """See the module's docstring."""
 
@@ -177,18 +212,7 @@ class Swift(Aligner):
             self.out.bias.zero_()
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
             self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
-        self.eye = PatchNetwork(len(RIGHT_EYE.points), config.eye_features)
-        self.mouth = PatchNetwork(len(MOUTH.points), config.mouth_features)
-        seen = 2 * config.eye_features + config.mouth_features + config.features
-        self.unknown: Tensor  # NaN for what no rendered face does
-        never = [torch.nan if name in UNKNOWN else 0.0 for name in EXPRESSIONS]
-        self.register_buffer("unknown", torch.tensor(never), persistent=False)
-        last = nn.Linear(192, len(EXPRESSIONS) * 2)
-        self.expression = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), last)
-        nn.init.normal_(last.weight, std=1e-3)
-        with torch.no_grad():
-            last.bias[: len(EXPRESSIONS)] = 0.1
-            last.bias[len(EXPRESSIONS) :] = -1.5  # first guess of log sigma
+        self.details = Details(config) if config.details else None
 
     def prepare(self, xyz: Tensor) -> None:
         """Take the mean of training shapes (N,68,3) in crop pixels as the shape that offsets start from."""
@@ -202,9 +226,6 @@ class Swift(Aligner):
         with torch.no_grad():
             self.out.weight[rows] *= power
             self.out.bias[rows] = self.out.bias[rows] * power + math.log(factor)
-            for network in (self.eye, self.mouth):
-                network.corrections.weight[2::3] *= power
-                network.corrections.bias[2::3] *= power
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
@@ -216,35 +237,21 @@ class Swift(Aligner):
             offset, log_sigma, seen, turn = self.out(hidden).split([LANDMARKS * 3, LANDMARKS, LANDMARKS, 6], dim=1)
             rotation = matrix_from_6d(turn)
             points = self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))
-            correction, expression = self._details(Patches(crops.float(), points[..., :2], rotation), hidden)
-            points = points + functional.pad(correction[..., :2], (0, 1))
-            log_sigma = (log_sigma + correction[..., 2]).clamp(-7, 0)
+            expression = expression_sigma = None
+            if self.details is not None:
+                patches = Patches(crops.float(), points[..., :2], rotation)
+                correction, expression, expression_sigma = self.details(patches, hidden)
+                points = points + functional.pad(correction, (0, 1))
             size = self.config.size
             middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
-            value, log_spread = expression.chunk(2, dim=1)
-            if not self.training:
-                value = value + self.unknown
             return Alignment(
                 xyz=points * size + middle,
-                sigma=log_sigma.exp() * size,
+                sigma=log_sigma.clamp(-7, 0).exp() * size,
                 visible=seen.sigmoid(),
                 rotation=rotation,
-                expression=value,
-                expression_sigma=log_spread.clamp(-4, 0).exp(),
+                expression=expression,
+                expression_sigma=expression_sigma,
             )
-
-    def _details(self, patches: Patches, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Corrections (B,68,3) of the points, x and y in sides of the crop, and of log sigma; expressions and the logs
-        of their sigmas (B,104)."""
-        eyes = torch.stack([patches.cut(RIGHT_EYE), patches.cut(LEFT_EYE)], 1)
-        features, corrections = (v.unflatten(0, (-1, 2)) for v in self.eye(eyes.flatten(0, 1)))
-        mouth, of_mouth = self.mouth(patches.cut(MOUTH))
-        rows = [
-            torch.cat([patches.offsets(values[..., :2], region), values[..., 2:]], -1)
-            for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.unbind(1), of_mouth))
-        ]
-        correction = torch.cat([*rows, torch.zeros_like(rows[0][:, :1])], 1)[:, _ROWS]
-        return correction, self.expression(torch.cat([features.flatten(1), mouth, hidden.detach()], 1))
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side. visible:
@@ -256,29 +263,37 @@ class Swift(Aligner):
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
         upper, lower = (list(side) for side in zip(*GAPS))
         error = (alignment.xyz - truth.xyz)[..., :2] / size
-        true = torch.full_like(alignment.expression, torch.nan) if truth.expression is None else truth.expression
-        known = torch.isfinite(true)
-        deviation = torch.where(known, alignment.expression - true, 0.0)
-        sigma = alignment.expression_sigma
-        likelihood = (sigma.log() + 0.5 * (deviation / sigma) ** 2) * sigma.detach()
-        count = known.sum(1).clamp(min=1)
-        return {
+        terms = {
             "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size),
             "distance": distance.mean(1) / size,
             "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible),
             "rotation": mse(alignment.rotation, truth.rotation),
             "gaps": torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1).mean(1),
-            "expression": (likelihood * known).sum(1) / count,
-            "expression_square": (deviation**2).sum(1) / count,
         }
+        return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
     def stages(self) -> tuple[Stage, ...]:
         """Distance first settles the points, then likelihood weighs them by their uncertainty; last, eyes and mouth."""
         whole = {"visible": 0.3, "rotation": 2.0}
-        details = {"points": 0.5, "distance": 10.0, "gaps": 40.0, "expression": 5.0, "expression_square": 20.0}
         trunk = ("trunk", "place", "look", "out")
-        return (
+        stages = (
             Stage("regression", {"distance": 20.0, "points": 0.05, **whole}, trunk, share=0.45),
             Stage("likelihood", {"distance": 10.0, "points": 0.5, **whole}, trunk, share=0.45),
-            Stage("details", details, ("eye", "mouth", "expression"), share=0.1),
         )
+        if self.details is None:
+            return stages
+        terms = {"points": 0.5, "distance": 10.0, "gaps": 40.0, "expression": 5.0, "expression_square": 20.0}
+        return (*stages, Stage("details", terms, ("details",), share=0.1))
+
+
+def _expression_terms(alignment: Alignment, truth: Tensor | None) -> dict[str, Tensor]:
+    """The terms of coefficients; truth (B,52) is NaN where unknown, or None."""
+    known = torch.zeros_like(alignment.expression, dtype=torch.bool) if truth is None else torch.isfinite(truth)
+    deviation = torch.where(known, alignment.expression - (0.0 if truth is None else truth), 0.0)
+    sigma = alignment.expression_sigma
+    likelihood = (sigma.log() + 0.5 * (deviation / sigma) ** 2) * sigma.detach()
+    count = known.sum(1).clamp(min=1)
+    return {
+        "expression": (likelihood * known).sum(1) / count,
+        "expression_square": (deviation**2).sum(1) / count,
+    }
