@@ -168,10 +168,11 @@ def track(
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
     for video, clip in summary.clips:
+        missing = f" ({clip.missing} missing)" if clip.missing else ""
         if clip.damage:
             fail(f"damaged: {video}: {clip.damage}")
         say(
-            f"{video.name}: {clip.frames} frames, {clip.faces_per_frame:.2f} faces per frame, {clip.people} people, "
+            f"{video.name}: {clip.frames} frames{missing}, {clip.faces_per_frame:.2f} faces per frame, {clip.people} people, "
             f"{clip.reinitialisations} re-initialisations, {clip.losses} losses, "
             f"{clip.without_face} frames without a face, {clip.fps:.1f} fps"
         )

@@ -638,6 +638,7 @@ def test_the_command(clip, tmp_path):
     (tmp_path / "half" / "1.png").write_bytes(b"no picture")
     result = CliRunner().invoke(app, ["track", str(tmp_path / "half"), "--out", str(out)])
     assert result.exit_code == 1 and "1 of 2 frames are missing: got the file" in result.output
+    assert "half: 1 frames (1 missing), 0.00 faces per frame" in result.output
     result = CliRunner().invoke(app, ["track", str(tmp_path / "none*"), "--out", str(out)])
     assert result.exit_code == 2 and "no video in" in " ".join(result.output.split())
 
