@@ -172,8 +172,8 @@ def track(
         if clip.damage:
             fail(f"damaged: {video}: {clip.damage}")
         say(
-            f"{video.name}: {clip.frames} frames{missing}, {clip.faces_per_frame:.2f} faces per frame, {clip.people} people, "
-            f"{clip.reinitialisations} re-initialisations, {clip.losses} losses, "
+            f"{video.name}: {clip.frames} frames{missing}, {clip.faces_per_frame:.2f} faces per frame, "
+            f"{clip.people} people, {clip.reinitialisations} re-initialisations, {clip.losses} losses, "
             f"{clip.without_face} frames without a face, {clip.fps:.1f} fps"
         )
     skipped = f", {summary.skipped} skipped" if resume else ""
