@@ -62,6 +62,7 @@ DOCUMENTED = {
     "canthus.geometry.projection": {"project"},
     "canthus.geometry.rotation": {"euler_from_matrix", "matrix_from_euler", "quaternion_from_matrix"},
     "canthus.io.outputs": {"write_mesh"},
+    "canthus.serve.app": {"Limits", "create_app"},
     "canthus.synth.generator": {"SynthGenerator"},
     "canthus.synth.recipe": {"SynthRecipe"},
     "canthus.synth.sequences": {"frames"},

@@ -14,14 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "canthus"
 PHOTO = str(PACKAGE.parents[1] / "examples" / "astronaut.jpg")
 # Parts that an extra is needed for; everything else is the base install.
 EXTRAS = (
-    "codecs.volumes", "data", "geometry.mesh", "geometry.raster", "io.yaml_config", "methods", "nn", "synth",
+    "codecs.volumes", "data", "geometry.mesh", "geometry.raster", "io.yaml_config", "methods", "nn", "serve", "synth",
     "training",
 )  # fmt: skip
 
 BLOCK = """
 import sys
 BLOCKED = {"torch", "scipy", "cv2", "yaml", "trimesh", "onnx", "safetensors", "h5py", "moderngl", "OpenEXR",
-           "accelerate", "tensorboard", "av", "matplotlib"}
+           "accelerate", "tensorboard", "av", "matplotlib", "fastapi", "uvicorn", "prometheus_client"}
 
 class Blocker:
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import warnings
@@ -15,6 +16,7 @@ import canthus
 from canthus.commands.terminal import (
     console,
     fail,
+    log,
     plain_errors,
     print_table,
     progress,
@@ -362,7 +364,44 @@ def export(
     say(f"exported to {out.resolve()}")
 
 
-for _verb in (align, track, models, evaluate, synth, train, export):
+def serve(
+    weights: Weights = "swift",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
+    megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Largest image file.")] = 20.0,
+    megapixels: Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest image.")] = 40.0,
+    faces: Annotated[int, typer.Option("--max-faces", min=1, help="Most faces in an image.")] = 100,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
+    waiting: Annotated[int, typer.Option("--queue", min=1, help="Most images that wait.")] = 64,
+    threads: Threads = None,
+) -> None:
+    """Answer HTTP requests: POST /align takes a photo and gives its faces as JSON; / is a page to try it.
+
+    If the environment variable CANTHUS_API_KEY is set, requests need its value in the header X-API-Key. SIGTERM and
+    Ctrl-C end the server after the requests under way.
+    """
+    from PIL import Image
+
+    with plain_errors("serve"):
+        from canthus.serve.app import Limits, create_app
+        from canthus.serve.run import serve as run
+
+        key = os.environ.get("CANTHUS_API_KEY")
+        if key == "":
+            raise CanthusError("got an empty CANTHUS_API_KEY, want a key or no such variable")
+        limits = Limits(int(megabytes * 1e6), int(megapixels * 1e6), faces, timeout, waiting)
+        app = create_app(canthus.load(weights, threads=threads), limits, key)
+
+        def started(address: str) -> None:
+            say(f"{address} (API: {address}/docs, {'with' if key else 'without'} API key)")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+            verbose = log.isEnabledFor(logging.DEBUG)
+            run(app, host, port, limit_concurrency=2 * waiting + 64, verbose=verbose, started=started)
+
+
+for _verb in (align, track, models, evaluate, synth, train, export, serve):
     register(app, _verb)
 
 

@@ -20,6 +20,14 @@ class ImageError(CanthusError, ValueError):
     """An image file or array that cannot be used."""
 
 
+class ImageKindError(ImageError):
+    """A file that is no known kind of image."""
+
+
+class ImageSizeError(ImageError):
+    """An image of more pixels than are read."""
+
+
 class VideoError(CanthusError, ValueError):
     """A video file, or a folder of frames, that cannot be used."""
 

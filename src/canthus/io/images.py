@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from os import PathLike
@@ -15,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from canthus.errors import BoxError, ImageError, pip_install
+from canthus.errors import BoxError, ImageError, ImageKindError, ImageSizeError, pip_install
 from canthus.geometry.crop import Crop
 
 MAX_PIXELS = 2**28
@@ -70,24 +72,44 @@ def read_picture(path: str | PathLike[str], most: int) -> Picture:
     less time and memory, other kinds afterwards. Raises `ImageError`."""
     path = Path(path)
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "directory" if stat.S_ISDIR(mode) else "special file"
-            raise ImageError(f"got the {what} {path}, want an image file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"got the empty file {path}, want an image")
-        # By its name, Pillow 13 would map a grey TIFF into memory, and scramble one that is tagged as turned.
-        with open(path, "rb") as file, _opened(file, path) as image:
-            return _read(image, path, most)
-    except ImageError:
-        raise
+        with _decoding(path):
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                what = "directory" if stat.S_ISDIR(mode) else "special file"
+                raise ImageError(f"got the {what} {path}, want an image file")
+            if path.stat().st_size == 0:
+                raise ImageError(f"got the empty file {path}, want an image")
+            # By its name, Pillow 13 would map a grey TIFF into memory, and scramble one that is tagged as turned.
+            with open(path, "rb") as file, _opened(file, path) as image:
+                return _read(image, path, most, MAX_PIXELS)
     except FileNotFoundError as error:
         what = "a link to nothing" if path.is_symlink() else "no file"
         raise ImageError(f"got the path {path}, where there is {what}, want an image file") from error
+
+
+def decode_image(data: bytes, name: str, limit: int) -> np.ndarray:
+    """`read_image` of the bytes of a file, called `name` in errors, of at most `limit` pixels.
+
+    Raises `ImageKindError` for bytes of no known kind of image, `ImageSizeError` for more pixels than `limit`, and
+    `ImageError` for what is damaged or empty.
+    """
+    if not data:
+        raise ImageError(f"got the empty file {name}, want an image")
+    with _decoding(name), io.BytesIO(data) as file, _opened(file, name) as image:
+        return _read(image, name, limit, limit).pixels
+
+
+@contextmanager
+def _decoding(path: str | Path) -> Iterator[None]:
+    """What decoders raise as `ImageError`, but for `FileNotFoundError`."""
+    try:
+        yield
+    except (ImageError, FileNotFoundError):
+        raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"got the file {path}, which is no known kind of image, want a JPEG") from error
+        raise ImageKindError(f"got the file {path}, which is no known kind of image, want a JPEG") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"got the image {path}, which is too large ({error}), want a smaller one") from error
+        raise ImageSizeError(f"got the image {path}, which is too large ({error}), want a smaller one") from error
     except Exception as error:  # on a damaged file the decoders raise anything, SyntaxError included
         if isinstance(error, OSError) and error.errno:  # of the system, not of a decoder
             raise ImageError(f"could not read {path}: {error.strerror}") from error
@@ -112,7 +134,7 @@ def _kinds() -> tuple[str, ...]:
     return tuple(kind for kind in Image.ID if kind not in _NOT_READ)
 
 
-def _opened(file: BinaryIO, path: Path) -> Image.Image:
+def _opened(file: BinaryIO, path: str | Path) -> Image.Image:
     head = file.read(12)
     file.seek(0)
     if head.startswith(b"\xff\xd8\xff"):  # `Image.open` would refuse large ones, though they can be read reduced
@@ -129,10 +151,10 @@ def _opened(file: BinaryIO, path: Path) -> Image.Image:
     return HeifImageFile(file)
 
 
-def _read(image: Image.Image, path: Path, most: int) -> Picture:
+def _read(image: Image.Image, path: str | Path, most: int, limit: int) -> Picture:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"got the image {path} of {width} x {height} px, want at most {MAX_PIXELS} pixels")
+    if width * height > limit:
+        raise ImageSizeError(f"got the image {path} of {width} x {height} px, want at most {limit} pixels")
     reduction, drafted = 1, 1
     while -(-width // reduction) * -(-height // reduction) > most:
         reduction *= 2
