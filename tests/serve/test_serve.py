@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
@@ -55,7 +56,7 @@ class Slow(Predictor):
     card = aligner().card
 
     def __init__(self):
-        self.go, self.busy, self.batches = threading.Event(), threading.Event(), []
+        self.go, self.busy, self.batches, self.widths = threading.Event(), threading.Event(), [], []
 
     def run(self, crops):
         raise NotImplementedError
@@ -64,6 +65,7 @@ class Slow(Predictor):
         self.busy.set()
         assert self.go.wait(20)
         self.batches.append(len(images))
+        self.widths += [image.shape[1] for image in images]
         if any(image.shape[1] == 13 for image in images):
             raise ImageError("got an image 13 px wide, want another")
         return [Faces.empty((image.shape[1], image.shape[0])) for image in images]
@@ -84,6 +86,22 @@ def client(predictor: Predictor | None = None, limits: Limits | None = None, key
 def detail(response, status: int) -> str:
     assert response.status_code == status, response.text
     return response.json()["detail"]
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait until something is so, 30 seconds at most."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def open_port(address: str) -> bool:
+    try:
+        httpx.get(f"{address}/healthz", trust_env=False, timeout=2)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 # Answers
@@ -215,14 +233,12 @@ def test_more_faces_than_allowed_are_422():
 
 def test_an_answer_that_takes_too_long_is_504_and_its_place_is_free_again():
     slow = Slow()
-    with client(slow, Limits(seconds=0.3, queue=1)) as c:
-        detail(c.post("/align", content=encoded(), headers=JPEG), 504)  # under way
-        detail(c.post("/align", content=encoded(), headers=JPEG), 504)  # waited; is never aligned
+    with client(slow, Limits(seconds=0.5, queue=1)) as c:
+        detail(c.post("/align", content=encoded(40), headers=JPEG), 504)  # under way
+        detail(c.post("/align", content=encoded(41), headers=JPEG), 504)  # waited
         slow.go.set()
-        deadline = time.monotonic() + 10
-        while c.post("/align", content=encoded(), headers=JPEG).status_code != 200:
-            assert time.monotonic() < deadline
-    assert sum(slow.batches) == 2
+        until(lambda: c.post("/align", content=encoded(42), headers=JPEG).status_code == 200)
+    assert {40, 42} == set(slow.widths)  # nobody waited for the other any more
 
 
 def test_more_requests_than_may_wait_are_429_with_a_time_to_retry():
@@ -231,8 +247,7 @@ def test_more_requests_than_may_wait_are_429_with_a_time_to_retry():
         first = pool.submit(c.post, "/align", content=encoded(), headers=JPEG)
         assert slow.busy.wait(10)
         waiting = [pool.submit(c.post, "/align", content=encoded(), headers=JPEG) for _ in range(2)]
-        while "canthus_queue_images 2.0" not in c.get("/metrics").text:
-            time.sleep(0.01)
+        until(lambda: "canthus_queue_images 2.0" in c.get("/metrics").text)
         refused = c.post("/align", content=encoded(), headers=JPEG)
         slow.go.set()
         assert "2 wait" in detail(refused, 429) and refused.headers["retry-after"] == "1"
@@ -337,8 +352,7 @@ def test_a_worker_that_closes_finishes_what_waits_and_takes_no_more():
         worker.submit(encoded(), "")
     closing = threading.Thread(target=worker.close)
     closing.start()
-    while worker.ready:
-        time.sleep(0.01)
+    until(lambda: not worker.ready)
     with pytest.raises(Closed):
         worker.submit(encoded(), "")
     slow.go.set()
@@ -367,20 +381,17 @@ def test_a_server_that_stops_answers_what_is_under_way(monkeypatch):
     serving = threading.Thread(target=run.serve, args=(create_app(slow), "127.0.0.1", 0), kwargs=options)
     serving.start()
     with ThreadPoolExecutor(4) as pool:
-        while not (servers and servers[0].started):
-            time.sleep(0.01)
+        until(lambda: servers and servers[0].started)
 
         def post():
             return httpx.post(f"{address[0]}/align", content=encoded(), headers=JPEG, trust_env=False, timeout=20)
 
-        answers = [pool.submit(post) for _ in range(4)]
-        while "canthus_queue_images 3.0" not in httpx.get(f"{address[0]}/metrics", trust_env=False).text:
-            time.sleep(0.01)
+        answers = [pool.submit(post)]
+        assert slow.busy.wait(20)
+        answers += [pool.submit(post) for _ in range(3)]
+        until(lambda: "canthus_queue_images 3.0" in httpx.get(f"{address[0]}/metrics", trust_env=False).text)
         servers[0].should_exit = True
-        with contextlib.suppress(httpx.TransportError):  # the port closes before what is under way has ended
-            while True:
-                httpx.get(f"{address[0]}/healthz", trust_env=False, timeout=2)
-                time.sleep(0.01)
+        until(lambda: not open_port(address[0]))  # it closes before what is under way has ended
         slow.go.set()
         assert [answer.result().status_code for answer in answers] == [200] * 4
     serving.join(10)
