@@ -125,7 +125,10 @@ def test_how_the_first_calls_are_made():
 
 def test_the_fields_of_faces():
     fields = list(inspect.signature(canthus.Faces).parameters)
-    assert fields == ["xyz", "detection_scores", "sigma", "visible", "pose", "image_size", "scheme", "weights"]
+    assert fields == [
+        "xyz", "detection_scores", "sigma", "visible", "pose", "image_size", "scheme", "weights", "expression",
+        "expression_sigma",
+    ]  # fmt: skip
     computed = {n for n, v in vars(canthus.Faces).items() if isinstance(v, property)}
     assert computed == {"xy", "boxes", "sizes", "scores"}
 
