@@ -70,7 +70,10 @@ def align(
     ] = None,
     expressions: Annotated[
         bool,
-        typer.Option("--expressions", help="Also write identity and expression coefficients to JSON, as --mesh does."),
+        typer.Option(
+            "--expressions",
+            help="Also fit a head model; write its identity and, if the weights give none, its expression to JSON.",
+        ),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip photos whose results are there and complete, by the same weights.")

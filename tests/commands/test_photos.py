@@ -147,7 +147,8 @@ def test_a_head_is_fitted_only_where_an_output_needs_it(folder, tmp_path, monkey
     save(folder / "a.png")
     run([folder / "a.png"], tmp_path, outputs)
     (record,) = json.loads((tmp_path / "a.json").read_text())["faces"]
-    assert bool(fits) == fitted == ("expression" in record) == ("identity" in record)
+    assert bool(fits) == fitted == ("identity" in record)
+    assert "expression" in record or not fitted
 
 
 def test_two_links_to_one_photo_each_have_results_under_their_own_names(folder, tmp_path):

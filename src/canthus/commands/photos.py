@@ -44,8 +44,8 @@ CHUNK_PIXELS = 2**25  # no further photo is read once a chunk holds so many pixe
 class Outputs:
     """What is written for each photo, beside the JSON.
 
-    mesh: a suffix of `outputs.write_mesh`, or None. expressions: whether the JSON holds the identity and expression
-    coefficients; they are there with a mesh too.
+    mesh: a suffix of `outputs.write_mesh`, or None. expressions: whether a head model is fitted and the JSON holds its
+    identity and, where the weights give none, its expression; both are there with a mesh too.
     """
 
     overlay: bool = True
