@@ -358,13 +358,13 @@ def test_an_image_of_two_pixels():
 
 def test_an_image_of_8000_pixels_is_quick_and_right():
     big = np.asarray(Image.fromarray(photo()).resize((8000, 8000), Image.Resampling.NEAREST))
-    start = time.perf_counter()
+    start = time.process_time()
     found = aligner().predict(big)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     wanted = aligner().predict(photo())
     assert len(found) == 1
     assert distance((found.xy[0] + 0.5) * 512 / 8000 - 0.5, wanted.xy[0]) < 0.03
-    assert seconds < 5  # 0.2 s on two quiet cores
+    assert seconds < 5  # of the processor, so that other work does not count; 0.3 are usual
 
 
 # Faces that move: the box moves along, so the answer must

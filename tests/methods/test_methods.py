@@ -19,6 +19,7 @@ from canthus.data.datasets import StoredFaces  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.errors import WeightsError  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
+from canthus.io.card import CARD_FILE, Card, sha256  # noqa: E402
 from canthus.training.aligner import Aligner, AlignerConfig, build, method_class  # noqa: E402
 from canthus.training.export import face_crops  # noqa: E402
 
@@ -173,6 +174,9 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(aligner, tmp_path):
     aligner.save(tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace(f'"size": {SIZE}', '"size": 96, "colour": 1'))
+    card = Card.read(tmp_path)
+    card.files["config.json"] = sha256(tmp_path / "config.json")
+    (tmp_path / CARD_FILE).write_text(card.to_json())
     with pytest.raises(WeightsError, match="no aligner that this version can load"):
         Aligner.load(tmp_path)
 
