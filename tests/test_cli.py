@@ -293,7 +293,7 @@ def test_models_names_a_listed_file_that_is_missing(tmp_path):
 def test_models_takes_names_folders_of_weights_and_folders_of_several(tmp_path):
     mine = weights_with(tmp_path, licence="research", commercial_use=False)
     for given in (mine, tmp_path):
-        assert "mine 0.2.0 research no" in run("models", given)
+        assert f"mine {aligner().card.version} research no" in run("models", given)
     assert "(default)" not in run("models", mine) and "(default)" in run("models", "swift", mine)
     (tmp_path / "empty").mkdir()
     assert "no 'card.json' in any folder inside" in run("models", tmp_path / "empty", code=2)
