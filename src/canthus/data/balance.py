@@ -1,4 +1,4 @@
-"""Pose-balanced training: how far a shape is turned, as one number, and how often to draw it then.
+"""Pose-balanced training: the pose of a shape as one number, and sampling weights that balance it.
 
 Shapes are aligned by generalised Procrustes analysis and projected on one principal axis, the coefficient on which
 follows the yaw; equal parts of every batch are drawn from bins of it (Feng et al., "Wing loss for robust facial
@@ -28,9 +28,9 @@ class PoseSpace(NamedTuple):
 
 
 def coefficient(shapes: Array, space: PoseSpace) -> Array:
-    """How far shapes (B,68,2) are turned, (B,): positive where the face looks to the right of the picture.
+    """The pose coefficient (B,) of shapes (B,68,2): positive where the face looks to the right of the picture.
 
-    Position, size and roll do not matter, and a mirror image has the opposite sign. NumPy or torch.
+    It does not depend on position, size and roll, and a mirror image has the opposite sign. NumPy or torch.
     """
     xp: Any = array_namespace(shapes)
     mean = xp.broadcast_to(space.mean, shapes.shape)
@@ -41,7 +41,7 @@ def pose_space(shapes: np.ndarray) -> PoseSpace:
     """The mean and the pose axis of training shapes (N,68,2), pixels.
 
     Of the principal axes of the shapes together with their mirror images, each keeps or changes its sign under the
-    mirror; the pose axis is the first that changes it, so that nodding cannot take the place of turning.
+    mirror; the pose axis is the first that changes it, so it follows yaw and not pitch.
     """
     both = np.concatenate([shapes, mirror(shapes, "ibug68", 1)])
     both = both - both.mean(1, keepdims=True)

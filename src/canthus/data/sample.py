@@ -34,7 +34,7 @@ class StoredBatch:
 
 @dataclass(frozen=True, eq=False)
 class FaceBatch:
-    """B crops and their truth.
+    """B crops and their ground truth.
 
     crops: (B,3,S,S) RGB 0..1. xyz: (B,68,3) crop pixels, mean z zero. visible: (B,68) 0 or 1.
     rotation: (B,3,3) camera-from-head.

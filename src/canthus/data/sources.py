@@ -93,7 +93,7 @@ class FaceMix:
         """The faces of one step, by source: `count` faces after the first `seen` ones, of which process `rank` of
         `world` gets its share."""
         parts: list[StoredBatch] = []
-        before, after = seen, seen + count  # of the stored faces, once the rendered ones are taken off
+        before, after = seen, seen + count  # of the stored faces alone
         for faces, share in self.live:
             first, last = int(share * seen), int(share * (seen + count))
             before, after, size = before - first, after - last, last - first

@@ -12,9 +12,9 @@ from canthus.synth.solids import Mesh, grid, join, piece, tube
 def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
     """Frame, temples and lenses on landmarks (68,3); clear two times in three, dark otherwise."""
     eyes = np.stack([points[36:42].mean(0), points[42:48].mean(0)])
-    apart = np.linalg.norm(eyes[1] - eyes[0])
+    eye_distance = np.linalg.norm(eyes[1] - eyes[0])
     front = max(points[27, 2], eyes[:, 2].max() + 0.9) + rng.uniform(0.1, 0.5)
-    width, height = apart * rng.uniform(0.33, 0.45), apart * rng.uniform(0.24, 0.42)
+    width, height = eye_distance * rng.uniform(0.33, 0.45), eye_distance * rng.uniform(0.24, 0.42)
     power = rng.uniform(2, 5)  # superellipse: from round to boxy
     drop = rng.uniform(-0.5, 0.2)
     t = np.linspace(0, 2 * np.pi, 36, endpoint=False)
@@ -34,7 +34,7 @@ def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
     frame: list[Mesh] = []
     out: list[Piece] = []
     for eye, sign in zip(eyes, (-1, 1)):
-        centre = np.array([eye[0] + sign * apart * 0.03, eye[1] + drop, front])
+        centre = np.array([eye[0] + sign * eye_distance * 0.03, eye[1] + drop, front])
         bend = -0.08 * sign * outline[:, 0] - 0.02 * outline[:, 0] ** 2
         rim = centre + np.column_stack([outline, bend])
         frame.append(tube(rim, radius, closed=True))
@@ -45,7 +45,9 @@ def glasses(rng: np.random.Generator, points: np.ndarray) -> list[Piece]:
         hinge = centre + [sign * width, height * 0.4, -0.3]
         ear = points[0 if sign < 0 else 16] + [0, 1.2, -1.0]
         frame.append(tube(np.linspace(hinge, [ear[0] + sign * 0.4, ear[1], ear[2]], 12), radius * 0.8))
-    left, right = (e + [s * (width - apart * 0.03), drop + height * 0.35, front - e[2]] for e, s in zip(eyes, (1, -1)))
+    left, right = (
+        e + [s * (width - eye_distance * 0.03), drop + height * 0.35, front - e[2]] for e, s in zip(eyes, (1, -1))
+    )
     frame.append(tube(np.linspace(left, right, 6) + np.array([0, 0.1, 0.15]), radius))
     return [piece("frame", join(frame), colour, 1.0), *out]
 
@@ -72,7 +74,7 @@ def cap(rng: np.random.Generator, skull: np.ndarray, points: np.ndarray) -> tupl
 
 
 def press_under_cap(hair: np.ndarray, dome: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Hair (V,3) under a cap: what stands out of the dome of `cap` is laid inside it."""
+    """Hair (V,3) under a cap: what stands outside the dome of `cap` is moved inside it."""
     centre, reach = dome
     d = (hair - centre) / reach
     far = np.linalg.norm(d, axis=1, keepdims=True)
@@ -90,7 +92,7 @@ def _radii(skin: np.ndarray, axis: np.ndarray, turn: np.ndarray, height: np.ndar
 
 
 def _tightened(radius: np.ndarray, wraps: bool, passes: int) -> np.ndarray:
-    """Cloth does not follow into hollows: smoothed, but never below the skin."""
+    """The radius of cloth, which does not follow hollows: smoothed, but never below the skin."""
     out = radius
     for _ in range(passes):
         wide = np.pad(out, ((1, 1), (0, 0)), "edge")

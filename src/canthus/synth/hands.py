@@ -1,6 +1,7 @@
-"""Hands in front of the face, empty or with a phone, a cup or a microphone in them.
+"""Hands in front of the face, empty or holding a phone, a cup or a microphone.
 
-A hand is made about its palm: +y to the fingers, +z out of its back, +x to the thumb of a left hand; centimetres.
+The frame of a hand: origin in the palm, +y to the fingers, +z out of its back, +x to the thumb of a left hand;
+centimetres.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from canthus.synth.solids import Mesh, capsule_radii, grid, join, lathe, piece, 
 
 FINGERS = np.array([(-3.2, 5.9, 0.72), (-1.1, 7.5, 0.82), (1.05, 8.0, 0.86), (3.1, 7.2, 0.84)])  # x, length, radius
 PHALANGES = np.array([0.45, 0.3, 0.25])
-# What a hand does: the point of the face it is about (mean of landmarks), where its back faces and where its fingers
-# point, for a hand on the subject's left; how far the fingers bend, degrees a joint.
+# For a hand on the subject's left: the point of the face that it covers (mean of landmarks), the direction of its back,
+# the direction of its fingers, and how far the fingers bend, degrees per joint.
 GESTURES: dict[str, tuple[tuple[int, ...], tuple[float, float, float], tuple[float, float, float], float]] = {
     "cheek": ((13, 54, 46), (0.9, -0.1, 0.45), (-0.1, 1.0, 0.15), 14),
     "mouth": ((48, 51, 54, 57), (0.1, 0.0, 1.0), (-1.0, 0.25, 0.0), 10),
@@ -75,7 +76,7 @@ def _mirrored(mesh: Mesh) -> Mesh:
 
 
 def _arm(rng: np.random.Generator, origin: np.ndarray, fingers: np.ndarray, skin: np.ndarray) -> list[Piece]:
-    """The forearm of a hand at `origin` whose fingers point along `fingers`: it hangs down; most are sleeved."""
+    """The forearm of a hand at `origin` whose fingers point along `fingers`: it hangs down; most have a sleeve."""
     hang = _shaken(rng, np.array([0.25 * np.sign(origin[0]), -1.0, 0.1]), 0.2)
     reach = hang - 0.9 * fingers
     wrist = origin - 5.0 * fingers
@@ -95,7 +96,7 @@ def _paint(rng: np.random.Generator, mesh: Mesh, skin: np.ndarray) -> Piece:
 
 
 def free_hand(rng: np.random.Generator, face: np.ndarray, points: np.ndarray, skin: np.ndarray) -> list[Piece]:
-    """A hand at or before the face: vertices of the face (V,3), landmarks (68,3), linear colour of the skin (3,)."""
+    """A hand at or in front of the face: vertices of the face (V,3), landmarks (68,3), linear skin colour (3,)."""
     about, back, towards, bend = GESTURES[list(GESTURES)[rng.integers(len(GESTURES))]]
     left = rng.random() < 0.5
     mesh = hand(rng, np.radians(bend) * rng.uniform(0.3, 1.5), rng.uniform(0.0, 0.9))
@@ -105,8 +106,8 @@ def free_hand(rng: np.random.Generator, face: np.ndarray, points: np.ndarray, sk
     anchor = points[list(about)].mean(0)
     anchor = anchor * mirror if not left else anchor
     anchor = anchor + rng.normal(0, 1.0, 3)
-    apart = rng.uniform(0, 1.5) if rng.random() < 0.7 else rng.uniform(2, 9)
-    origin = anchor + normal * (_clearance(face, anchor, normal, 3.5) + 1.0 + apart) - fingers * rng.uniform(2, 6)
+    gap = rng.uniform(0, 1.5) if rng.random() < 0.7 else rng.uniform(2, 9)
+    origin = anchor + normal * (_clearance(face, anchor, normal, 3.5) + 1.0 + gap) - fingers * rng.uniform(2, 6)
     fingers = fingers - (fingers @ normal) * normal
     fingers = fingers / np.linalg.norm(fingers)
     moved = place(mesh if left else _mirrored(mesh), origin, fingers, normal)
@@ -114,7 +115,7 @@ def free_hand(rng: np.random.Generator, face: np.ndarray, points: np.ndarray, sk
 
 
 def held_object(rng: np.random.Generator, face: np.ndarray, points: np.ndarray, skin: np.ndarray) -> list[Piece]:
-    """A phone, a cup or a microphone before the face and the hand around it; arguments as of `free_hand`."""
+    """A phone, a cup or a microphone in front of the face and the hand around it; arguments as of `free_hand`."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     mouth, kind = points[48:60].mean(0), rng.choice(["call", "picture", "cup", "microphone"])
     colour = rng.uniform(0.01, 0.08, 3) if rng.random() < 0.5 else rng.uniform(0.05, 0.8, 3)

@@ -31,7 +31,7 @@ SHARD_SIZE = GROUPS_PER_SHARD * VIEWS_PER_HEAD
 JOB = "recipe.json"
 _Job = tuple[str | None, SynthRecipe, str]  # assets, recipe, quality
 
-DOTS = ((40, 220, 60), (230, 50, 40), (70, 110, 255))  # seen, behind the head, behind something else
+DOTS = ((40, 220, 60), (230, 50, 40), (70, 110, 255))  # visible, behind the head, behind something else
 
 
 @functools.cache
@@ -138,8 +138,8 @@ def _render_all(render: Callable[[int, Path], None], paths: list[Path], workers:
 
 
 def contact_sheet(shard: str | Path, path: str | Path, rows: int = 8, columns: int = 8) -> None:
-    """A PNG of the first faces of a shard with their landmarks: green where seen, red behind the head itself, blue
-    behind something else; the jaw line as seen in yellow."""
+    """A PNG of the first faces of a shard with their landmarks: green where visible, red behind the head itself,
+    blue behind something else; the visible jaw line in yellow."""
     samples: Samples = {key: values[: rows * columns] for key, values in read_shard(Path(shard)).items()}
     size = samples["image"].shape[1]
     sheet = Image.new("RGB", (columns * size, rows * size))

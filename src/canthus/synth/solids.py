@@ -1,4 +1,4 @@
-"""Surfaces from a few curves: tubes, shells of revolution, boxes. Centimetres, head frame."""
+"""Meshes from a few curves: tubes, surfaces of revolution, boxes. Centimetres, head frame."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def capsule_radii(count: int, radius: np.ndarray | float, length: float) -> tupl
 
 
 def lathe(profile: np.ndarray, sides: int = 24) -> Mesh:
-    """A profile (P,2) of radius and height turned about y."""
+    """The surface of revolution about y of a profile (P,2) of radius and height."""
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     r, y = profile[:, :1], np.repeat(profile[:, 1:], sides, 1)
     return grid(np.stack([r * np.sin(turn), y, r * np.cos(turn)], -1), around=True)

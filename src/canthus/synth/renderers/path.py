@@ -189,7 +189,7 @@ class _Denoiser:
 
 
 def _bare(piece: Piece) -> np.ndarray:
-    """Colour (V,3) of a piece without the shade that is painted on it: traced light brings its own."""
+    """Colour (V,3) of a piece without painted ambient occlusion, which path tracing adds itself."""
     return piece.colour if piece.shade is None else piece.colour / np.maximum(piece.shade, 0.02)
 
 

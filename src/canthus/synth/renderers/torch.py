@@ -252,7 +252,7 @@ class _SceneBatch:
         return torch.cat(points), torch.cat(distances), rotation, away
 
     def visible_surfaces(self, points: Tensor, distance: Tensor, shape: tuple[int, int]) -> tuple[_Surface, _Surface]:
-        """The nearest solid surface at each pixel, and all that is before it and can be seen through."""
+        """The nearest opaque surface at each pixel, and all transparent ones in front of it."""
         thin = self.thin[self.owner]
         which = (~thin).nonzero()[:, 0]
         raster = Rasteriser(points, self.triangles[which], self.view[which], shape, distance)
