@@ -28,8 +28,7 @@ def _ink(colour: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 _SHADE = _ink((16, 18, 24, 130))  # behind everything thin, for contrast on skin
 _BOX = _ink((255, 255, 255, 110))
 
-_SUPERSAMPLING = 3
-_LAYER_SIDE = 1536  # px, to bound time and memory: larger faces, whose lines are wider, get less supersampling
+_SUPERSAMPLING = ((256, 3), (2048, 2))  # up to a side of the layer, px: larger faces have wider lines
 
 
 def overlay(
@@ -72,7 +71,7 @@ def _draw_face(canvas: np.ndarray, face: Faces, *, box: bool, axes: bool, uncert
     high = np.minimum(np.ceil(drawn.max(0) + margin) + 1, canvas.shape[1::-1]).astype(int)
     if (low >= high).any():
         return
-    factor = int(np.clip(_LAYER_SIDE // (high - low).max(), 1, _SUPERSAMPLING))
+    factor = next((factor for side, factor in _SUPERSAMPLING if (high - low).max() <= side), 1)
     pen = _Pen((high - low) * factor, low, factor, thin)
     if box:
         pen.rectangle(face.boxes[0])

@@ -304,7 +304,7 @@ def _write_mp4(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], 
             if image.shape[0] % 2 or image.shape[1] % 2:  # H.264 wants even sides
                 image = np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)], "edge")
             if stream is None:
-                stream = container.add_stream("libx264", rate=TICKS, options={"crf": "20", "preset": "ultrafast"})
+                stream = container.add_stream("libx264", rate=TICKS, options={"crf": "23", "preset": "ultrafast"})
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
