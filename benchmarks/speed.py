@@ -1,5 +1,6 @@
 """Time of each step on the bundled photo, one thread and default threads, throughput, and cold start.
 
+Threads are set by `canthus.load(threads=)` alone. The network's step includes what NumPy does after it.
 `benchmarks/beside.py` gives memory and size, and what other systems need.
 """
 
@@ -16,11 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 import canthus
-from canthus.face.faces import Alignment
 from canthus.geometry.crop import Crop
-from canthus.inference.detect import FaceDetector
-from canthus.inference.runtime import OnnxAligner
-from canthus.io.images import crop_image, read_image
+from canthus.io.images import crop_image
 from canthus.io.session import MODEL_FILE
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
@@ -28,30 +26,24 @@ PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 
 def steps(weights: Path, threads: int | None) -> dict[str, dict[str, float]]:
     """Each step on its own, and all of them; milliseconds."""
-    aligner = OnnxAligner(weights, threads)
-    aligner.detector = FaceDetector(threads)
-    photo = read_image(PHOTO)
+    aligner = canthus.load(weights, threads=threads)
+    photo = canthus.read_image(PHOTO)
     size = photo.shape[1], photo.shape[0]
     boxes, scores = aligner.detector(photo)
     crop = Crop.around_boxes(boxes.astype(np.float64), aligner.card.crop_scale, aligner.card.crop_size)
     cut = crop_image(photo, crop)
     many = np.repeat(cut[:1], 64, 0)
+    aligned = aligner.run_batches(cut)
     faces = aligner.predict(photo)
-
-    def network(crops: np.ndarray) -> Alignment:
-        values = aligner.session.run(aligner.outputs, {"crops": crops})
-        return Alignment(**dict(zip(aligner.outputs, values)))
-
-    raw = network(cut)
     return {
-        "decode": common.milliseconds(lambda: read_image(PHOTO)),
+        "decode": common.milliseconds(lambda: canthus.read_image(PHOTO)),
         "detect": common.milliseconds(lambda: aligner.detector(photo)),
         "crop": common.milliseconds(lambda: crop_image(photo, crop)),
-        "network": common.milliseconds(lambda: network(cut), 200),
-        "post": common.milliseconds(lambda: aligner.finish(raw).to_image(crop, size, detection_scores=scores)),
+        "network": common.milliseconds(lambda: aligner.run_batches(cut), 200),
+        "post": common.milliseconds(lambda: aligned.to_image(crop, size, detection_scores=scores)),
         "photo to faces": common.milliseconds(lambda: aligner.predict(photo)),
         "network, a face of a batch of 64": {
-            k: round(v / 64, 3) for k, v in common.milliseconds(lambda: network(many), 20, 1).items()
+            k: round(v / 64, 3) for k, v in common.milliseconds(lambda: aligner.run_batches(many), 20, 1).items()
         },
         "mesh fit": common.milliseconds(lambda: faces.mesh()),
     }

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 import canthus
-from canthus.inference.detect import FaceDetector
 
 MODULE, SCHEME = "canthus", "ibug68"
 
@@ -15,7 +14,6 @@ MODULE, SCHEME = "canthus", "ibug68"
 def load(model: Path | None, threads: int | None):
     """canthus with its detector; `model` names other weights than the default ones."""
     aligner = canthus.load(model, threads=threads)
-    aligner.detector = FaceDetector(threads)
 
     def answer(image: np.ndarray) -> list[np.ndarray]:
         return [*aligner.predict(image).xyz]

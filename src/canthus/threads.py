@@ -9,7 +9,7 @@ from numbers import Integral
 from threading import Lock
 from typing import Any
 
-from threadpoolctl import ThreadpoolController
+import threadpoolctl
 
 from canthus.errors import CanthusError
 
@@ -38,6 +38,8 @@ def blas_threads(threads: int | None) -> Iterator[None]:
         yield
         return
     with _lock:
+        if not _limits:
+            _release_control()
         _limits.append(_limits[0] if _limits else _controller().limit(limits=threads, user_api="blas"))
     try:
         yield
@@ -45,10 +47,20 @@ def blas_threads(threads: int | None) -> Iterator[None]:
         with _lock:
             limit = _limits.pop()
             if not _limits:
+                _release_control()
                 limit.restore_original_limits()
+                _release_control()
+
+
+def _release_control() -> None:
+    """From 3.8 on, threadpoolctl ignores every Python thread but the one that set a limit first; here the last one to
+    leave, which need not be the first one that came, restores it."""
+    release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
 
 
 @cache
-def _controller() -> ThreadpoolController:
+def _controller() -> threadpoolctl.ThreadpoolController:
     """Found once: looking through the loaded libraries takes longer than a network call."""
-    return ThreadpoolController()
+    return threadpoolctl.ThreadpoolController()

@@ -53,6 +53,29 @@ def test_scores_agree_with_drawn_errors() -> None:
     assert score == pytest.approx(share, abs=0.01)  # three standard deviations of the share are 0.009
 
 
+def test_faces_and_their_parts_are_shown_on_one_line() -> None:
+    faces = replace(made_up_faces(ANGLES), weights="<swift> 1")
+    width, height = faces.image_size
+    sizes = ", ".join(f"{size:.0f} px" for size in faces.sizes)
+    assert repr(faces) == f"Faces(3 in {width}x{height} px, ibug68, <swift> 1: {sizes})"
+    assert repr(Faces.empty((640, 480))) == "Faces(0 in 640x480 px, ibug68)"
+    assert repr(Pose(np.zeros((0, 3, 3)))) == "Pose()"
+    assert repr(faces.pose) == "Pose(pitch 0 yaw 0 roll 0, pitch 10 yaw 40 roll -5, pitch -15 yaw -70 roll 20)"
+    many = Faces.concat([faces] * 3, faces.image_size)
+    assert repr(many).endswith("px and 4 more)") and "\n" not in repr(many)
+    assert repr(faces.mesh()) == "FaceMeshes(3 of 4828 vertices, 9512 triangles)"
+
+
+def test_notebooks_show_the_landmarks() -> None:
+    faces = replace(made_up_faces(ANGLES), weights="<swift> 1")
+    html = faces._repr_html_()
+    assert html.count("<circle ") == 3 * 68 and "&lt;swift&gt;" in html and "<swift>" not in html
+    x, y = faces.xy[0, 0]
+    assert f'cx="{x:.1f}" cy="{y:.1f}"' in html
+    # the first pixel's centre is at 0, its edge at -0.5
+    assert f'viewBox="-0.5 -0.5 {faces.image_size[0]} {faces.image_size[1]}"' in html
+
+
 def test_indexing_and_iterating_give_faces() -> None:
     faces = made_up_faces(ANGLES)
     singles = list(faces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
@@ -281,7 +282,10 @@ def test_no_images_give_no_answers():
     assert aligner().predict_many([], []) == []
 
 
-@pytest.mark.parametrize("image", [photo(), photo()[..., 0], str(PHOTO), PHOTO])
+@pytest.mark.parametrize(
+    "image",
+    [photo(), photo()[..., 0], str(PHOTO), PHOTO, PHOTO.read_bytes(), Image.fromarray(photo()), io.BytesIO(), None, 3],
+)
 def test_one_image_where_several_are_wanted_is_refused(image):
     with pytest.raises(ImageError, match="want several"):
         aligner().predict_many(image)
@@ -310,6 +314,19 @@ def test_a_path_gives_what_its_array_gives():
     wanted = aligner().predict(canthus.read_image(PHOTO))
     same(aligner().predict(PHOTO), wanted, 0)
     same(aligner().predict(str(PHOTO)), wanted, 0)
+
+
+def test_bytes_files_and_pillow_images_give_what_their_path_gives():
+    wanted = aligner().predict(PHOTO)
+    with Image.open(PHOTO) as opened, open(PHOTO, "rb") as file:
+        for image in (PHOTO.read_bytes(), file, opened):
+            same(aligner().predict(image), wanted, 0)
+
+
+@pytest.mark.parametrize("image", [None, 3, [[1, 2], [3, 4]], object(), b"", b"no image"])
+def test_anything_else_is_refused(image):
+    with pytest.raises(ImageError):
+        aligner().predict(image)
 
 
 @pytest.mark.parametrize(

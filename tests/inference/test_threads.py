@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -70,6 +71,32 @@ def test_limits_that_overlap_are_undone_when_the_last_ends():
         assert blas() == {1}
         second.__exit__(None, None, None)
         assert blas() == {3}
+
+
+@needs_blas
+def test_a_limit_holds_in_every_thread_until_the_last_block_ends():
+    inside, leave = threading.Barrier(3), threading.Event()
+    seen = []
+
+    def first():
+        with blas_threads(1):
+            inside.wait()
+
+    def last():
+        with blas_threads(1):
+            inside.wait()
+            leave.wait()
+            seen.append(blas())
+
+    with threadpool_limits(3, "blas"):
+        threads = [threading.Thread(target=work) for work in (first, last)]
+        for thread in threads:
+            thread.start()
+        inside.wait()
+        threads[0].join()
+        leave.set()
+        threads[1].join()
+        assert seen == [{1}] and blas() == {3}
 
 
 def answers(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarray, ...]:

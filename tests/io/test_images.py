@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ import canthus.io.images
 from canthus.errors import BoxError, CanthusError, ImageError, pip_install
 from canthus.geometry import sampling
 from canthus.geometry.crop import Crop
-from canthus.io.images import as_rgb, can_read, crop_image, read_image, read_picture
+from canthus.io.images import as_image, as_rgb, can_read, crop_image, read_image, read_picture
 
 
 def smooth_image(height=300, width=400):
@@ -269,6 +270,75 @@ def test_damaged_files_never_raise_anything_else(tmp_path_factory, kind, damage,
 
 
 # Arrays
+
+
+def test_the_content_of_a_file_gives_what_the_file_gives(tmp_path):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(3 * 4 * 5, dtype=np.uint8).reshape(4, 5, 3)).save(path, exif=exif)
+    wanted, data = read_image(path), path.read_bytes()
+    assert wanted.shape == (5, 4, 3)
+    with open(path, "rb") as file:
+        for given in (path, str(path), data, bytearray(data), io.BytesIO(data), file):
+            np.testing.assert_array_equal(as_image(given), wanted)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "CMYK", "F", "I;16"])
+def test_a_pillow_image_gives_its_pixels(mode):
+    rgb = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3)
+    image = Image.fromarray(np.full((4, 6), 0.5, np.float32)) if mode == "F" else rgb.convert(mode)
+    if mode == "F":
+        wanted = np.full((4, 6, 3), 128)  # 0.5 * 255, rounded to even
+    elif mode == "I;16":
+        wanted = np.asarray(as_rgb(np.asarray(image).astype(np.uint16)))
+    else:
+        wanted = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(as_image(image), wanted)
+
+
+def test_a_pillow_image_is_not_turned():
+    image = Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+    image.getexif()[0x0112] = 6
+    assert as_image(image).shape == (4, 6, 3)
+
+
+class Broken(io.BytesIO):
+    def read(self, *size):
+        raise RuntimeError("no connection")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"", "empty file <bytes>"),
+        (b"no image", "file <bytes>, which is no known kind"),
+        (io.BytesIO(), "empty file <file>"),
+        (io.StringIO("text"), "a file that gives str, want"),
+        (Broken(), r"<file>, which cannot be read \(no connection\)"),
+        (None, "got NoneType, want a path, a binary file or its bytes, a Pillow image, or an array"),
+        ([[1, 2], [3, 4]], "got list, want"),
+        (7, "got int, want"),
+        (memoryview(b"no"), "got memoryview, want"),
+        (Image.new("RGB", (1, 9)), "1 x 9 px"),
+        (np.ma.masked_equal(np.eye(4), 0), "masked"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_a_sentence(given, message):
+    with pytest.raises(ImageError, match=message):
+        as_image(given)
+
+
+def test_a_pillow_image_of_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-800])
+    with Image.open(path) as image, pytest.raises(ImageError, match="cut.png, which cannot be read"):
+        as_image(image)
+
+
+def test_an_array_without_masked_pixels_is_taken():
+    assert as_image(np.ma.masked_array(np.eye(4))).shape == (4, 4, 3)
 
 
 def test_uint8_rgb_is_not_copied():

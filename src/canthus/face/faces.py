@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class Alignment:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pose:
     """Head rotations: `matrix` (N,3,3), camera-from-head in right-handed axes.
 
@@ -138,6 +139,9 @@ class Pose:
     def __len__(self) -> int:
         return len(self.matrix)
 
+    def __repr__(self) -> str:
+        return f"Pose({_some(f'pitch {p} yaw {y} roll {r}' for p, y, r in np.rint(self.euler()).astype(int))})"
+
     @property
     def quaternion(self) -> np.ndarray:
         """Unit quaternions (N,4) = (w, x, y, z), w >= 0."""
@@ -151,7 +155,7 @@ class Pose:
         return np.rad2deg(euler_from_matrix(self.matrix, convention))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Faces:
     """N faces in one image; N may be 0. Iterating and indexing give `Faces` again.
 
@@ -239,6 +243,21 @@ class Faces:
     def __len__(self) -> int:
         return len(self.xyz)
 
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        about = f"{width}x{height} px, {self.scheme}" + (f", {self.weights}" if self.weights else "")
+        sizes = _some(f"{size:.0f} px" for size in self.sizes)
+        return f"Faces({len(self)} in {about}{': ' if sizes else ''}{sizes})"
+
+    def _repr_html_(self) -> str:
+        """The landmarks on an empty picture, for notebooks; the picture itself is not kept. See `draw.overlay`."""
+        width, height = self.image_size
+        dot = max(width, height) / 400
+        points = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{dot:.2f}"/>' for x, y in self.xy.reshape(-1, 2))
+        view = f"-0.5 -0.5 {width} {height}"
+        style = "max-width:480px;width:100%;max-height:480px;background:#222;fill:#4fd"
+        return f'<div>{escape(repr(self))}</div><svg viewBox="{view}" style="{style}">{points}</svg>'
+
     def __getitem__(self, index: int | slice | np.ndarray | list[int]) -> Faces:
         """The faces at `index` (number, slice, mask or numbers), always as `Faces`."""
         if isinstance(index, int | np.integer):
@@ -293,7 +312,7 @@ class Faces:
         Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one.
         """
         model = MorphableModel.default() if model is None else model
-        with blas_threads(1):  # the systems are too small to share
+        with blas_threads(1):
             fit = model.fit(self.xyz, self._fit_weights(), iterations=MESH_ITERATIONS)
             identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
             vertices = fit.camera.project(model.vertices(identity, expression))
@@ -335,7 +354,7 @@ class TrackedFaces:
         return len(self.faces)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceMeshes:
     """Heads fitted to N faces, all of one topology.
 
@@ -358,6 +377,15 @@ class FaceMeshes:
 
     def __len__(self) -> int:
         return len(self.vertices)
+
+    def __repr__(self) -> str:
+        return f"FaceMeshes({len(self)} of {self.vertices.shape[1]} vertices, {len(self.triangles)} triangles)"
+
+
+def _some(words: Iterable[str], most: int = 5) -> str:
+    """The first words of a list, and how many more there are."""
+    known = list(words)
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:

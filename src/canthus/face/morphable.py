@@ -22,6 +22,7 @@ from canthus.decode import decoding, fits, listed, parse_json, read_npz
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.morphable_fit import MorphableFit, fit_landmarks
 from canthus.geometry import Array
+from canthus.threads import blas_threads
 
 SCHEMA = "canthus.morphable/1"
 LANDMARKS = 68
@@ -274,7 +275,8 @@ class MorphableModel:
             raise LandmarkError(f"noise levels must be positive, got {noise} and {depth_noise}")
         width, height = np.ptp(self._landmark_basis.mean[:, :2], axis=0)
         sigma = np.array([noise, noise, depth_noise])[: points.shape[2]] * np.sqrt(width * height)
-        return fit_landmarks(self._landmark_basis, self.expression_bounds, points, weights, sigma, iterations)
+        with blas_threads(1):  # on systems this small more threads only get in each other's way
+            return fit_landmarks(self._landmark_basis, self.expression_bounds, points, weights, sigma, iterations)
 
 
 def _is_quantised(array: np.ndarray | None) -> bool:

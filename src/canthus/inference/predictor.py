@@ -7,14 +7,16 @@ to the image are written here once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from io import IOBase
 from operator import itemgetter
 from os import PathLike
 from typing import Any
 
 import numpy as np
+from PIL import Image as Pillow
 
 from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
 from canthus.face.completion import Completion, complete
@@ -24,10 +26,8 @@ from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
 from canthus.inference.detect import FaceDetector
 from canthus.io.card import Card
-from canthus.io.images import as_image, crop_image
+from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.threads import blas_threads
-
-Image = str | PathLike | np.ndarray
 
 BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its caches
 
@@ -42,6 +42,9 @@ MIN_POINT_SCORE = 0.2  # and under which a detected face is not returned
 # box was off by more: of the crop's side, of its logarithm. On photos of AFLW2000-3D that is one face in five.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
+
+
+_ONE_IMAGE = (str, bytes, bytearray, PathLike, IOBase, Pillow.Image)  # of which some could be iterated
 
 
 class Predictor(ABC):
@@ -83,8 +86,9 @@ class Predictor(ABC):
         """The face detector, made when it is first needed."""
         return FaceDetector(self.threads, self.min_face)
 
-    def predict(self, image: Image, boxes: Any = None) -> Faces:
-        """The faces in one image: a path, or an RGB array that `images.as_rgb` accepts.
+    def predict(self, image: ImageLike, boxes: Any = None) -> Faces:
+        """The faces in one image: a path, a binary file or its bytes, a Pillow image, or an RGB array that
+        `images.as_rgb` accepts. Files are turned upright by their EXIF tag; pixels of a Pillow image or array are not.
 
         `boxes` (B,4) or (4,) are tight boxes (x0,y0,x1,y1) around the landmarks of upright faces, in pixels; with boxes
         the detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
@@ -94,19 +98,18 @@ class Predictor(ABC):
         """
         return self.predict_many([image], None if boxes is None else [boxes])[0]
 
-    def predict_many(self, images: Sequence[Image], boxes: Sequence[Any] | None = None) -> list[Faces]:
+    def predict_many(self, images: Sequence[ImageLike], boxes: Sequence[Any] | None = None) -> list[Faces]:
         """`predict` for several images; the crops of all of them go through the network in batches."""
-        if isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if not isinstance(images, Iterable) or isinstance(images, _ONE_IMAGE) or getattr(images, "ndim", 4) < 4:
             raise ImageError(f"got one image ({type(images).__name__}), want several; `predict` takes one")
         pictures = [as_image(image) for image in images]
         if boxes is not None and len(boxes) != len(pictures):
             raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
         if not pictures:
             return []
-        with blas_threads(self.threads):
-            if boxes is None:
-                return self.align_detected(pictures, [self.detector(picture) for picture in pictures])
-            return self._given(pictures, boxes)
+        if boxes is None:
+            return self.align_detected(pictures, [self.detector(picture) for picture in pictures])
+        return self._given(pictures, boxes)
 
     def _given(self, pictures: Sequence[np.ndarray], boxes: Sequence[Any]) -> list[Faces]:
         """The faces in boxes that somebody says are there."""
@@ -181,7 +184,8 @@ class Predictor(ABC):
         """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
         if not len(crops):  # one run on nothing would still need every field of the method
             return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
-        return Alignment.concat([self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)])
+        with blas_threads(self.threads):
+            return Alignment.concat([self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)])
 
 
 def _replaced(

@@ -14,8 +14,8 @@ import numpy as np
 
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
-from canthus.inference.predictor import Image, Predictor, upright_crops
-from canthus.io.images import as_image, crop_image
+from canthus.inference.predictor import Predictor, upright_crops
+from canthus.io.images import ImageLike, as_image, crop_image
 
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
@@ -83,8 +83,8 @@ class Tracker:
         self.reinitialisations = 0
         """How often a face that was known has been aligned anew from a detection."""
 
-    def step(self, frame: Image) -> TrackedFaces:
-        """The faces in the next frame, a path or an RGB array; empty where there are none.
+    def step(self, frame: ImageLike) -> TrackedFaces:
+        """The faces in the next frame, as `Predictor.predict` takes one; empty where there are none.
 
         `detection_scores` are unknown but for faces that the detector saw in this frame. A frame of another size than
         the last one ends every track. Raises `ImageError`.

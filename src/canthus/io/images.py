@@ -45,6 +45,10 @@ _UPRIGHT = {
 }
 
 
+ImageLike = str | PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+"""What `as_image` takes."""
+
+
 class Picture(NamedTuple):
     """An image file as it was read.
 
@@ -192,9 +196,24 @@ def _rgb(image: Image.Image, reduction: int) -> np.ndarray:
     return out
 
 
-def as_image(image: str | PathLike[str] | np.ndarray) -> np.ndarray:
-    """An image that comes as a path, by `read_image`, or as an array, by `as_rgb`."""
-    return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+def as_image(image: ImageLike) -> np.ndarray:
+    """An image as uint8 (H, W, 3) RGB, from a path or the content of a file by `read_image`, from an array by `as_rgb`,
+    or from a Pillow image as its pixels are (an EXIF tag does not turn them). Raises `ImageError` for anything else."""
+    if isinstance(image, np.ndarray):
+        return as_rgb(image)
+    if isinstance(image, str | PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        with _decoding(getattr(image, "filename", "") or "<image>"):
+            image.load()
+            return _rgb(image, 1)
+    name = "<bytes>" if isinstance(image, bytes | bytearray) else str(getattr(image, "name", "<file>"))
+    with _decoding(name):
+        data = image.read() if hasattr(image, "read") else image
+    if not isinstance(data, bytes | bytearray):
+        got = type(image).__name__ if data is image else f"a file that gives {type(data).__name__}"
+        raise ImageError(f"got {got}, want a path, a binary file or its bytes, a Pillow image, or an array")
+    return decode_image(bytes(data), name, MAX_PIXELS)
 
 
 def as_rgb(image: Any) -> np.ndarray:
@@ -202,8 +221,10 @@ def as_rgb(image: Any) -> np.ndarray:
 
     Accepts uint8, uint16 (0 to 65535) and floating point (0 to 1) arrays (H, W), (H, W, 1), (H, W, 3) and (H,
     W, 4); the fourth channel is opacity, and what shines through is mid grey (127). Raises `ImageError` for
-    everything else: other types, shapes and ranges, NaN, and images with a side of less than 2 pixels.
+    everything else: other types, shapes and ranges, NaN, masked pixels, and images with a side of less than 2 pixels.
     """
+    if np.ma.is_masked(image):
+        raise ImageError("got an image with masked pixels, want all of them known")
     try:
         given = np.asarray(image)
     except Exception as error:  # __array__ of a foreign object may raise anything
