@@ -65,6 +65,7 @@ def _face(rng: np.random.Generator, model: MorphableModel, paint: np.ndarray, si
         "xyz": (xyz - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
         "visible": depth[y, x] < xyz[:, 2] + 6 * scale,  # 6 mm
         "rotation": rotation.astype(np.float32),
+        "expression": expression[0].astype(np.float32),
         "vertices": (vertices - [0, 0, xyz[:, 2].mean()]).astype(np.float32),
     }
 

@@ -278,11 +278,11 @@ def shard(folder: Path, layout: str) -> Target:
 
     def call() -> None:
         stored = StoredFaces([folder])
-        image, xyz, visible, rotation = stored.take(np.arange(len(stored)))
+        faces = stored.take(np.arange(len(stored)))
+        image, xyz, visible, rotation = faces.images, faces.xyz, faces.visible, faces.rotation
         assert len(image) == len(xyz) == len(visible) == len(rotation) > 0
         assert image.shape[1] == 3 and str(image.dtype) == "torch.uint8" and str(visible.dtype) == "torch.bool"
         assert xyz.isfinite().all() and rotation.isfinite().all() and xyz.shape[1:] == (68, 3)
-        stored.take_vertices(np.arange(len(stored)))
         list(read_renders(folder))
 
     inside = sorted(path.glob("*.npz"))[1] if path.is_dir() else path

@@ -287,9 +287,10 @@ class Swift(Aligner):
 
 
 def _expression_terms(alignment: Alignment, truth: Tensor | None) -> dict[str, Tensor]:
-    """The terms of coefficients; truth (B,52) is NaN where unknown, or None."""
-    known = torch.zeros_like(alignment.expression, dtype=torch.bool) if truth is None else torch.isfinite(truth)
-    deviation = torch.where(known, alignment.expression - (0.0 if truth is None else truth), 0.0)
+    """The terms of coefficients that both network and truth (B,52), or None, know."""
+    true = torch.full_like(alignment.expression, torch.nan) if truth is None else truth
+    known = torch.isfinite(true) & torch.isfinite(alignment.expression)
+    deviation = torch.where(known, alignment.expression - true, 0.0)
     sigma = alignment.expression_sigma
     likelihood = (sigma.log() + 0.5 * (deviation / sigma) ** 2) * sigma.detach()
     count = known.sum(1).clamp(min=1)
