@@ -353,7 +353,7 @@ def test_train_without_a_recipe_is_one_sentence_and_exit_2(tmp_path):
 
 
 SMALL = """
-config: {size: 32, widths: [8, 16, 24, 32], depths: [1, 1, 1, 1], features: 16, places: 4}
+config: {size: 32, widths: [8, 16, 24, 32], depths: [1, 1, 1, 1], features: 16, places: 4, details: false}
 steps: 4
 batch: 4
 save_every: 2

@@ -37,7 +37,7 @@ TERMS = {"distance": 20.0, "points": 0.05, "visible": 0.3, "rotation": 2.0}
 @pytest.fixture
 def plan(made_shards: Path) -> Recipe:
     """Six steps with all augmentation, over two epochs of the 24 faces, a checkpoint every third."""
-    small = config("swift", size=32)
+    small = config("swift", size=32) | {"details": False}  # two stages of three steps
     return recipe(
         "swift", made_shards, config=small, augment={}, steps=6, batch=8, warmup_steps=2, save_every=3, float32=False
     )

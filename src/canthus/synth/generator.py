@@ -100,10 +100,10 @@ class SynthGenerator(Planner):
     What a sample holds, arrays of one sample (a group has another axis before them). Points are in pixels of the
     stored picture, z nearer = larger with mean zero over the landmarks (docs/conventions.md):
 
-    image (S,S,3) uint8; xyz (68,3) mesh points; contour (17,3) the visible jaw line; occlusion (68,) 0 visible, 1 hidden
-    by the head itself, 2 by something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the canthus head
-    frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm), distance (cm), focal (px),
-    centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift, weak_residual as of
+    image (S,S,3) uint8; xyz (68,3) mesh points; contour (17,3) visible jaw line; occlusion (68,) 0 visible, 1 behind
+    the head itself, 2 behind something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the canthus
+    head frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm), distance (cm), focal
+    (px), centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift, weak_residual as of
     `truth.weak_camera`; identity and expression of the assets' head model. With `dense`, vertices (4828,3) of
     `MorphableModel.default()`. With `maps`, region and depth (S,S) as of `truth.maps`.
     """
