@@ -1,5 +1,5 @@
 """A method of your own: a small network, trained on rendered faces.
-canthus synth --count 256 --out data/synth && python examples/06_sixth_method.py data/synth 200
+canthus synth --count 256 --out data/synth && python examples/sixth_method.py data/synth 200
 """
 
 import sys
