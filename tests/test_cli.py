@@ -327,7 +327,7 @@ def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_pa
     monkeypatch.setattr(canthus.cli.console, "width", 200)
     data = layouts_maker.w300(tmp_path / "300w")
     text = run("evaluate", "300w", data, "--boxes", "jittered", "--threads", 1, "--out", tmp_path / "out")
-    assert "300-W, 68 points: swift 0.2.0, 3 faces, 0 not found; inter-ocular " in text
+    assert f"300-W, 68 points: {canthus.load().card.title}, 3 faces, 0 not found; inter-ocular " in text
     assert "challenge" not in text and f"results in {(tmp_path / 'out').resolve()}" in text
     written = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert written["faces"] == 3 and written["system"] == canthus.load().card.title
