@@ -24,7 +24,7 @@ def verified(path: Path, wanted: str, error: type[CanthusError]) -> Path:
     with decoding(error, f"'{path}' cannot be read"):
         got = sha256(path)
     if got != wanted:
-        raise error(f"'{path}' is damaged: its SHA-256 is not the card's; install canthus again")
+        raise error(f"'{path}' is damaged: its SHA-256 is not the card's; an intact copy is wanted")
     return path
 
 
