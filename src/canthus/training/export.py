@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -108,16 +109,16 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
             batch = next(self.rest, None)
             return None if batch is None else {"crops": batch}
 
-    prepared, result = folder / "prepared.onnx", folder / "int8.onnx"
-    quant_pre_process(str(folder / MODEL_FILE), str(prepared))
-    convolutions = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Conv"]
-    quantize_static(
-        str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
-        nodes_to_quantize=convolutions[:-1], calibrate_method=CalibrationMethod.Percentile,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    prepared.unlink()
-    result.replace(folder / MODEL_FILE)
+    with TemporaryDirectory() as temporary:
+        prepared, result = Path(temporary, "prepared.onnx"), Path(temporary, "int8.onnx")
+        quant_pre_process(str(folder / MODEL_FILE), str(prepared))
+        convolutions = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Conv"]
+        quantize_static(
+            str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+            nodes_to_quantize=convolutions[:-1], calibrate_method=CalibrationMethod.Percentile,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        atomic_write(folder / MODEL_FILE, result.read_bytes())
     _write_card(folder, replace(card, name=f"{card.name}-int8"))
 
 
