@@ -359,10 +359,10 @@ class FaceMeshes:
     """Heads fitted to N faces, all of one topology.
 
     vertices: (N,V,3), image pixels as `Faces.xyz`; z is zero at the mean of the face's landmarks.
-    triangles: (T,3) vertex numbers, counter-clockwise from outside in the head frame.
-    uv, uv_triangles: texture coordinates (U,2), v up, and their numbers at triangle corners (T,3), or None.
-    identity: (N,K), standard deviations. expression: (N,E), 0 = at rest, with E expression_names.
-    camera: takes the model's head frame, in `unit`, to image pixels (but for the origin of z).
+    triangles: (T,3) vertex indices, counter-clockwise from outside in the head frame.
+    uv, uv_triangles: texture coordinates (U,2), v up, and their indices at triangle corners (T,3), or None.
+    identity: (N,K), standard deviations. expression: (N,E), 0 = neutral, with E expression_names.
+    camera: maps the model's head frame, in `unit`, to image pixels (except for the origin of z).
     """
 
     vertices: np.ndarray

@@ -48,7 +48,7 @@ _ONE_IMAGE = (str, bytes, bytearray, PathLike, IOBase, Pillow.Image)  # of which
 
 
 class Predictor(ABC):
-    """Answers `predict`; made by `canthus.load`, or by training."""
+    """Predicts `Faces` from images; made by `canthus.load`, or by training."""
 
     card: Card
     threads: int | None = None  # CPU threads of networks and linear algebra; None is no limit
