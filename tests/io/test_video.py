@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import canthus
 from canthus.cli import app
 from canthus.commands.videos import Outputs, find_videos, track
-from canthus.errors import LandmarkError, OutputError, VideoError, pip_install
+from canthus.errors import CanthusError, LandmarkError, OutputError, VideoError, pip_install
 from canthus.inference.tracker import Tracker
 from canthus.io.outputs import PART, atomic_open, read_json_lines
 from canthus.io.video import Video, frames_of, writable_suffix, write_video
@@ -362,6 +362,34 @@ def test_a_bad_picture_in_a_folder_of_frames_is_named_and_passed_over(tmp_path):
     assert [f.image[0, 0, 0] for f in frames] == [0, 2, 4]
     np.testing.assert_allclose([f.time for f in frames], [0, 0.2, 0.4])
     assert video.missing == 2 and [name in said for name, said in zip(("1.png", "3.png"), video.problems)] == [True] * 2
+
+
+TASKS = Path("/proc/self/task")  # the threads of this process
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="this system does not list the threads of a process")
+def test_decoder_and_encoder_take_the_threads_they_are_given(tmp_path):
+    def tasks():
+        return len(list(TASKS.iterdir()))
+
+    for threads, least in ((1, 0), (4, 3)):
+        before = tasks()
+        with write_video(tmp_path / f"{threads}.mp4", threads) as put:
+            for k in range(6):
+                put(noise(k), k / 25)
+            assert tasks() - before >= least
+            assert threads > 1 or tasks() == before
+    for threads, least in ((1, 0), (4, 3)):
+        before = tasks()
+        for _ in Video(tmp_path / "1.mp4", threads=threads):
+            assert tasks() - before >= least
+            assert threads > 1 or tasks() == before
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_threads_that_are_no_number_of_threads_are_refused(tmp_path, threads):
+    with pytest.raises(CanthusError, match="want a positive integer"):
+        Video(write(tmp_path / "v.gif"), threads=threads)
 
 
 REPORTS = Path(os.environ.get("CANTHUS_DATA", Path(__file__).parents[3] / "shared" / "data")) / "reports"

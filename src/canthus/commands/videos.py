@@ -180,7 +180,7 @@ def track(
             summary.skipped += 1
             continue
         try:
-            video = Video(path, outputs.rate)
+            video = Video(path, outputs.rate, tracker.aligner.threads)
             if target.parent not in folders:
                 make_folder_of(target)
                 remove_leftovers(target.parent)
@@ -208,7 +208,9 @@ def _track(
         table = files.enter_context(atomic_open(file_of(target, ".csv"))) if outputs.csv else None
         put = None
         if outputs.overlay:
-            put = files.enter_context(write_video(file_of(target, OVERLAY + writable_suffix())))
+            put = files.enter_context(
+                write_video(file_of(target, OVERLAY + writable_suffix()), tracker.aligner.threads)
+            )
         if table:
             table.write(csv_header())
         for frame, tracked in _frames(video, tracker, outputs.smooth):

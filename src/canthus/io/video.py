@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from numbers import Real
 from os import PathLike
 from os.path import exists, isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
@@ -17,6 +18,7 @@ from PIL import Image
 from canthus.errors import CanthusError, ImageError, VideoError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.outputs import atomic_open
+from canthus.threads import check_threads
 
 FILES = frozenset(
     ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .qt "
@@ -44,18 +46,21 @@ class Frame(NamedTuple):
 class Video:
     """The frames of a video file, or of the pictures of a folder in the order of their names (2 before 10).
 
-    path: the file or folder. rate: mean frames per second; for a folder, the value given here. count: number of frames
-    according to the file's header, None if it does not say. Each iteration decodes from the start. Frames come as a
+    path: the file or folder. rate: mean frames per second; for a folder, the value given here. threads: CPU threads of
+    the decoder; None leaves their number to it. count: number of frames according to the file's header, None if it does
+    not say. Each iteration decodes from the start. Frames come as a
     player shows them: turned and mirrored as the file's display matrix says, and stretched to square pixels.
 
     What is damaged is left out and the rest is read. `missing` and `problems` tell, after an iteration, how many frames
     are known to be missing and why, one sentence each. Raises `VideoError` for a path that is missing, empty or no
-    video, for one without any readable frame, and for a folder whose pictures differ in size.
+    video, for one without any readable frame, and for a folder whose pictures differ in size; `CanthusError` for
+    `threads` that are no positive integer.
     """
 
-    def __init__(self, path: str | PathLike[str], rate: float = RATE):
+    def __init__(self, path: str | PathLike[str], rate: float = RATE, threads: int | None = None):
         check_source(path)
         check_rate(rate)
+        self._threads = check_threads(threads)
         self.path, self.rate = Path(path), float(rate)
         self.count: int | None = None
         self.missing = 0
@@ -133,9 +138,13 @@ class Video:
 
     def _of_av(self) -> Generator[tuple[float, np.ndarray], None, None]:
         from av import FFmpegError
+        from av.video.reformatter import VideoReformatter
 
+        # one for all frames, as each has threads of its own
+        convert = partial(VideoReformatter().reformat, threads=self._threads or 0)
         with self._opened() as (container, stream):
             stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = self._threads or 0
             aspect = float(stream.sample_aspect_ratio or 1)
             times: list[float] = []
             origin, damaged, hidden, shown = 0.0, 0, 0, 0.0
@@ -154,7 +163,7 @@ class Video:
                     time = following if frame.time is None else frame.time - origin
                     times.append(max(time, times[-1] + 1 / TICKS if times else 0.0))  # broken files repeat times
                     shown = float((frame.duration or 0) * (frame.time_base or 0))
-                    yield times[-1], _as_shown(frame, aspect)
+                    yield times[-1], _as_shown(frame, aspect, convert)
             if damaged:
                 self.problems.append(f"{damaged} damaged packets were left out")
             if self.count:
@@ -243,8 +252,9 @@ def frames_of(folder: Path) -> list[Path]:
     return sorted((p for p in inside if is_frame(p.name) and not isdir(p)), key=natural)
 
 
-def _as_shown(frame: Any, aspect: float) -> np.ndarray:
-    """The pixels (H,W,3) of a decoded frame as a player shows them. aspect: width of a pixel / its height.
+def _as_shown(frame: Any, aspect: float, convert: Callable[..., Any]) -> np.ndarray:
+    """The pixels (H,W,3) of a decoded frame as a player shows them. aspect: width of a pixel / its height. convert: the
+    `VideoReformatter.reformat` of PyAV.
 
     The display matrix (ISO 14496-12, 8.3.2) takes a point (x, y, 1), a row, of the stored picture to the shown one.
     Its quarter turns and mirrorings are applied, other angles as the nearest of these.
@@ -254,7 +264,7 @@ def _as_shown(frame: Any, aspect: float) -> np.ndarray:
         height = round(height / aspect)
     elif 1 < aspect < 1 / MIN_ASPECT:
         width = round(width * aspect)
-    image = frame.reformat(width, height, "rgb24").to_ndarray()
+    image = convert(frame, width, height, "rgb24").to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
@@ -280,18 +290,20 @@ def writable_suffix() -> str:
 
 
 @contextmanager
-def write_video(path: Path) -> Iterator[Callable[[np.ndarray, float], None]]:
+def write_video(path: Path, threads: int | None = None) -> Iterator[Callable[[np.ndarray, float], None]]:
     """A function to which to give pictures (H,W,3) uint8, all of one size, and their rising times in seconds.
 
     The file, .mp4 (H.264) or .gif, is there when the block has ended, and is not if it ends by an error. A GIF is
-    made smaller. Raises `OutputError`, and `VideoError` where PyAV is wanted and not there.
+    made smaller. `threads` is the number of CPU threads of the encoder; None leaves it to it. Raises `OutputError`, and
+    `VideoError` where PyAV is wanted and not there.
     """
-    with atomic_open(path) as file, (_write_gif if path.suffix == ".gif" else _write_mp4)(path, file) as put:
-        yield put
+    with atomic_open(path) as file:
+        with _write_gif(file) if path.suffix == ".gif" else _write_mp4(path, file, threads) as put:
+            yield put
 
 
 @contextmanager
-def _write_mp4(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], None]]:
+def _write_mp4(path: Path, file: Any, threads: int | None) -> Iterator[Callable[[np.ndarray, float], None]]:
     from fractions import Fraction
 
     av = _av(path)
@@ -307,6 +319,7 @@ def _write_mp4(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], 
                 stream = container.add_stream("libx264", rate=TICKS, options={"crf": "23", "preset": "ultrafast"})
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
+                stream.codec_context.thread_count = threads or 0
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             last = max(round(time * TICKS), last + 1)
             frame.pts, frame.time_base = last, Fraction(1, TICKS)
@@ -318,7 +331,7 @@ def _write_mp4(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], 
 
 
 @contextmanager
-def _write_gif(path: Path, file: Any) -> Iterator[Callable[[np.ndarray, float], None]]:
+def _write_gif(file: Any) -> Iterator[Callable[[np.ndarray, float], None]]:
     pictures: list[Image.Image] = []
     times: list[float] = []
 
