@@ -286,13 +286,11 @@ def test_identity_expression_rotation_and_camera_give_the_points_again(generator
 
 def draw_group(number: int) -> dict[str, np.ndarray]:
     """What a worker process draws."""
-    assert shards._generator is not None
-    return shards._generator.group(number)
+    return shards._generator(str(ASSETS), RECIPE, "raster").group(number)
 
 
 def test_a_group_is_the_same_whichever_worker_draws_it(generator, groups):
-    recipe = {"size": RECIPE.size, "seed": RECIPE.seed}
-    with ProcessPoolExecutor(1, get_context("spawn"), shards._start_worker, (str(ASSETS), recipe, "raster")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         alone = pool.submit(draw_group, 5).result()  # the first it draws, where `groups` drew others before
     for name, values in groups[2].items():
         np.testing.assert_array_equal(alone[name], values, err_msg=name)

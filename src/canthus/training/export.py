@@ -111,11 +111,14 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
 
     with TemporaryDirectory() as temporary:
         prepared, result = Path(temporary, "prepared.onnx"), Path(temporary, "int8.onnx")
-        quant_pre_process(str(folder / MODEL_FILE), str(prepared))
+        # symbolic shapes are not known to every operator, and convolutions need none
+        quant_pre_process(str(folder / MODEL_FILE), str(prepared), skip_symbolic_shape=True)
         convolutions = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Conv"]
         quantize_static(
             str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
-            nodes_to_quantize=convolutions[:-1], calibrate_method=CalibrationMethod.Percentile,
+            op_types_to_quantize=["Conv"],  # ranges of these alone, as others may be NaN
+            nodes_to_quantize=convolutions[:-1],
+            calibrate_method=CalibrationMethod.Percentile,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         atomic_write(folder / MODEL_FILE, result.read_bytes())
