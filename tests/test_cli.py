@@ -26,7 +26,7 @@ from canthus.errors import pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
 
-VERBS = ("align", "track", "models", "evaluate", "synth", "train", "export", "serve")
+VERBS = ("align", "track", "models", "evaluate", "reproduce", "synth", "train", "export", "serve")
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -259,6 +259,47 @@ def evaluate(
     say(f"results in {out.resolve()}" + ("" if everything else "; --all prints every table"))
 
 
+def reproduce(
+    paper: Annotated[
+        str, typer.Argument(help="Paper: local_global, part_heatmap, pose_aware, jvcr or cprfa (see docs/papers.md).")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="PROTOCOL=FOLDER", help="Folder of a data set, as `evaluate` reads it."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="[ROW=]FOLDER",
+            help="Weights that training wrote; without ROW, their config tells which row of the paper they are.",
+        ),
+    ] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(
+            "--only", help="File with names of videos or faces, one a line: the others of a set do not count."
+        ),
+    ] = None,
+    out: Out = Path("out/reproduce"),
+) -> None:
+    """Run the tables and figures of a paper and write a page with its printed numbers and ours."""
+    with plain_errors("train"):
+        from canthus.papers.inputs import read_data, read_names
+        from canthus.papers.page import write_page
+        from canthus.papers.published import published
+        from canthus.papers.run import Reproduction
+        from canthus.papers.weights import open_weights
+
+        found = published(paper)
+        with progress("reproduce") as update:
+            names = None if only is None else read_names(only)
+            run = Reproduction(found, open_weights(found, weights or []), read_data(data or []), names)
+            run.progress = lambda what, done, total: update(done, total, what)
+            write_page(out, run)
+    say(f"{len(run.runs)} runs; the page is {(out / 'index.html').resolve()}")
+
+
 def synth(
     assets: Annotated[
         Path | None,
@@ -404,7 +445,7 @@ def serve(
             run(app, host, port, limit_concurrency=2 * waiting + 64, verbose=verbose, started=started)
 
 
-for _verb in (align, track, models, evaluate, synth, train, export, serve):
+for _verb in (align, track, models, evaluate, reproduce, synth, train, export, serve):
     register(app, _verb)
 
 

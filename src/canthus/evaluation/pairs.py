@@ -135,10 +135,20 @@ def interocular(p: Pairs) -> np.ndarray:
 
 def interocular_inner(p: Pairs) -> np.ndarray:
     """As `interocular`, over the points that are not of the jaw line: 51 of 68."""
-    chosen = scheme(p.scheme)
-    inner = np.setdiff1d(np.arange(chosen.count), chosen.parts.get("jaw", []))
-    corners = np.searchsorted(inner, chosen.eye_corners)
+    inner = _inner(p)
+    corners = np.searchsorted(inner, scheme(p.scheme).eye_corners)
     return metrics.nme_interocular(p.prediction[:, inner], p.truth[:, inner], (int(corners[0]), int(corners[1])))
+
+
+def nme_box_inner(p: Pairs) -> np.ndarray:
+    """As `nme_box`, divided by the same box, over the points that are not of the jaw line: 51 of 68."""
+    inner = _inner(p)
+    return metrics.nme_box(p.prediction[:, inner], p.truth[:, inner], p.boxes)
+
+
+def _inner(p: Pairs) -> np.ndarray:
+    chosen = scheme(p.scheme)
+    return np.setdiff1d(np.arange(chosen.count), chosen.parts.get("jaw", []))
 
 
 def interpupil(p: Pairs) -> np.ndarray:

@@ -90,6 +90,7 @@ DIAGONAL: dict[str, Error] = {"NME diagonal": pairs.nme_diagonal}
 PUPILS = {name: EYES[name] for name in ("inter-pupil", "inter-ocular")}
 OWN_BOX: dict[str, Error] = {"NME set's box": pairs.nme_own_box}
 INNER: dict[str, Error] = {"inter-ocular, without jaw": pairs.interocular_inner}
+INNER_BOX: dict[str, Error] = {"NME box, without jaw": pairs.nme_box_inner}
 CHALLENGE = {name: DEPTH[name] for name in ("GTE", "CVGTCE", "GTE xy", "GTE x", "GTE y", "GTE z")}
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -106,12 +107,15 @@ PROTOCOLS: dict[str, Protocol] = {
     "menpo3d": Protocol("Menpo-3D, 84 points", formats.read_menpo3d, BOX | DIAGONAL | EYES | DEPTH),
     "300w": Protocol("300-W, 68 points", formats.read_300w, EYES | INNER | BOX, only=frozenset({"full", "private"})),
     "cofw": Protocol("COFW, 29 points", formats.read_cofw29, PUPILS | BOX),
-    "cofw68": Protocol("COFW-68", formats.read_cofw68, PUPILS | BOX),
+    "cofw68": Protocol("COFW-68", formats.read_cofw68, PUPILS | BOX | INNER | INNER_BOX),
     "wflw": Protocol("WFLW, 98 points", formats.read_wflw, EYES | BOX),
     "aflw21": Protocol("AFLW by 3DDFA's protocol, visible ones of 21 points", formats.read_aflw21, OWN_BOX | BOX),
     "aflw19": Protocol("AFLW-Full, 19 points", formats.read_aflw_full, OWN_BOX | BOX),
     "biwi": Protocol("BIWI, pose", formats.read_biwi, {}),
     "300vw": Protocol("300-VW, 68 points, video", formats.read_300vw, BOX | EYES | DIAGONAL, video=True),
+    "300vw84": Protocol(
+        "300-VW, 84 points, video", partial(formats.read_300vw, scheme="menpo84"), BOX | EYES | DIAGONAL, video=True
+    ),
     "renders": Protocol("rendered faces, 68 points, exact", formats.read_renders, BOX | DEPTH | DIAGONAL, free=True),
     "clips": Protocol(
         "rendered clips, 68 points, exact", formats.read_clips, BOX | DEPTH | BETWEEN | DIAGONAL, video=True, free=True

@@ -20,6 +20,7 @@ from canthus.evaluation import metrics
 from canthus.evaluation.collect import Progress, collect_from, picture_of, silent
 from canthus.evaluation.corruptions import SPOILS, spoil
 from canthus.evaluation.pairs import Pairs, pair
+from canthus.evaluation.poses import by_pose, has_poses
 from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import Protocol
 from canthus.evaluation.scores import Scores, Table, by_steps_of_yaw, compared, yaws
@@ -38,7 +39,7 @@ SIZE_UNIT = "% of the face's size"
 WORST, TILE = 12, 160  # faces of the sheet of worst cases; side of one, px
 CLIPS = 6  # videos in the chart of errors by frame: as many as there are colours
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#282c34}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#282c34}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-variant-numeric:tabular-nums}
 th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #dee1e6}
 th:first-child,td:first-child{text-align:left}
@@ -82,6 +83,10 @@ class Report:
         if self.scores.errors:
             found |= {"ced": _ced(self.scores), "landmarks": _landmarks(self.scores), "parts": _parts(self.scores)}
             found |= {f"yaw-{k}": chart for k, chart in enumerate(_yaw(self.scores))}
+            if "GTE z" in self.scores.errors:
+                found["ced-axes"] = _ced_axes(self.scores)
+            if not found.keys() & {"yaw-0"} and has_poses(self.scores.pairs):
+                found["pose"] = _poses(self.scores)
             if _by_video(self.scores):
                 found["frames"] = _frames(self.scores)
         if self.scores.calibration:
@@ -115,7 +120,7 @@ class Report:
         ]  # fmt: skip
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
+            f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>"
             f"<p><strong>{html.escape(s.headline())}</strong></p>"
             + "".join(f"<p>{html.escape(note)}</p>" for note in notes if note)
             + figures + "<h2>All tables</h2>" + "".join(_html_table(t) for t in s.tables) + "</html>\n"
@@ -191,6 +196,28 @@ def _ced(scores: Scores) -> Figure:
         (520, 440),
     )  # fmt: skip
     return lines(chart, series, dots=False)
+
+
+def _ced_axes(scores: Scores) -> Figure:
+    """GTE by axes, as Figure 3 of "Two-Stage Convolutional Part Heatmap Regression" (ECCV Workshops 2016)."""
+    x = np.linspace(0, 0.15, 101)
+    series: dict[str, Points] = {
+        name.removeprefix("GTE ").replace("GTE", "xyz"):
+        ((100 * x).tolist(), (100 * metrics.ced(np.where(np.isnan(e), np.inf, e), x)).tolist())
+        for name, e in scores.errors.items() if name.startswith("GTE")
+    }  # fmt: skip
+    chart = Chart("Cumulative GTE by axes", "GTE, %", "faces with at most this error, %", (0, 15), (0, 100), (520, 440))
+    return lines(chart, series, dots=False)
+
+
+def _poses(scores: Scores) -> Figure:
+    """Errors over the pose of labels without yaw, see `poses.by_pose`."""
+    series: dict[str, Points] = {}
+    for name in list(scores.errors)[:4]:
+        numbers, means, _ = by_pose(scores.pairs, scores.errors[name])
+        series[name] = numbers, [100 * v for v in means]
+    chart = Chart("Error by pose", "bin of the pose coefficient, frontal to profile", "mean error, %", size=(520, 380))
+    return lines(chart, series)
 
 
 def _calibration(scores: Scores) -> Figure:

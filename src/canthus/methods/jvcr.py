@@ -136,6 +136,11 @@ class Jvcr(Aligner):
         volumes = self.voxels(crops)
         return self._read(volumes, self._likelihood(volumes[-1]))
 
+    def volume_seen(self, alignment: Alignment) -> Tensor:
+        """What P saw of the last volume (B,D,S/4,S/4) of an alignment, 0 to 1 where G has learnt; the first slice is
+        the nearest."""
+        return self._likelihood(alignment.maps[-2])
+
     def _likelihood(self, volume: Tensor) -> Tensor:
         """What P sees of the volume that G drew."""
         return volume.sigmoid() if self.config.voxel_loss == "bce" else volume

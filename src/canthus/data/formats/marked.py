@@ -12,6 +12,7 @@ from canthus.data.formats.files import load_mat, load_npy, read_pts
 from canthus.data.formats.fitted import KIT
 from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
+from canthus.face.landmarks import scheme as find_scheme
 
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
 
@@ -37,8 +38,9 @@ def read_300w(folder: str | Path) -> Iterator[FaceSample]:
         yield checked(sample, path)
 
 
-def read_300vw(folder: str | Path) -> Iterator[FaceSample]:
-    """300-VW: VIDEO/annot/NNNNNN.pts, 68 points, one a frame; frames as VIDEO/imgs/NNNNNN.jpg or .png.
+def read_300vw(folder: str | Path, scheme: str = "ibug68") -> Iterator[FaceSample]:
+    """300-VW: VIDEO/annot/NNNNNN.pts, one a frame, of 68 points or, as the 3D Menpo challenge has them, of 84
+    ("menpo84"), x and y; frames as VIDEO/imgs/NNNNNN.jpg or .png.
 
     The frames of `vid.avi` have to be written out first. Faces come in the order of frames, `name` is VIDEO/NNNNNN.
     Frames without a PTS file that lie between two with one are labelled by linear interpolation. Groups: VIDEO, and
@@ -50,16 +52,16 @@ def read_300vw(folder: str | Path) -> Iterator[FaceSample]:
     for path in paths:
         videos.setdefault(path.parent.parent, {})[_number(path)] = path
     between = {video: _between(video, annotated) for video, annotated in videos.items()}
-    sparse = any(between.values())
+    sparse, count = any(between.values()), find_scheme(scheme).count
     for video, annotated in videos.items():
-        known = {k: complete(read_pts(path, 68), path) for k, path in sorted(annotated.items())}
+        known = {k: complete(read_pts(path, count), path) for k, path in sorted(annotated.items())}
         pictures = {k: picture_of(video / "imgs" / path.name) for k, path in annotated.items()} | between[video]
         frames = np.array(sorted(pictures))
         for k, points in zip(frames, interpolated(frames, np.array([*known]), np.stack([*known.values()]))):
             groups = {video.name} | ({"annotated" if k in known else "interpolated"} if sparse else set())
             where = annotated.get(k, pictures[k])
             name = f"{video.name}/{where.stem}"
-            yield checked(FaceSample(pictures[k], points, name=name, groups=frozenset(groups)), where)
+            yield checked(FaceSample(pictures[k], points, None, scheme, name, groups=frozenset(groups)), where)
 
 
 def _between(video: Path, annotated: dict[int, Path]) -> dict[int, Path]:

@@ -1,0 +1,1 @@
+"""Tables and figures of the five papers: what they print, one TOML file each, beside what given weights do."""

@@ -1,0 +1,168 @@
+"""Running what a paper's tables and figures need: `reproduce`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from canthus.data.formats import FaceSample
+from canthus.errors import CanthusError
+from canthus.evaluation.collect import Progress, collect, silent
+from canthus.evaluation.protocols import Protocol, protocol
+from canthus.evaluation.scores import Scores, score
+from canthus.evaluation.table import Table
+from canthus.papers.annotation import annotation_tables
+from canthus.papers.published import Column, Curve, Paper, PaperFigure, PaperTable, Row
+from canthus.papers.weights import Given
+
+
+class Missing(Exception):
+    """Why something cannot be run, as a clause."""
+
+
+class Run(NamedTuple):
+    """One pass of weights over a set: which, over what, and how long a face took, seconds, reading included."""
+
+    weights: str
+    tracking: str
+    protocol: str
+    boxes: str
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a run gave. tables: those of the scores, and of the dense annotation where the method has one."""
+
+    scores: Scores
+    tables: list[Table]
+    seconds: float
+
+    def cell(self, at: tuple[str, str, str], row: str) -> float:
+        """The number at (table, row, column); an empty row stands for the paper's own. NaN where the table lacks it."""
+        for table in self.tables:
+            if table.title.startswith(at[0]) and (at[1] or row) in table.rows and at[2] in table.columns:
+                return table.cell(at[1] or row, at[2])
+        return float("nan")
+
+
+@dataclass(eq=False)
+class Reproduction:
+    """A paper, the weights and data that are given, and what was run of it.
+
+    weights: name in the paper -> weights. data: protocol -> folder. only: names of faces, or of the videos or folders
+    that they are in, which count; None: all. Each set is read once, each run made once. Raises `CanthusError` for a
+    protocol that no part of the paper uses.
+    """
+
+    paper: Paper
+    weights: Mapping[str, Given]
+    data: Mapping[str, Path]
+    only: frozenset[str] | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    runs: dict[Run, Measured] = field(default_factory=dict)
+    _samples: dict[str, list[FaceSample]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.data:
+            if name not in self.paper.protocols:
+                wanted = ", ".join(self.paper.protocols)
+                raise CanthusError(f"the paper is not run on '{name}'; data for some of {wanted} are wanted")
+
+    def numbers(self, table: PaperTable, row: Row) -> list[float]:
+        """Ours of one row, in the printed unit; NaN where it cannot be run."""
+        if not row.weights or table.impossible:
+            return [float("nan")] * len(table.columns)
+        out = []
+        for column in table.columns:
+            try:
+                found = self.measured(row.weights, column, table.boxes, row.tracking)
+                out.append(table.scale * found.cell(column.at, row.name))
+            except Missing:
+                out.append(float("nan"))
+        return out
+
+    def missing(self, part: PaperTable | PaperFigure) -> list[str]:
+        """What is missing for the rows or curves that can be run in principle, one sentence each."""
+        if isinstance(part, PaperTable) and part.impossible:
+            return [part.impossible]
+        needs: list[tuple[str, str, Column | Curve]] = []
+        if isinstance(part, PaperTable):
+            needs = [(row.name, row.weights, c) for row in part.rows if row.weights for c in part.columns]
+        else:
+            needs = [(c.name, c.weights, c) for c in part.curves]
+        reasons: dict[str, list[str]] = {}
+        for name, weights, where in needs:
+            try:
+                self._given(weights)
+                self._protocol(where.protocols)
+            except Missing as reason:
+                reasons.setdefault(str(reason), []).append(name)
+        return [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in reasons.items()]
+
+    def measured(self, weights: str, where: Column | Curve, boxes: str, tracking: str = "") -> Measured:
+        """The run for a column or a curve, made now if it was not yet. Raises `Missing`."""
+        given, name = self._given(weights), self._protocol(where.protocols)
+        second = tracking if tracking in self.weights else ""
+        run = Run(weights, second, name, boxes)
+        if run not in self.runs:
+            rules = protocol(name)
+            samples = self.samples(name)
+            if boxes == "tracked" and not rules.video:
+                raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
+            began = time.perf_counter()
+            model_2 = self.weights[second].predictor if second else None
+            answers = collect(given.predictor, samples, boxes, self._shown(f"{weights} on {name}"), model_2)
+            seconds = (time.perf_counter() - began) / len(samples)
+            scores = score(rules, samples, answers)
+            dense = annotation_tables(given.predictor, samples, self.data[name]) if name == "renders" else []
+            self.runs[run] = Measured(scores, [*scores.tables, *dense], seconds)
+        return self.runs[run]
+
+    def samples(self, name: str) -> list[FaceSample]:
+        """The faces of a protocol that count. Raises `CanthusError` where none does."""
+        if name not in self._samples:
+            faces = protocol(name).faces(self.data[name])
+            self._samples[name] = faces if self.only is None else _chosen(faces, self.only, protocol(name))
+        return self._samples[name]
+
+    def shown_samples(self, curve: Curve, count: int = 4) -> list[FaceSample]:
+        """A few faces for pictures, evenly spaced. Raises `Missing`."""
+        samples = self.samples(self._protocol(curve.protocols))
+        chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
+        return [samples[k] for k in chosen]
+
+    def given(self, weights: str) -> Given:
+        """Weights by name. Raises `Missing`."""
+        return self._given(weights)
+
+    def _given(self, weights: str) -> Given:
+        if weights not in self.weights:
+            wanted = self.paper.weights[weights]
+            keys = ", ".join(
+                f"{k}: {' or '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in wanted.config.items()
+            )
+            raise Missing(f"no weights '{weights}', {wanted.title}" + (f" ({keys})" if keys else ""))
+        return self.weights[weights]
+
+    def _protocol(self, names: tuple[str, ...]) -> str:
+        for name in names:
+            if name in self.data:
+                return name
+        raise Missing(f"no data of {' or '.join(names)}")
+
+    def _shown(self, what: str) -> Progress:
+        show = self.progress
+        return silent if show is None else lambda done, total: show(what, done, total)
+
+
+def _chosen(faces: list[FaceSample], only: frozenset[str], rules: Protocol) -> list[FaceSample]:
+    """The faces whose name, or the name of a folder around them, is in the list; all of a set that has no such name."""
+    kept = [s for s in faces if {s.name, *(s.name.rsplit("/", k)[0] for k in range(1, s.name.count("/") + 1))} & only]
+    if rules.video and not kept:
+        raise CanthusError(f"none of the videos in the list is in the set: {', '.join(sorted(only)[:5])}")
+    return kept or faces
