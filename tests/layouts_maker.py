@@ -88,6 +88,14 @@ def vw300(folder: Path, frames: int = 6) -> Path:
     return folder
 
 
+def vw300_84(folder: Path, frames: int = 6) -> Path:
+    """The same with 84 points."""
+    for k in range(frames):
+        pts(folder / "001" / "annot" / f"{k + 1:06d}.pts", menpo84(turned(5.0) + [2 * k, 0, 0]))
+        picture(folder / "001" / "imgs" / f"{k + 1:06d}.jpg")
+    return folder
+
+
 def cofw(folder: Path, annotations68: bool = False) -> Path:
     """COFW_test_color.mat with two faces, the second grey; point 3 hidden. With COFW-68's files on demand."""
     import h5py

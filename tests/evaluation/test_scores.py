@@ -28,6 +28,7 @@ SETS: dict[str, Callable[[Path], Path]] = {
     "aflw2000": lambda f: make.aflw2000(f, second=True), "300wlp": make.lp300w, "3dfaw": make.fdaw3,
     "menpo3d": make.menpo3d, "300w": make.w300, "cofw": make.cofw, "cofw68": lambda f: make.cofw(f, True),
     "wflw": make.wflw, "aflw21": make.aflw21, "aflw19": make.aflw_full, "biwi": make.biwi, "300vw": make.vw300,
+    "300vw84": make.vw300_84,
     "renders": make.renders, "clips": make.clips,
 }  # fmt: skip
 
