@@ -32,6 +32,7 @@ def test_the_public_names():
         "convert",
         "load",
         "overlay",
+        "read_faces",
         "read_image",
         "scheme",
     ]
@@ -55,6 +56,8 @@ DOCUMENTED = {
     "canthus.codecs": {"map_from_crop"},
     "canthus.face.landmarks": {"mirror", "scheme"},
     "canthus.geometry.crop": {"Crop", "tight_boxes"},
+    "canthus.io.columns": {"ImageFaces"},
+    "canthus.io.tables": {"write_table"},
     "canthus.evaluation.evaluate": {"evaluate"},
     "canthus.evaluation.predictions": {"Predictions"},
     "canthus.evaluation.protocols": {"protocol"},

@@ -26,11 +26,12 @@ import canthus
 from canthus.decode import listed
 from canthus.errors import CanthusError, ModelError, WeightsError
 from canthus.evaluation.predictions import Predictions
-from canthus.face.faces import TrackedFaces
 from canthus.face.morphable import MorphableModel
 from canthus.io.card import CARD_FILE, Card, sha256
+from canthus.io.columns import ImageFaces
 from canthus.io.images import read_image
-from canthus.io.outputs import TrackedFrame, json_line, read_json, read_json_lines, write_json
+from canthus.io.lines import frame_line, header_line, read_json_lines
+from canthus.io.outputs import read_json, write_json
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import shard_path, write_shard
 from canthus.weights import DEFAULT, ROOT
@@ -194,15 +195,15 @@ def faces_json(folder: Path) -> Target:
 def faces_lines(folder: Path) -> Target:
     path = folder / "faces.jsonl"
     faces = made_up_faces([(0, 0, 0), (10, 40, -5)])
-    tracked = TrackedFaces(faces, np.array([1, 2]), np.array([True, False]))
-    lines = [json_line(TrackedFrame(k, k / 25, tracked)) for k in range(2)]
+    images = [ImageFaces("v.mp4", k, k / 25, faces, np.array([1, 2]), np.array([True, False])) for k in range(2)]
+    lines = [header_line("v.mp4", ["made up"]), *map(frame_line, images)]
     path.write_bytes(b"".join(lines))
     good = [json.loads(line) for line in lines]
 
     def call() -> None:
         for frame in read_json_lines(path):
-            assert isinstance(frame.number, int) and np.isfinite(frame.time)
-            assert len(frame.tracked.ids) == len(frame.tracked.followed) == len(frame.tracked.faces)
+            assert isinstance(frame.frame, int) and np.isfinite(frame.time)
+            assert len(frame.ids) == len(frame.faces)
 
     return Target(file=path, call=call, odd=lambda rng: "\n".join(json.dumps(v) for v in with_odd_value(good, rng)))
 

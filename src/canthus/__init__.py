@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from canthus.inference.tracker import Tracker
     from canthus.io.draw import overlay
     from canthus.io.images import read_image
+    from canthus.io.tables import read_faces
     from canthus.io.video import Video
 
 __version__ = version("canthus")
@@ -41,6 +42,7 @@ __all__ = [
     "convert",
     "load",
     "overlay",
+    "read_faces",
     "read_image",
     "scheme",
 ]
@@ -52,6 +54,7 @@ _MODULES = {
     "inference.tracker": ["Tracker"],
     "io.draw": ["overlay"],
     "io.images": ["read_image"],
+    "io.tables": ["read_faces"],
     "io.video": ["Video"],
 }
 

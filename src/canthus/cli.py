@@ -138,8 +138,24 @@ def track(
         typer.Option("--tracking", help="Weights for the frames after the first; default: the same weights."),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with the faces drawn on it.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
-    smooth: Annotated[bool, typer.Option("--smooth", help="Smooth results over time (1-euro filter).")] = False,
+    table: Annotated[
+        Literal["csv", "parquet"] | None,
+        typer.Option("--table", help="Also write a table, one row a frame and face, in this format."),
+    ] = None,
+    columns: Annotated[
+        Literal["canthus", "openface"], typer.Option("--columns", help="Names and units of the table's columns.")
+    ] = "canthus",
+    euler: Annotated[
+        Literal["aflw", "openface", "opencv", "arkit"],
+        typer.Option("--euler", help="Set of the table's three angles (see docs/conventions.md)."),
+    ] = "aflw",
+    focal: Annotated[
+        float | None,
+        typer.Option(
+            "--focal", min=1e-3, help="Focal length of the camera in pixels; default: assumed, 65 degrees wide."
+        ),
+    ] = None,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Also write results smoothed over time.")] = False,
     detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
     rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
     resume: Annotated[
@@ -156,9 +172,11 @@ def track(
 
     Exit codes: 0: all went well; 1: videos or folders failed, or frames are missing; 2: nothing was done.
     """
-    from canthus.commands.videos import Outputs, find_videos
+    from canthus.commands.clip import Outputs
+    from canthus.commands.videos import find_videos
     from canthus.commands.videos import track as run
     from canthus.inference.tracker import Tracker
+    from canthus.io.columns import Camera
 
     with plain_errors():
         found = find_videos(inputs)
@@ -169,7 +187,8 @@ def track(
             def show(video: Path, frame: int, count: int | None) -> None:
                 update(frame, count, video.name)
 
-            summary = run(found, out, tracker, Outputs(overlay, csv, smooth, rate), resume, show)
+            outputs = Outputs(overlay, table, columns, smooth, Camera(focal, euler), rate)
+            summary = run(found, out, tracker, outputs, resume, show)
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
     for video, clip in summary.clips:

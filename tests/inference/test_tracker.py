@@ -10,7 +10,7 @@ from made_up_face import face
 from photos import BOX, aligner, photo
 from PIL import Image
 
-from canthus.errors import ImageError
+from canthus.errors import ImageError, LandmarkError
 from canthus.evaluation.metrics import jitter, nme_box
 from canthus.face.faces import Alignment, TrackedFaces
 from canthus.geometry.crop import Crop
@@ -525,3 +525,30 @@ def test_a_smoothed_track_is_calmer_and_a_lost_one_starts_anew():
     np.testing.assert_array_equal(again.xyz, far.xyz)
     R = again.pose.matrix
     np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.eye(3)[None], atol=1e-9)
+
+
+def test_a_tracker_goes_on_from_its_state_as_if_it_had_not_been_stopped() -> None:
+    """Two discs of which one is hidden for some frames: tracks, speeds, numbers and the next search are all in it."""
+    places = [[(60 + 2 * k, 50), None if 5 <= k < 9 else (160, 100 - k)] for k in range(16)]
+    frames = [np.zeros(FRAME, np.uint8) for _ in places]
+    for frame_, centres in zip(frames, places):
+        for colour, centre in zip(COLOURS, centres):
+            if centre is not None:
+                y, x = np.indices(FRAME[:2])
+                frame_[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 20**2] = colour
+
+    def said(tracker: Tracker, some: list[np.ndarray]) -> list[tuple]:
+        steps = [tracker.step(one) for one in some]
+        return [(s.ids.tolist(), s.followed.tolist(), s.faces.xyz.tolist(), s.faces.weights) for s in steps]
+
+    whole = Tracker(Discs(), detect_every=6)
+    expected = said(whole, frames)
+    assert [len(one[0]) for one in expected[4:10]] == [2, 1, 1, 1, 1, 2] and whole.reinitialisations == 1
+    for stop in (3, 6, 7, 12):
+        first, second = Tracker(Discs(), detect_every=6), Tracker(Discs(), detect_every=6)
+        before = said(first, frames[:stop])
+        second.restore(first.state())
+        assert before + said(second, frames[stop:]) == expected
+        assert second.reinitialisations == 1
+    with pytest.raises(LandmarkError, match="want that of a tracker"):
+        second.restore({"size": np.zeros(2)})

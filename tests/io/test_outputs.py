@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -17,20 +16,16 @@ from shapes import made_up_faces
 
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes, Faces, TrackedFaces
+from canthus.face.faces import FaceMeshes, Faces
 from canthus.geometry.camera import WeakPerspective
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
-    TrackedFrame,
     atomic_open,
     atomic_write,
-    json_line,
     read_json,
-    read_json_lines,
     remove_leftovers,
     to_json,
-    write_csv,
     write_json,
     write_mesh,
     write_pts,
@@ -264,22 +259,6 @@ def test_json_that_is_missing_or_nested_deep_is_refused(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [('"id": 7', '"id": "7"'), ('"id": 7', '"id": 7.5'), ('"followed": true', '"followed": 1'),
-     ('"frame": 3', '"frame": null'), ('"time": 0.5', '"time": 1e999'), ('"time": 0.5', '"time": [0.5]')],
-)  # fmt: skip
-def test_a_line_with_a_wrong_type_is_named(tmp_path: Path, old: str, new: str) -> None:
-    tracked = TrackedFaces(made_up_faces(ANGLES[:1]), np.array([7]), np.array([True]))
-    line = json_line(TrackedFrame(3, 0.5, tracked)).decode()
-    assert old in line
-    (tmp_path / "a.jsonl").write_text(line + line.replace(old, new))
-    frames = read_json_lines(tmp_path / "a.jsonl")
-    assert next(frames).tracked.ids.tolist() == [7]
-    with pytest.raises(LandmarkError, match="line 2 of"):
-        next(frames)
-
-
 def test_pts_is_one_based(tmp_path: Path) -> None:
     faces = made_up_faces(ANGLES)
     write_pts(tmp_path / "a.pts", faces, face=1)
@@ -289,40 +268,6 @@ def test_pts_is_one_based(tmp_path: Path) -> None:
     assert lines[3] == f"{x + 1:.3f} {y + 1:.3f}"
     points = np.array([line.split() for line in lines[3:71]], float)
     np.testing.assert_allclose(points - 1, faces.xy[1], atol=6e-4)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_csv_has_the_names_of_openface(tmp_path: Path) -> None:
-    faces = made_up_faces(ANGLES)
-    write_csv(tmp_path / "a.csv", faces)
-    rows = rows_of(tmp_path / "a.csv")
-    assert list(rows[0])[:8] == [
-        "frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz",
-    ]  # fmt: skip
-    assert list(rows[0])[8:] == [f"x_{i}" for i in range(68)] + [f"y_{i}" for i in range(68)]
-    keys = [(row["frame"], row["face_id"], row["success"]) for row in rows]
-    assert keys == [("1", "0", "1"), ("1", "1", "1")]
-    pose = [float(rows[1][name]) for name in ("pose_Rx", "pose_Ry", "pose_Rz")]
-    np.testing.assert_allclose(pose, np.deg2rad(faces.pose.euler("openface")[1]), atol=6e-5)
-    assert float(rows[1]["x_30"]) == pytest.approx(faces.xyz[1, 30, 0], abs=6e-4)
-    assert float(rows[1]["y_8"]) == pytest.approx(faces.xyz[1, 8, 1], abs=6e-4)
-    assert float(rows[0]["confidence"]) == pytest.approx(faces.scores[0].mean(), abs=6e-5)
-
-
-def test_csv_of_a_video_keeps_frames_without_a_face(tmp_path: Path) -> None:
-    faces = made_up_faces(ANGLES)
-    unknown = replace(faces[0], sigma=np.full((1, 68), np.nan))
-    frames = [faces, Faces.empty(faces.image_size), unknown]
-    write_csv(tmp_path / "a.csv", frames, timestamps=[0, 0.04, 0.08], face_ids=[[7, 3], [], [3]])
-    rows = rows_of(tmp_path / "a.csv")
-    assert [(row["frame"], row["face_id"], row["timestamp"], row["success"]) for row in rows] == [
-        ("1", "7", "0.000", "1"), ("1", "3", "0.000", "1"), ("2", "", "0.040", "0"), ("3", "3", "0.080", "1"),
-    ]  # fmt: skip
-    assert rows[2]["x_0"] == "" and rows[3]["confidence"] == ""
 
 
 def tetrahedra() -> FaceMeshes:

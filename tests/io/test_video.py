@@ -17,12 +17,14 @@ from photos import PHOTO, aligner, photo, resized
 from PIL import Image
 from typer.testing import CliRunner
 
-import canthus
 from canthus.cli import app
-from canthus.commands.videos import Outputs, find_videos, track
-from canthus.errors import CanthusError, LandmarkError, OutputError, VideoError, pip_install
+from canthus.commands.clip import Outputs
+from canthus.commands.videos import find_videos, track
+from canthus.errors import CanthusError, OutputError, VideoError, pip_install
 from canthus.inference.tracker import Tracker
-from canthus.io.outputs import PART, atomic_open, read_json_lines
+from canthus.io.lines import read_json_lines
+from canthus.io.outputs import PART, atomic_open
+from canthus.io.tables import read_faces
 from canthus.io.video import Video, frames_of, writable_suffix, write_video
 
 TIMES = [0.0, 0.04, 0.1, 0.3]  # not evenly
@@ -501,24 +503,23 @@ def test_numbers_of_other_kinds_in_a_name_are_letters(tmp_path, name):
 
 
 def test_what_is_written_for_a_video(clip, tmp_path):
-    jsonschema = pytest.importorskip("jsonschema")
     out = tmp_path / "out"
-    summary = track(find_videos([clip]), out, tracker(), Outputs(overlay=True, csv=True))
+    summary = track(find_videos([clip]), out, tracker(), Outputs(overlay=True, table="csv"))
     movie = f"clip.overlay{writable_suffix()}"
     assert sorted(p.name for p in out.iterdir()) == sorted(["clip.csv", "clip.jsonl", movie, "clip.summary.json"])
-    schema = json.loads((Path(canthus.__file__).parent / "face" / "faces.schema.json").read_text())
-    lines = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
-    for number, line in enumerate(lines):
-        jsonschema.validate(line, schema)
-        assert line["video"] == {"frame": number, "time": pytest.approx(0.04 * number)}
-        assert line["image"]["name"] == "clip.gif"
-    assert [[f["id"] for f in line["faces"]] for line in lines] == [[0], [0], [], [0], [0]]
-    assert [[f["followed"] for f in line["faces"]] for line in lines] == [[False], [True], [], [False], [True]]
+    frames = list(read_json_lines(out / "clip.jsonl"))
+    assert [(frame.image, frame.frame) for frame in frames] == [("clip.gif", number) for number in range(5)]
+    assert [frame.time for frame in frames] == pytest.approx([0.0, 0.04, 0.08, 0.12, 0.16])
+    assert [frame.ids.tolist() for frame in frames] == [[0], [0], [], [0], [0]]
+    told = [None if frame.followed is None else frame.followed.tolist() for frame in frames]
+    assert told == [[False], [True], None, [False], [True]]
     with open(out / "clip.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [(r["frame"], r["face_id"], r["success"]) for r in rows] == [
-        ("1", "0", "1"), ("2", "0", "1"), ("3", "", "0"), ("4", "0", "1"), ("5", "0", "1"),
+    assert [(r["image"], r["frame"], r["id"]) for r in rows] == [
+        ("clip.gif", "0", "0"), ("clip.gif", "1", "0"), ("clip.gif", "2", ""), ("clip.gif", "3", "0"),
+        ("clip.gif", "4", "0"),
     ]  # fmt: skip
+    assert {r["blink_left"] for r in rows} == {"0", ""}
     assert len(list(Video(out / movie))) == 5
     ((path, told),) = summary.clips
     assert path == clip.resolve()
@@ -527,6 +528,7 @@ def test_what_is_written_for_a_video(clip, tmp_path):
     written = json.loads((out / "clip.summary.json").read_text())
     assert written["missing"] == 0 and written["problems"] == [] and written["source"]["path"] == str(clip)
     assert written["frames"] == 5 and written["faces_per_frame"] == 0.8 and written["fps"] > 0
+    assert written["blinks"] == [] and "assumed" in written["camera"]["focal_length"]
 
 
 def test_lines_read_back_are_what_the_tracker_said(clip, tmp_path):
@@ -535,22 +537,17 @@ def test_lines_read_back_are_what_the_tracker_said(clip, tmp_path):
     read = list(read_json_lines(tmp_path / "out" / "clip.jsonl"))
     for frame, back in zip(Video(clip), read, strict=True):
         tracked = ours.step(frame.image)
-        assert back.number == frame.number and back.time == pytest.approx(frame.time)
-        assert back.tracked.ids.tolist() == tracked.ids.tolist()
-        assert back.tracked.followed.tolist() == tracked.followed.tolist()
-        np.testing.assert_allclose(back.tracked.faces.xyz, tracked.faces.xyz, atol=6e-4)
-    (tmp_path / "other.jsonl").write_text((tmp_path / "out" / "clip.jsonl").read_text().replace('"id"', '"di"'))
-    with pytest.raises(LandmarkError, match="other JSON"):
-        list(read_json_lines(tmp_path / "other.jsonl"))
+        assert back.frame == frame.number and back.time == pytest.approx(frame.time)
+        assert back.ids.tolist() == tracked.ids.tolist()
+        np.testing.assert_allclose(back.faces.xyz, tracked.faces.xyz, atol=6e-4)
 
 
-def test_smoothing_is_only_on_request_and_starts_from_what_was_found(clip, tmp_path):
-    for name, smooth in (("raw", False), ("calm", True)):
-        track(find_videos([clip]), tmp_path / name, tracker(), Outputs(smooth=smooth))
-    raw, calm = (list(read_json_lines(tmp_path / name / "clip.jsonl")) for name in ("raw", "calm"))
-    for a, b in zip(raw, calm):
-        same = np.array_equal(a.tracked.faces.xyz, b.tracked.faces.xyz)
-        assert same != bool(a.tracked.followed.any())
+def test_smoothed_results_stand_beside_the_raw_ones_and_start_from_what_was_found(clip, tmp_path):
+    track(find_videos([clip]), tmp_path, tracker(), Outputs(smooth=True, table="csv"))
+    for ending in (".jsonl", ".csv"):
+        raw, calm = (list(read_faces(tmp_path / f"clip{name}{ending}")) for name in ("", ".smooth"))
+        changed = [not np.array_equal(a.faces.xyz, b.faces.xyz) for a, b in zip(raw, calm, strict=True)]
+        assert changed == [False, True, False, False, True]
 
 
 def test_a_bad_video_does_not_stop_the_rest_and_leaves_nothing(clip, tmp_path):
@@ -602,18 +599,18 @@ def test_resume_does_again_what_is_not_what_was_asked_for(clip, tmp_path, change
 def test_resume_writes_other_outputs_that_are_asked_for(clip, tmp_path):
     out = tmp_path / "out"
     track(find_videos([clip]), out, tracker())
-    assert track(find_videos([clip]), out, tracker(), Outputs(csv=True), resume=True).skipped == 0
-    assert track(find_videos([clip]), out, tracker(), Outputs(csv=True), resume=True).skipped == 1
+    assert track(find_videos([clip]), out, tracker(), Outputs(table="csv"), resume=True).skipped == 0
+    assert track(find_videos([clip]), out, tracker(), Outputs(table="csv"), resume=True).skipped == 1
     assert track(find_videos([clip]), out, tracker(), resume=True).skipped == 1  # more than enough
     track(find_videos([clip]), out, tracker())
     assert (out / "clip.csv").exists() and "clip.csv" in (out / "clip.summary.json").read_text()  # still true
-    track(find_videos([clip]), out, tracker(), Outputs(smooth=True))
-    assert not (out / "clip.csv").exists()  # it holds other numbers than the new lines
+    track(find_videos([clip]), out, tracker(), Outputs(columns="openface"))
+    assert not (out / "clip.csv").exists()  # it holds other numbers than such a table would
 
 
 def test_results_of_a_video_that_is_another_now_and_fails_are_removed(clip, tmp_path):
     out = tmp_path / "out"
-    track(find_videos([clip]), out, tracker(), Outputs(csv=True))
+    track(find_videos([clip]), out, tracker(), Outputs(table="csv"))
     clip.write_bytes(b"no video")
     assert track(find_videos([clip]), out, tracker()).failures
     assert list(out.iterdir()) == []
@@ -642,18 +639,20 @@ def test_each_video_starts_anew(clip, tmp_path):
     track(find_videos([clip, twin]), tmp_path / "out", tracker())
     first, second = (list(read_json_lines(tmp_path / "out" / f"{n}.jsonl")) for n in ("clip", "twin"))
     for a, b in zip(first, second, strict=True):
-        assert a.tracked.ids.tolist() == b.tracked.ids.tolist()
-        np.testing.assert_array_equal(a.tracked.faces.xyz, b.tracked.faces.xyz)
+        assert a.ids.tolist() == b.ids.tolist()
+        np.testing.assert_array_equal(a.faces.xyz, b.faces.xyz)
 
 
 def test_the_command(clip, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
     out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["track", str(clip), "--out", str(out), "--csv", "--threads", "1"])
+    result = CliRunner().invoke(app, ["track", str(clip), "--out", str(out), "--table", "csv", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert {p.name for p in out.iterdir()} == {"clip.jsonl", "clip.csv", "clip.summary.json"}
-    result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--out", str(out), "--csv", "--threads", "1"])
+    result = CliRunner().invoke(
+        app, ["track", str(clip), str(bad), "--out", str(out), "--table", "csv", "--threads", "1"]
+    )
     assert result.exit_code == 1  # something failed
     assert "clip.gif: 5 frames, 0.80 faces per frame, 1 people, 1 re-initialisations, 1 losses" in result.output
     assert "1 videos, 1 failures" in result.output and "bad.mp4" in result.output

@@ -28,11 +28,11 @@ from canthus.io.outputs import (
     atomic_write,
     read_document,
     remove_leftovers,
-    write_csv,
     write_json,
     write_mesh,
     write_pts,
 )
+from canthus.io.tables import write_csv
 
 OVERLAY = ".overlay.png"
 CHUNK = 8  # photos in memory at a time; their faces share network batches

@@ -31,7 +31,14 @@ log = logging.getLogger("canthus")
 PLAIN_INTERVAL = 10.0  # seconds between two progress lines where stderr is no terminal
 WIDE = 100  # columns of a table that does not go to a terminal
 # modules of optional dependencies that do not belong to the extra of the verb that needs them
-EXTRA_OF = {"av": "video", "h5py": "formats", "matplotlib": "plots", "mitsuba": "path", "tensorboard": "tensorboard"}
+EXTRA_OF = {
+    "av": "video",
+    "h5py": "formats",
+    "matplotlib": "plots",
+    "mitsuba": "path",
+    "pyarrow": "tables",
+    "tensorboard": "tensorboard",
+}
 
 Justify = Literal["left", "right"]
 Update = Callable[..., None]

@@ -7,15 +7,18 @@ paper detects faces in every frame and gives no test of failure; `Tracker` tells
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from canthus.decode import decoding
+from canthus.errors import LandmarkError
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.predictor import Predictor, upright_crops
 from canthus.io.images import ImageLike, as_image, crop_image
+from canthus.io.recording import faces_from_arrays, faces_to_arrays
 
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
@@ -82,6 +85,36 @@ class Tracker:
         self._next_id = 0
         self.reinitialisations = 0
         """How often a face that was known has been aligned anew from a detection."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that it remembers, as arrays: `restore` goes on from there with the same results."""
+        return {
+            "size": np.array(self._size),
+            "counts": np.array([self._since_search, self._next_id, self.reinitialisations]),
+            "id": np.array([t.id for t in self._tracks], int),
+            "velocity": np.array([t.velocity for t in self._tracks]).reshape(-1, 2),
+            "missing": np.array([t.missing for t in self._tracks], int),
+            "followed": np.array([t.followed for t in self._tracks], bool),
+            **{f"faces_{name}": value for name, value in faces_to_arrays([t.face for t in self._tracks]).items()},
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Remember what `state` gave. Raises `LandmarkError` for other arrays."""
+        with decoding(LandmarkError, "got the state of something else, want that of a tracker"):
+            width, height = state["size"].tolist()
+            since, following, again = state["counts"].tolist()
+            faces = faces_from_arrays({n.removeprefix("faces_"): v for n, v in state.items() if n.startswith("faces_")})
+            told = zip(
+                state["id"].tolist(),
+                faces,
+                state["velocity"],
+                state["missing"].tolist(),
+                state["followed"],
+                strict=True,
+            )
+            self._tracks = [_Track(n, face, velocity, missing, bool(f)) for n, face, velocity, missing, f in told]
+        self._size = width, height
+        self._since_search, self._next_id, self.reinitialisations = since, following, again
 
     def step(self, frame: ImageLike) -> TrackedFaces:
         """The faces in the next frame, as `Predictor.predict` takes one; empty where there are none.

@@ -1,27 +1,22 @@
-"""Files that hold faces: JSON (see `faces.schema.json`), menpo PTS, OpenFace CSV; OBJ, PLY and GLB meshes.
-
-Of a video there is one JSON object a line, or one row of CSV a face and frame.
-"""
+"""Files that hold faces: JSON (see `faces.schema.json`) and menpo PTS; OBJ, PLY and GLB meshes."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes, Faces, Pose, TrackedFaces
+from canthus.face.faces import FaceMeshes, Faces, Pose
 from canthus.geometry.rotation import EULER_CONVENTIONS
 from canthus.io.inputs import Source, reason
 
@@ -36,7 +31,7 @@ name may be as long as the file system takes."""
 
 SCHEMA = "canthus.faces/1"
 
-_FRAME = {
+FRAME = {
     "name": "image",
     "unit": "pixel",
     "origin": "centre of the top left pixel",
@@ -46,23 +41,12 @@ _FRAME = {
     "z_origin": "mean of the landmarks of the face",
     "camera": "weak perspective",
 }
-_POSE_FRAME = {
+POSE_FRAME = {
     "matrix": "camera from head",
     "quaternion": "w, x, y, z",
     "head": "x to the subject's left, y up, z out of the face",
     "camera": "x right, y up, z towards the camera",
 }
-
-_COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz"]
-_COLUMNS += [f"{axis}_{point}" for axis in "xy" for point in range(68)]  # OpenFace's names
-
-
-class TrackedFrame(NamedTuple):
-    """One frame of a video: its number from 0, seconds from the start of the video, and the faces in it."""
-
-    number: int
-    time: float
-    tracked: TrackedFaces
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -188,7 +172,7 @@ def to_json(
     """
     if mesh is not None and len(mesh) != len(faces):
         raise LandmarkError(f"got {len(mesh)} meshes for {len(faces)} faces, want one a face")
-    records = [_face(face) for face in faces]
+    records = [face_record(face) for face in faces]
     if mesh is not None:
         for record, identity, expression in zip(records, mesh.identity, mesh.expression, strict=True):
             record["identity"] = _rounded(identity, 5)
@@ -200,8 +184,8 @@ def to_json(
         "schema": SCHEMA,
         "image": {**named, "width": width, "height": height, **({"reduction": reduction} if reduction > 1 else {})},
         **({} if files is None else {"files": list(files)}),
-        "frame": dict(_FRAME),
-        "pose_frame": dict(_POSE_FRAME),
+        "frame": dict(FRAME),
+        "pose_frame": dict(POSE_FRAME),
         "scheme": faces.scheme,
         "weights": faces.weights,
         "faces": records,
@@ -227,44 +211,22 @@ def read_document(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Faces]:
         return _parse_faces(read_bytes(path))
 
 
-def json_line(frame: TrackedFrame, video: str | None = None) -> bytes:
-    """One frame of `video`, a name, as a line of JSON: `to_json` with the frame and the faces' numbers added."""
-    number, time, tracked = frame
-    document = to_json(tracked.faces, image=video)
-    document["video"] = {"frame": number, "time": round(time, 6)}
-    for record, number, followed in zip(document["faces"], tracked.ids, tracked.followed, strict=True):
-        record["id"], record["followed"] = int(number), bool(followed)
-    return json.dumps(document, allow_nan=False).encode() + b"\n"
-
-
-def read_json_lines(path: str | os.PathLike[str]) -> Iterator[TrackedFrame]:
-    """The frames of a file of `json_line`s. Raises `LandmarkError` as `read_json`."""
-    with decoding(LandmarkError, f"got a file {os.fspath(path)} that cannot be read, want lines of a tracked video"):
-        lines = read_bytes(path).splitlines()
-    for count, line in enumerate(lines, start=1):
-        with decoding(LandmarkError, f"got other JSON in line {count} of {os.fspath(path)}, want a tracked video's"):
-            document, faces = _parse_faces(line)
-            video, records = document["video"], document["faces"]
-            if not (fits(video, dict[str, float]) and fits(video["frame"], int)):
-                raise ValueError(f"the number and time of the frame are {video}")
-            if not all(fits(face["id"], int) and fits(face["followed"], bool) for face in records):
-                raise ValueError("a face has no number, or does not say whether it was followed")
-            ids = np.array([face["id"] for face in records], int)
-            followed = np.array([face["followed"] for face in records], bool)
-            frame = TrackedFrame(video["frame"], video["time"], TrackedFaces(faces, ids, followed))
-        yield frame
-
-
 def _parse_faces(text: bytes) -> tuple[dict[str, Any], Faces]:
     """The document that `to_json` made, and its faces. Raises anything for other texts."""
     document = parse_json(text)
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema is {document['schema']!r}")
-    records, size = document["faces"], [document["image"][side] for side in ("width", "height")]
-    if not (fits(records, list[dict]) and fits(size, list[int])):
+    size = document["image"]["width"], document["image"]["height"]
+    return document, faces_of(document["faces"], size, document["scheme"], document["weights"])
+
+
+def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> Faces:
+    """The faces of records that `face_record` made, of an image of `size` (width, height). Raises anything for plain
+    data of other types."""
+    if not (fits(records, list[dict]) and fits(size, tuple[int, int])):
         raise ValueError("its faces or the size of its image are of another type")
-    if document["scheme"] != "ibug68" or not fits(document["weights"], str):
-        raise ValueError(f"its scheme is {document['scheme']!r}, its weights {document['weights']!r}")
+    if scheme != "ibug68" or not fits(weights, str):
+        raise ValueError(f"its scheme is {scheme!r}, its weights {weights!r}")
     count = len(records)
 
     def column(name: str, *shape: int, unknown: bool = True) -> np.ndarray:
@@ -277,15 +239,15 @@ def _parse_faces(text: bytes) -> tuple[dict[str, Any], Faces]:
             return None
         return numbers([[face[name][e] for e in EXPRESSIONS] for face in records], (count, len(EXPRESSIONS)), True)
 
-    return document, Faces(
+    return Faces(
         xyz=column("landmarks", 68, 3, unknown=False),
         detection_scores=column("detection_score"),
         sigma=column("sigma", 68),
         visible=column("visible", 68),
         pose=Pose(numbers([face["pose"]["matrix"] for face in records], (count, 3, 3))),
-        image_size=(size[0], size[1]),
-        scheme=document["scheme"],
-        weights=document["weights"],
+        image_size=size,
+        scheme=scheme,
+        weights=weights,
         expression=coefficients("expression"),
         expression_sigma=coefficients("expression_sigma"),
     )
@@ -296,57 +258,6 @@ def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None
     points = faces.xy[face] + 1.0
     lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points)
     atomic_write(path, f"version: 1\nn_points:  {len(points)}\n{{\n{lines}}}\n".encode())
-
-
-def write_csv(
-    path: str | os.PathLike[str],
-    frames: Faces | Sequence[Faces],
-    *,
-    timestamps: Sequence[float] | None = None,
-    face_ids: Sequence[Sequence[int]] | None = None,
-) -> None:
-    """Write a table with the column names of OpenFace, one row a face.
-
-    `frames` is one `Faces` a frame, or that of a single image; `timestamps` is the second of each frame (0 if
-    not given), `face_ids` the number of each face of each frame (its place in the frame if not given).
-    `frame` counts from 1. A frame without a face gets one row with success 0 and empty cells, as do unknown
-    numbers.
-
-    confidence: mean of `Faces.scores`. pose_Rx, Ry, Rz: pitch, yaw, roll of the "openface" convention,
-    radians. x_i, y_i: image pixels, 0-based. OpenFace's X_i, Y_i, Z_i and pose_Tx, Ty, Tz are millimetres
-    from the camera, which a weak perspective camera cannot give; they are left out, as are gaze and action
-    units.
-    Raises `OutputError`.
-    """
-    frames = [frames] if isinstance(frames, Faces) else frames
-    timestamps = [0.0] * len(frames) if timestamps is None else timestamps
-    face_ids = [range(len(faces)) for faces in frames] if face_ids is None else face_ids
-    rows = [csv_rows(n, *frame) for n, frame in enumerate(zip(frames, timestamps, face_ids, strict=True), start=1)]
-    atomic_write(path, csv_header() + b"".join(rows))
-
-
-def csv_header() -> bytes:
-    """The first line of `write_csv`, for writers that go frame by frame."""
-    return _csv([_COLUMNS])
-
-
-def csv_rows(number: int, faces: Faces, second: float, ids: Sequence[int] | np.ndarray) -> bytes:
-    """The rows of `write_csv` for one frame; `number` counts from 1."""
-    if not len(faces):
-        return _csv([[number, "", f"{second:.3f}", 0, 0] + [""] * (len(_COLUMNS) - 5)])
-    angles, confidence = np.deg2rad(faces.pose.euler("openface")), faces.scores.mean(1)
-    rows = []
-    for index, face_id in zip(range(len(faces)), ids, strict=True):
-        cells = [_cell(confidence[index]), 1, *(f"{angle:.4f}" for angle in angles[index])]
-        cells += [f"{value:.3f}" for value in faces.xy[index].T.ravel()]
-        rows.append([number, face_id, f"{second:.3f}", *cells])
-    return _csv(rows)
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) -> None:
@@ -376,8 +287,8 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) 
     atomic_write(path, data)
 
 
-def _face(face: Faces) -> dict[str, Any]:
-    """The record of a single face."""
+def face_record(face: Faces) -> dict[str, Any]:
+    """A single face as plain data, `face` in `faces.schema.json`."""
     euler = {name: face.pose.euler(name)[0] for name in EULER_CONVENTIONS}
     expressions = {
         name: dict(zip(EXPRESSIONS, _rounded(values[0], 4), strict=True))
@@ -407,7 +318,3 @@ def _rounded(values: np.ndarray, decimals: int) -> Any:
     """`values` as nested lists of rounded numbers, None for NaN."""
     rounded = np.round(np.asarray(values, np.float64), decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
     return np.where(np.isnan(rounded), np.array(None), rounded.astype(object)).tolist()
-
-
-def _cell(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4f}"

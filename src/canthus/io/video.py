@@ -28,6 +28,7 @@ PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
 RATE = 25.0  # frames a second where nothing says so
 GIF_SIDE = 480  # px, of a GIF that stands in for a video: it is large and slow
 TICKS = 90_000  # a second, in which a video's times are written
+_UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in the place of frames that nobody asked for
 MIN_ASPECT = 0.2  # of the sides of a pixel; less is no picture format but a damaged header
 
 
@@ -88,12 +89,18 @@ class Video:
                     self.count = stream.frames or None
 
     def __iter__(self) -> Iterator[Frame]:
+        return self.since(0)
+
+    def since(self, first: int) -> Iterator[Frame]:
+        """The frames from number `first` on. Those before it are decoded, as the others follow from them, and no
+        more. Raises `VideoError` while it is read, as iterating does."""
         self.missing, self.problems = 0, []
         number = -1
         with self._sentence():
-            with closing(self._frames()) as frames:
+            with closing(self._frames(first)) as frames:
                 for number, (time, image) in enumerate(frames):
-                    yield Frame(number, time, image)
+                    if number >= first:
+                        yield Frame(number, time, image)
             if number < 0:
                 why = f" ({self.problems[0]})" if self.problems else ""
                 raise VideoError(f"got the video {self.path} without a readable frame{why}, want at least one")
@@ -107,7 +114,7 @@ class Video:
         except Exception as error:  # on a damaged file the decoders raise anything
             raise VideoError(f"got {self.path}, which cannot be read as a video ({error}), want it intact") from error
 
-    def _of_folder(self) -> Generator[tuple[float, np.ndarray], None, None]:
+    def _of_folder(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
         size = None
         for index, path in enumerate(frames_of(self.path)):
             try:
@@ -122,7 +129,7 @@ class Video:
                 raise VideoError(f"got the frame {path} of {got} in a folder of {want}, want one size")
             yield index / self.rate, image
 
-    def _of_pillow(self) -> Generator[tuple[float, np.ndarray], None, None]:
+    def _of_pillow(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
         time, count = 0.0, self.count or 0
         with Image.open(self.path) as opened:
             for number in range(count):
@@ -136,7 +143,7 @@ class Video:
                 yield time, image
                 time += _duration(opened) / 1000
 
-    def _of_av(self) -> Generator[tuple[float, np.ndarray], None, None]:
+    def _of_av(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
         from av import FFmpegError
         from av.video.reformatter import VideoReformatter
 
@@ -163,7 +170,8 @@ class Video:
                     time = following if frame.time is None else frame.time - origin
                     times.append(max(time, times[-1] + 1 / TICKS if times else 0.0))  # broken files repeat times
                     shown = float((frame.duration or 0) * (frame.time_base or 0))
-                    yield times[-1], _as_shown(frame, aspect, convert)
+                    seen = len(times) > first
+                    yield times[-1], _as_shown(frame, aspect, convert) if seen else _UNSEEN
             if damaged:
                 self.problems.append(f"{damaged} damaged packets were left out")
             if self.count:

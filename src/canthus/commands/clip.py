@@ -1,0 +1,288 @@
+"""One video of the verb `track`: its faces are followed frame by frame, and then all that is asked for is written.
+
+The faces are recorded in parts first (`io.recording`), from which a run that was stopped goes on. What is written needs
+the whole video: whether an eye blinks is known once it is open again, and smoothing looks ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from os.path import isdir  # unlike pathlib's, it says False of a name that cannot be
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from canthus.errors import VideoError
+from canthus.face.series import Series, TrackedFrame, series_of
+from canthus.inference.smooth import Smoother
+from canthus.inference.tracker import Tracker
+from canthus.io.columns import ASSUMED, CANTHUS, OPENFACE, Camera, ImageFaces
+from canthus.io.draw import overlay
+from canthus.io.inputs import Source, file_of
+from canthus.io.lines import frame_line, header_line
+from canthus.io.outputs import atomic_open, atomic_write
+from canthus.io.recording import Recording
+from canthus.io.tables import table_writer
+from canthus.io.video import RATE, Video, check_rate, frames_of, writable_suffix, write_video
+
+OVERLAY = ".overlay"
+SMOOTH = ".smooth"
+SUMMARY = ".summary.json"
+LAYOUTS = {"canthus": CANTHUS, "openface": OPENFACE}
+Progress = Callable[[Path, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for each video, beside the lines of JSON and the summary.
+
+    table: ending of a table, or None. columns: whose names and units it has. smooth: whether lines and table are also
+    written smoothed, and the overlay shows smoothed faces. camera: for the table's millimetres and angles. rate: frames
+    a second of folders of frames. Raises `VideoError` for a rate that is none.
+    """
+
+    overlay: bool = False
+    table: Literal["csv", "parquet"] | None = None
+    columns: Literal["canthus", "openface"] = "canthus"
+    smooth: bool = False
+    camera: Camera = ASSUMED
+    rate: float = RATE
+
+    def __post_init__(self) -> None:
+        check_rate(self.rate)
+
+    def files(self) -> list[str]:
+        """The endings of the files of a video, the summary's left out."""
+        faces = [".jsonl", *([f".{self.table}"] if self.table else [])]
+        smooth = [SMOOTH + ending for ending in faces] if self.smooth else []
+        return [*faces, *smooth, *([self.overlay_ending()] if self.overlay else [])]
+
+    def overlay_ending(self) -> str:
+        """The ending of the video with the faces drawn on it."""
+        return (SMOOTH if self.smooth else "") + OVERLAY + writable_suffix()
+
+
+def shortened(texts: Sequence[str], separator: str = ", ", most: int = 3) -> str:
+    """The first few of the texts, and how many more there are."""
+    return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+LINES_ONLY = Outputs()
+
+
+@dataclass
+class ClipSummary:
+    """What became of one video.
+
+    frames: that were read. missing: frames that the file should hold and that could not be read, as far as it tells.
+    problems: why they are missing, one sentence each. faces: in all frames together. people: numbers that were given.
+    without_face: frames. reinitialisations: how often a known face was aligned anew from a detection. losses: how often
+    a face of one frame is not in the next.
+    """
+
+    frames: int = 0
+    missing: int = 0
+    problems: list[str] = field(default_factory=list)
+    faces: int = 0
+    people: int = 0
+    without_face: int = 0
+    reinitialisations: int = 0
+    losses: int = 0
+    seconds: float = 0.0
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, reading and writing included."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def faces_per_frame(self) -> float:
+        """Mean number of faces of a frame."""
+        return self.faces / self.frames if self.frames else 0.0
+
+    @property
+    def damage(self) -> str:
+        """How many frames are missing and why, as a sentence; empty where the video is whole."""
+        if not self.problems:
+            return ""
+        return f"{self.missing} of {self.frames + self.missing} frames are missing: {shortened(self.problems, '; ')}"
+
+
+class Clip:
+    """One video and the results that are written to it.
+
+    Raises `VideoError` for a video that cannot be read.
+    """
+
+    def __init__(self, path: Path, target: Path, tracker: Tracker, outputs: Outputs):
+        self.video = Video(path, outputs.rate, tracker.aligner.threads)
+        self.target, self.tracker, self.outputs = target, tracker, outputs
+        self.source = source_of(path)
+        self.summary = ClipSummary()
+
+    def record(self, resume: bool, progress: Progress) -> Recording:
+        """Follow the faces to the end of the video, from where parts of an earlier run end if `resume`."""
+        about = {"source": self.source._asdict() | {"path": ""}, "settings": settings_of(self.tracker, self.outputs)}
+        folder = self.target.with_name(f".{self.target.name}.parts")
+        recording = Recording(folder, json.loads(json.dumps(about)), resume)
+        self.tracker.reset()
+        if recording.state is not None:
+            self.tracker.restore(recording.state)
+        begun, start = recording.frames, time.perf_counter()
+        for number, frame in enumerate(self.video.since(begun), begun + 1):
+            tracked = self.tracker.step(frame.image)
+            if recording.add(TrackedFrame(frame.number, frame.time, tracked), frame.image):
+                recording.flush(self.tracker.state())
+            progress(self.video.path, number, self.video.count)
+        summary = self.summary
+        summary.missing, summary.problems = self.video.missing, self.video.problems
+        summary.reinitialisations = self.tracker.reinitialisations
+        summary.seconds = time.perf_counter() - start
+        return recording
+
+    def write(self, recording: Recording, replaced: Callable[[], Sequence[str]]) -> ClipSummary:
+        """Write everything, the summary last.
+
+        `replaced` is called when all is written and before it takes the place of older files; it gives the names of
+        other files that stay true.
+        """
+        series = series_of(recording, self.outputs.camera.euler)
+        blinks = {one.id: one.blinks() for one in series}
+        self._count(recording)
+        begun, tracked = time.perf_counter(), max(self.summary.frames, 1)
+        with ExitStack() as files:
+            self._write_faces(files, recording, "", _Blinking(series, blinks))
+            shown: Iterable[TrackedFrame] = recording
+            if self.outputs.smooth:
+                self._write_faces(files, _smoothed(recording), SMOOTH, _Blinking(series, blinks))
+                shown = _smoothed(recording)
+            if self.outputs.overlay:
+                self._write_overlay(files, shown)
+            kept = replaced()
+        clip = self.summary
+        clip.seconds += time.perf_counter() - begun
+        text = {
+            **asdict(clip),
+            "faces_per_frame": round(clip.faces_per_frame, 3),
+            "fps": round(tracked / clip.seconds, 1) if clip.seconds else 0.0,
+            "blinks": [
+                {"id": one.id, "eye": blink.eye, "depth": round(blink.depth, 3)}
+                | {name: round(float(one.times[getattr(blink, name)]), 6) for name in ("start", "peak", "end")}
+                for one in series
+                for blink in blinks[one.id]
+            ],
+            "camera": self.outputs.camera.about(),
+            "source": self.source._asdict(),
+            "settings": settings_of(self.tracker, self.outputs),
+            "files": [*self.names(), *kept],
+        }
+        atomic_write(file_of(self.target, SUMMARY), json.dumps(text, indent=2).encode() + b"\n")
+        return clip
+
+    def names(self) -> list[str]:
+        """The names of the files that are written, the summary's left out."""
+        return [self.target.name + ending for ending in self.outputs.files()]
+
+    def _count(self, recording: Recording) -> None:
+        known, clip = set[int](), self.summary
+        for frame in recording:
+            now = set(frame.tracked.ids.tolist())
+            clip.losses += len(known - now)
+            known = now
+            clip.frames += 1
+            clip.faces += len(now)
+            clip.people = max([clip.people, *(i + 1 for i in now)])
+            clip.without_face += not now
+
+    def _write_faces(self, files: ExitStack, frames: Iterable[TrackedFrame], ending: str, blinking: _Blinking) -> None:
+        """Lines and table of frames, as files that are there when `files` ends."""
+        titles = [self.tracker.aligner.card.title, self.tracker.tracking.card.title]
+        lines = files.enter_context(atomic_open(file_of(self.target, f"{ending}.jsonl")))
+        lines.write(header_line(self.video.path.name, titles))
+        put = None
+        if self.outputs.table:
+            path = file_of(self.target, f"{ending}.{self.outputs.table}")
+            layout = LAYOUTS[self.outputs.columns]
+            weights = ", ".join(dict.fromkeys(titles))
+            put = files.enter_context(table_writer(path, layout, self.outputs.camera, weights))
+        for frames_together in _chunks(frames):
+            images = [blinking.image(self.video.path.name, frame) for frame in frames_together]
+            for image in images:
+                lines.write(frame_line(image))
+            if put:
+                put(images)
+
+    def _write_overlay(self, files: ExitStack, frames: Iterable[TrackedFrame]) -> None:
+        path = file_of(self.target, self.outputs.overlay_ending())
+        put = files.enter_context(write_video(path, self.tracker.aligner.threads))
+        for seen, frame in zip(self.video, frames):
+            names = [str(number) for number in frame.tracked.ids]
+            put(overlay(seen.image, frame.tracked.faces, names=names), seen.time)
+
+
+class _Blinking:
+    """Whether eyes are in a blink, frame by frame."""
+
+    def __init__(self, series: Sequence[Series], blinks: dict[int, list[Any]]):
+        self._frames = {one.id: one.frames for one in series}
+        self._flags = {one.id: one.blinking(blinks[one.id]) for one in series}
+
+    def image(self, video: str, frame: TrackedFrame) -> ImageFaces:
+        """A frame with the flags of its faces."""
+        tracked = frame.tracked
+        flags = [self._flags[i][np.searchsorted(self._frames[i], frame.number)] for i in tracked.ids.tolist()]
+        together = np.array(flags, bool).reshape(-1, 2)
+        return ImageFaces(video, frame.number, frame.time, tracked.faces, tracked.ids, tracked.followed, together)
+
+
+def _chunks(frames: Iterable[TrackedFrame], size: int = 256) -> Iterator[list[TrackedFrame]]:
+    chunk: list[TrackedFrame] = []
+    for frame in frames:
+        chunk.append(frame)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
+    smoother = Smoother()
+    for frame in frames:
+        yield frame._replace(tracked=smoother(frame.tracked, frame.time))
+
+
+def settings_of(tracker: Tracker, outputs: Outputs) -> dict[str, Any]:
+    """What decides about the numbers in the results."""
+    return {
+        "weights": tracker.aligner.card.title,
+        "tracking": tracker.tracking.card.title,
+        "detect_every": tracker.detect_every,
+        "min_score": tracker.min_score,
+        "memory": tracker.memory,
+        "rate": outputs.rate,
+        "columns": outputs.columns,
+        "camera": outputs.camera._asdict(),
+    }
+
+
+def source_of(path: Path) -> Source:
+    """What tells a video from others; of a folder, its frames together. Raises `VideoError`."""
+    try:
+        if not isdir(path):
+            return Source.of(path)
+        digest, length = hashlib.sha256(), 0
+        for frame in frames_of(path):
+            one = Source.of(frame) if frame.exists() else Source("", 0, "")
+            digest.update(f"{frame.name}\0{one.sha256}\0".encode("utf-8", "surrogateescape"))
+            length += one.bytes
+        return Source(os.fspath(path), length, digest.hexdigest())
+    except OSError as error:
+        raise VideoError(f"got {path}, which cannot be read ({error.strerror}), want it intact") from error

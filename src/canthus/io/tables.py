@@ -1,0 +1,238 @@
+"""Tables of faces in files: CSV, and Parquet by pyarrow (extra `tables`); `read_faces` reads every file of faces.
+
+What stands in the columns is told by `io.columns`. A Parquet file says in its metadata, under the key "canthus", what
+`about` gives as JSON; each of its fields says its unit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canthus.decode import decoding, fits, parse_json, read_text
+from canthus.errors import LandmarkError, OutputError, pip_install
+from canthus.face.faces import Faces
+from canthus.io.columns import ASSUMED, CANTHUS, COLUMNS, OPENFACE, Camera, Column, ImageFaces, Layout, Rows, images_of
+from canthus.io.lines import read_json_lines
+from canthus.io.outputs import FRAME, POSE_FRAME, atomic_open, atomic_write, read_document
+
+SCHEMA = "canthus.table/1"
+KEY = b"canthus"
+FORMATS = (".csv", ".parquet")
+ROW_GROUP = 4096  # rows of a Parquet file that are written together, some 8 MB
+
+Put = Callable[[Sequence[ImageFaces]], None]
+
+
+def about(camera: Camera = ASSUMED, weights: str = "") -> dict[str, Any]:
+    """What holds for all rows of a table, as plain data: frames and units, set of angles, camera, weights."""
+    return {
+        "schema": SCHEMA,
+        "frame": FRAME,
+        "pose_frame": POSE_FRAME,
+        "camera": camera.about(),
+        "scheme": "ibug68",
+        "weights": weights,
+    }
+
+
+def table_writer(
+    path: str | os.PathLike[str], layout: Layout = CANTHUS, camera: Camera = ASSUMED, weights: str = ""
+) -> AbstractContextManager[Put]:
+    """A function to which to give images with their faces, some at a time; the file is there when the block has ended.
+
+    path: ends in .csv or .parquet. Images without a face are one row without numbers. A Parquet file has row groups of
+    ROW_GROUP rows or a few more. Raises `OutputError`, also for another ending and where pyarrow is wanted and missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise OutputError(f"got a table {os.fspath(path)!r}, want one that ends in {' or '.join(FORMATS)}")
+    if suffix == ".csv":
+        return _csv_writer(path, layout, camera)
+    return _parquet_writer(path, layout, camera, weights)
+
+
+def write_table(path: str | os.PathLike[str], images: Sequence[ImageFaces], **options: Any) -> None:
+    """Write all images at once; options and errors as of `table_writer`."""
+    with table_writer(path, **options) as put:
+        put(images)
+
+
+def write_csv(
+    path: str | os.PathLike[str],
+    frames: Faces | Sequence[Faces],
+    *,
+    timestamps: Sequence[float] | None = None,
+    face_ids: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Write a CSV table with the column names of OpenFace (`columns.OPENFACE`), one row a face.
+
+    `frames` is one `Faces` a frame, or that of a single image; `timestamps` is the second of each frame (0 if
+    not given), `face_ids` the number of each face of each frame (its place in the frame if not given).
+    `frame` counts from 1. A frame without a face gets one row with success 0 and empty cells, as do unknown numbers.
+    Millimetres are those of the assumed camera of `columns.Camera`. Raises `OutputError`.
+    """
+    frames = [frames] if isinstance(frames, Faces) else frames
+    timestamps = [0.0] * len(frames) if timestamps is None else timestamps
+    face_ids = [range(len(faces)) for faces in frames] if face_ids is None else face_ids
+    images = [
+        ImageFaces("", number, time, faces, np.asarray(ids, int))
+        for number, (faces, time, ids) in enumerate(zip(frames, timestamps, face_ids, strict=True))
+    ]
+    atomic_write(path, _csv([c.name for c in OPENFACE.columns]) + _csv_rows(images, OPENFACE, ASSUMED))
+
+
+def read_faces(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
+    """The faces in a file that canthus wrote, image by image: .json of a photo, .jsonl of a video, or a table, .csv or
+    .parquet, of either with the columns of canthus.
+
+    Numbers are as exact as the file has them. A CSV file does not name the weights. A Parquet file is read by its row
+    groups. Raises `LandmarkError` for a file that cannot be read, is of another kind, or lacks columns.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".json":
+        document, faces = read_document(path)
+        name = document["image"].get("path") or document["image"]["name"]
+        yield ImageFaces(str(name or ""), 0, 0.0, faces, np.arange(len(faces)))
+    elif suffix == ".jsonl":
+        yield from read_json_lines(path)
+    elif suffix == ".csv":
+        with decoding(LandmarkError, f"got a file {os.fspath(path)} that is no table of canthus, want its CSV"):
+            images = list(images_of(_parse_csv(read_text(path))))
+        yield from images
+    elif suffix == ".parquet":
+        yield from _read_parquet(path)
+    else:
+        raise LandmarkError(f"got the file {os.fspath(path)}, want one that ends in .json, .jsonl, .csv or .parquet")
+
+
+@contextmanager
+def _csv_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera) -> Iterator[Put]:
+    with atomic_open(path) as file:
+        file.write(_csv([column.name for column in layout.columns]))
+        yield lambda images: _ignore(file.write(_csv_rows(images, layout, camera)))
+
+
+def _ignore(_: Any) -> None:
+    """Drop a value."""
+
+
+def _csv_rows(images: Sequence[ImageFaces], layout: Layout, camera: Camera) -> bytes:
+    table = layout.rows(images, camera)
+    return _csv(*zip(*(_texts(table[column.name], column) for column in layout.columns)))
+
+
+def _texts(values: np.ndarray, column: Column) -> list[Any]:
+    """A column as texts, empty where nothing is known; truth values are 1 and 0."""
+    hidden = np.ma.getmaskarray(values)
+    if column.kind in ("float", "double"):
+        plain = np.asarray(values, np.float64)
+        return ["" if value != value else f"{value:.{column.decimals}f}" for value in plain.tolist()]
+    plain = np.ma.getdata(values) if column.kind == "str" else np.ma.getdata(values).astype(int)
+    return ["" if h else value for value, h in zip(plain.tolist(), hidden.tolist())]
+
+
+def _csv(*lines: Sequence[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _parse_csv(text: str) -> Rows:
+    lines = list(csv.reader(io.StringIO(text), strict=True))
+    names, cells = lines[0], lines[1:]
+    if any(len(line) != len(names) for line in cells):
+        raise ValueError("its lines differ in length")
+    by_name = dict(zip(names, zip(*cells) if cells else [()] * len(names)))
+    return {column.name: _parsed(by_name[column.name], column) for column in COLUMNS}
+
+
+def _parsed(texts: Sequence[str], column: Column) -> np.ndarray:
+    if column.kind == "str":
+        return np.array(texts, object)
+    if column.kind in ("float", "double"):
+        return np.array([float(text) if text else np.nan for text in texts], np.float64)
+    return np.ma.array([int(text or 0) for text in texts], int, mask=[not text for text in texts])
+
+
+@contextmanager
+def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera, weights: str) -> Iterator[Put]:
+    pa = _pyarrow(path)
+    import pyarrow.parquet as pq
+
+    kinds = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "float": pa.float32(), "double": pa.float64()}
+    fields = [pa.field(c.name, kinds[c.kind], metadata={"unit": c.unit, "about": c.about}) for c in layout.columns]
+    schema = pa.schema(fields, {KEY: json.dumps(about(camera, weights)).encode()})
+    waiting: list[ImageFaces] = []
+
+    def flush() -> None:
+        table = layout.rows(waiting, camera)
+        arrays = [_arrow(pa, table[c.name], field.type) for c, field in zip(layout.columns, fields)]
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=2 * ROW_GROUP)
+        waiting.clear()
+
+    def put(images: Sequence[ImageFaces]) -> None:
+        waiting.extend(images)
+        if sum(max(len(image.faces), 1) for image in waiting) >= ROW_GROUP:
+            flush()
+
+    with atomic_open(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield put
+        flush()
+
+
+def _arrow(pa: Any, values: np.ndarray, kind: Any) -> Any:
+    """An Arrow array; what is masked or NaN is null."""
+    hidden = np.ma.getmaskarray(values)
+    plain = np.ma.getdata(values)
+    if plain.dtype.kind == "f":
+        hidden = np.isnan(plain)
+    return pa.array(plain.tolist() if plain.dtype.kind == "O" else plain, kind, mask=hidden, safe=False)
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
+    _pyarrow(path)
+    import pyarrow.parquet as pq
+
+    what = f"got a file {os.fspath(path)} that is no table of canthus, want its Parquet"
+    with decoding(LandmarkError, what):
+        file = pq.ParquetFile(path, memory_map=True)
+    with file:
+        with decoding(LandmarkError, what):
+            metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+            told = parse_json(metadata[KEY])
+            if told["schema"] != SCHEMA or not fits(told["weights"], str):
+                raise ValueError(f"its schema is {told['schema']!r}")
+        for group in range(file.num_row_groups):
+            with decoding(LandmarkError, what):
+                columns = file.read_row_group(group, [column.name for column in COLUMNS])
+                table = {column.name: _numpy(columns[column.name].combine_chunks(), column) for column in COLUMNS}
+                images = list(images_of(table, told["weights"]))
+            yield from images
+
+
+def _numpy(array: Any, column: Column) -> np.ndarray:
+    """The column of an Arrow array. Raises anything for another type."""
+    if column.kind == "str":
+        return np.array([text for text in array.to_pylist()], object)
+    if column.kind in ("float", "double"):
+        return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+    hidden = np.asarray(array.is_null())
+    return np.ma.array(np.asarray(array.fill_null(False if column.kind == "bool" else 0)), mask=hidden)
+
+
+def _pyarrow(path: str | os.PathLike[str]) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        what = f"got the table {os.fspath(path)!r}, which needs pyarrow, want it installed: {pip_install('tables')}"
+        raise OutputError(what) from error
+    return pyarrow

@@ -1,0 +1,97 @@
+"""One video of the verb `track`: a run that was killed goes on, and blinks are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photos import aligner, photo, resized
+from PIL import Image
+
+from canthus.commands.clip import Outputs
+from canthus.commands.videos import find_videos, track
+from canthus.inference.tracker import Tracker
+from canthus.io import recording
+from canthus.io.lines import read_json_lines
+from canthus.io.video import Video
+
+
+def moving(count: int) -> list[Image.Image]:
+    return [Image.fromarray(resized(photo()[30 + k : 230 + k, 125:325], 100, 100)) for k in range(count)]
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    path = tmp_path / "clip.webp"
+    first, *rest = moving(12)
+    first.save(path, save_all=True, append_images=rest, duration=40)
+    return path
+
+
+def stopping(after: int):
+    def progress(video: Path, frame: int, count: int | None) -> None:
+        if frame == after:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_frames_from_a_number_on_are_those_of_the_whole_video(clip):
+    whole = list(Video(clip))
+    for first in (0, 5, 12, 40):
+        rest = list(Video(clip).since(first))
+        assert [frame[:2] for frame in rest] == [frame[:2] for frame in whole[first:]]
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(rest, whole[first:]))
+
+
+def test_a_run_that_was_stopped_goes_on_and_gives_the_same(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "PART_FRAMES", 5)
+    videos, seen = find_videos([clip]), []
+    track(videos, tmp_path / "whole", Tracker(aligner()), Outputs(table="csv"))
+    with pytest.raises(KeyboardInterrupt):
+        track(videos, tmp_path / "parts", Tracker(aligner()), Outputs(table="csv"), progress=stopping(8))
+    assert [p.name for p in (tmp_path / "parts").iterdir()] == [".clip.parts"]  # five of the eight frames
+    track(
+        videos, tmp_path / "parts", Tracker(aligner()), Outputs(table="csv"), True, lambda *call: seen.append(call[1])
+    )
+    assert seen[:2] == [6, 7] and seen[6] == 12
+    for name in ("clip.jsonl", "clip.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "parts" / ".clip.parts").exists()
+    told = [json.loads((tmp_path / name / "clip.summary.json").read_text()) for name in ("whole", "parts")]
+    assert told[0]["frames"] == told[1]["frames"] == 12 and told[0]["people"] == told[1]["people"] == 1
+
+
+def test_parts_of_other_settings_are_not_used(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "PART_FRAMES", 5)
+    videos, seen = find_videos([clip]), []
+    with pytest.raises(KeyboardInterrupt):
+        track(videos, tmp_path / "out", Tracker(aligner()), progress=stopping(8))
+    other = Tracker(aligner(), detect_every=3)
+    track(videos, tmp_path / "out", other, Outputs(), True, lambda *call: seen.append(call[1]))
+    assert seen[0] == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_that_was_killed_goes_on(tmp_path):
+    frames = [Image.fromarray(photo()[k % 7 : 256 + k % 7, :256]) for k in range(110)]
+    path, out = tmp_path / "v.webp", tmp_path / "out"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
+    command = [sys.executable, "-m", "canthus", "track", str(path), "--threads", "1", "--out", str(out), "--resume"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(out.glob(".v.parts/0*.npz")) and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert not (out / "v.jsonl").exists() and list(out.glob(".v.parts/0*.npz"))
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert sorted(p.name for p in out.iterdir()) == ["v.jsonl", "v.summary.json"]
+    assert [frame.frame for frame in read_json_lines(out / "v.jsonl")] == list(range(110))
