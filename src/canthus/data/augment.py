@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +27,10 @@ MAX_BORDER = 0.45  # share of a crop's side that can lie outside the picture
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Amounts, as standard deviations unless said otherwise; probabilities are per face. 0 switches an effect off."""
+    """Amounts, as standard deviations unless said otherwise; probabilities are per face. 0 switches an effect off.
+
+    With uniform draws rotation, scale and shift are half of a range: +-35 degrees, factors of 0.85 to 1.15.
+    """
 
     rotation: float = 17.0  # degrees in the image plane, clipped at 3 times
     scale: float = 0.1  # of the log of the crop's side; detectors' boxes vary by about this
@@ -42,16 +46,19 @@ class Augmentation:
     noise: float = 0.3  # probability
     occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
     border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
+    draws: Literal["normal", "uniform"] = "normal"  # of rotation, scale and shift
+    outside: Literal["mirrored", "black"] = "mirrored"  # what a crop shows beyond the picture's own border
 
 
-def warp_batch(images: Tensor, crop: Crop) -> Tensor:
+def warp_batch(images: Tensor, crop: Crop, outside: Literal["mirrored", "black"] = "mirrored") -> Tensor:
     """Crops (B,C,S,S) of images (B,C,H,W); the fast twin of `geometry.sampling.warp`. Beyond the border the image
-    is mirrored."""
+    is mirrored, or black."""
     height, width = images.shape[-2:]
     affine = crop.affine_image_from_crop()
     points = functional.pad(_pixels(crop.size, affine), (0, 1), value=1.0) @ affine[:, None].transpose(-1, -2)
     grid = (2 * points + 1) / torch.tensor([width, height], device=affine.device) - 1
-    return functional.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+    padding = {"mirrored": "reflection", "black": "zeros"}[outside]
+    return functional.grid_sample(images, grid.to(images.dtype), padding_mode=padding, align_corners=False)
 
 
 def _pixels(size: int, like: Tensor) -> Tensor:
@@ -73,7 +80,7 @@ class Augmenter:
         """Augmented crops of stored pictures; these and the generator are on one device."""
         xyz, visible, rotation, vertices = stored.xyz, stored.visible, stored.rotation, stored.vertices
         crop, flip = self._placement(xyz, rng)
-        crops = warp_batch(stored.images.float(), crop).div_(255)
+        crops = warp_batch(stored.images.float(), crop, self.options.outside).div_(255)
         crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
         # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
         rotation = matrix_from_vector(crop.angle[:, None] * rotation.new_tensor([0.0, 0.0, 1.0])) @ rotation
@@ -90,7 +97,11 @@ class Augmenter:
         expression = stored.expression
         if expression is not None:
             expression = torch.where(flip[:, None], expression[:, mirror_expressions()], expression)
-        return FaceBatch(crops, xyz, visible * ~(covered | cut) * inside, rotation, vertices, expression)
+        known = stored.known
+        if known is not None:
+            known = torch.where(flip[:, None], known[:, self.mirror.to(xyz.device)], known)
+        visible = visible * ~(covered | cut) * inside
+        return FaceBatch(crops, xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed)
 
     def points(self, xyz: Tensor, rng: torch.Generator) -> Tensor:
         """The points (B,68,3) in crop pixels that a call with xyz (B,68,3) would give, without cutting any crop."""
@@ -104,14 +115,21 @@ class Augmenter:
         def normal(*shape: int) -> Tensor:
             return torch.randn(count, *shape, generator=rng, device=xyz.device)
 
-        angle = (normal() * o.rotation).clamp(-3 * o.rotation, 3 * o.rotation) * math.pi / 180
+        def moved(amount: float, *shape: int) -> Tensor:
+            if o.draws == "normal":
+                return normal(*shape) * amount
+            return (2 * torch.rand(count, *shape, generator=rng, device=xyz.device) - 1) * amount
+
+        angle = moved(o.rotation).clamp(-3 * o.rotation, 3 * o.rotation) * math.pi / 180
         if self.mean_shape is None:
             crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
         else:
             crop = Crop.around_shapes(xyz[..., :2], self.mean_shape.to(xyz), self.size)
             angle = angle + crop.angle
-        center = crop.center + normal(2) * o.shift * (crop.side / self.crop_scale)[:, None]
-        crop = Crop(center, crop.side * (normal() * o.scale).exp(), angle, self.size)
+        center = crop.center + moved(o.shift, 2) * (crop.side / self.crop_scale)[:, None]
+        scale = moved(o.scale)
+        side = crop.side * scale.exp() if o.draws == "normal" else crop.side / (1 + scale)
+        crop = Crop(center, side, angle, self.size)
         return crop, torch.rand(count, generator=rng, device=xyz.device) < o.flip
 
     def _flipped(self, points: Tensor, pairs: Tensor, flip: Tensor) -> Tensor:

@@ -1,4 +1,9 @@
-"""Batches of faces: stored pictures with their truth, and the crops of them that a network sees."""
+"""Batches of faces: stored pictures with their truth, and the crops of them that a network sees.
+
+Where the truth of a data set is partial, points and rotation are finite all the same: the mean head stands in for what
+is not known (`truth.whole_truth`), so that crops can be cut and shapes compared. Such a guess must not count in a loss:
+`known`, `deep` and `posed` tell. None, as of rendered faces, means that everything is known.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MASKS = ("known", "deep", "posed")
+
 
 @dataclass(frozen=True, eq=False)
 class StoredBatch:
@@ -15,7 +22,8 @@ class StoredBatch:
 
     images: (B,3,H,W) uint8 or float 0..255. xyz: (B,68,3) pixels, mean z zero. visible: (B,68) bool. rotation: (B,3,3)
     camera-from-head. vertices: (B,V,3) of `MorphableModel.default()` in the frame of xyz, or None. expression: (B,52)
-    coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown, or None.
+    coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown, or None. known: (B,68) bool, points whose x
+    and y are truth; deep, posed: (B,) bool, whether their z, and the rotation, are; or None.
     """
 
     images: Tensor
@@ -24,6 +32,9 @@ class StoredBatch:
     rotation: Tensor
     vertices: Tensor | None = None
     expression: Tensor | None = None
+    known: Tensor | None = None
+    deep: Tensor | None = None
+    posed: Tensor | None = None
 
     def to(self, device: torch.device) -> StoredBatch:
         """The same on a device."""
@@ -40,6 +51,8 @@ class FaceBatch:
     rotation: (B,3,3) camera-from-head.
     vertices: (B,V,3) of `MorphableModel.default()` in the frame of xyz, where the data has dense truth, or None.
     expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown.
+    known: (B,68) bool, points whose x and y are truth. deep: (B,) bool, whether z of these is. posed: (B,) bool,
+    whether the rotation is. Each None if all are.
     """
 
     crops: Tensor
@@ -48,12 +61,28 @@ class FaceBatch:
     rotation: Tensor
     vertices: Tensor | None = None
     expression: Tensor | None = None
+    known: Tensor | None = None
+    deep: Tensor | None = None
+    posed: Tensor | None = None
 
     @classmethod
     def concat(cls, batches: list[FaceBatch]) -> FaceBatch:
-        """Several batches as one; optional fields are kept if all have them."""
+        """Several batches as one; optional truth is kept if all have it, masks if one has them."""
         joined: dict[str, Any] = {}
         for f in fields(cls):
             values = [getattr(b, f.name) for b in batches]
+            if f.name in MASKS and any(v is not None for v in values):
+                shape = slice(2 if f.name == "known" else 1)
+                ones = [b.visible.new_ones(b.visible.shape[shape], dtype=torch.bool) for b in batches]
+                values = [one if v is None else v for v, one in zip(values, ones)]
             joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
         return cls(**joined)
+
+    @property
+    def known_axes(self) -> Tensor | None:
+        """(B,68,3) bool: coordinates of xyz that are truth; None if all are."""
+        if self.known is None and self.deep is None:
+            return None
+        known = torch.ones_like(self.visible, dtype=torch.bool) if self.known is None else self.known
+        deep = known if self.deep is None else known & self.deep[:, None]
+        return torch.stack([known, known, deep], -1)

@@ -7,6 +7,7 @@ The two first learn apart, P from true volumes, then as one. Comments name the p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,7 +109,11 @@ class Jvcr(Aligner):
         self.voxels = VoxelNet(config.channels, config.levels, config.depths)
         shape = (config.depths[-1], self.side, self.side)
         self.coordinates = CoordinateNet(config.widths, shape, config.landmarks)
-        self.voxel_loss = {"mse": mse, "weighted": weighted_mse, "bce": binary_cross_entropy}[config.voxel_loss]
+        self.voxel_loss: Callable[[Tensor, Tensor], Tensor] = {
+            "mse": mse,
+            "weighted": weighted_mse,
+            "bce": binary_cross_entropy,
+        }[config.voxel_loss]
         own, back = landmark_maps(config.landmarks)
         self.own_from_68: Tensor
         self.register_buffer("own_from_68", own, persistent=False)
@@ -168,16 +173,27 @@ class Jvcr(Aligner):
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """voxel: eq. 3, a mean over the voxels of each volume, then a sum over volumes. coordinate: eq. 4, the mean
-        over the coordinates, in crop sides."""
+        over the coordinates, in crop sides. A volume shows all points together, so that a face with an unknown one has
+        no voxel term; one without depth has that of the flat volumes."""
         return self._loss(alignment, truth, self.true_volumes(truth.xyz))
 
     def _loss(self, alignment: Alignment, truth: FaceBatch, true_volumes: list[Tensor]) -> dict[str, Tensor]:
         *volumes, beyond = alignment.maps
         with torch.autocast(truth.xyz.device.type, enabled=False):
-            voxel = torch.stack([self.voxel_loss(g.float(), v) for g, v in zip(volumes, true_volumes)]).sum(0)
+            axes = self._own_axes(truth)
+            levels = [self.voxel_loss(g.float(), v) for g, v in zip(volumes, true_volumes)]
+            if axes is not None:
+                flat, deep = axes[..., 0].all(1), axes.all((1, 2))
+                levels = [value * (flat if v.shape[1] == 1 else deep) for value, v in zip(levels, true_volumes)]
+            voxel = torch.stack(levels).sum(0)
             own = torch.cat([(self.own_from_68 @ alignment.xyz)[:, :68], beyond], dim=1)
-            coordinate = mse(self.points_from_crop(own), self.points_from_crop(self.own_from_68 @ truth.xyz))
+            coordinate = mse(self.points_from_crop(own), self.points_from_crop(self.own_from_68 @ truth.xyz), axes)
             return {"voxel": voxel, "coordinate": coordinate}
+
+    def _own_axes(self, truth: FaceBatch) -> Tensor | None:
+        """Which coordinates (B,L,3) of the method's own points are known: those all of whose sources are."""
+        axes = truth.known_axes
+        return None if axes is None else (self.own_from_68 != 0).float() @ (~axes).float() == 0
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """At first P reads true volumes, then what G draws (section III-B.3)."""

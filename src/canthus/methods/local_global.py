@@ -33,7 +33,7 @@ from canthus.nn.linear import zero_linear
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import ResNet
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
-from canthus.training.losses import binary_cross_entropy, mse
+from canthus.training.losses import binary_cross_entropy, mean, mse
 
 STRIDE = 4
 """Crop pixels a heatmap pixel (section 3.1: 256 and 64)."""
@@ -310,10 +310,10 @@ class LocalGlobal(Aligner):
             size, radius = self.config.size // STRIDE, self.config.radius
             target = encode_gaussian(map_from_crop(points, STRIDE), size, radius / 3, radius)
             difference = binary_cross_entropy if self.config.heatmap_loss == "bce" else mse
-            terms["heatmaps"] = torch.stack([difference(m, target) for m in alignment.maps]).sum(0)
+            terms["heatmaps"] = torch.stack([difference(m, target, truth.known) for m in alignment.maps]).sum(0)
         if self.heatmaps is None or self.finetune is not None:
             area = (points.amax(1) - points.amin(1)).prod(1)
-            terms["shape"] = ((alignment.xyz[..., :2] - points) ** 2).sum(2).mean(1) / area
+            terms["shape"] = mean(((alignment.xyz[..., :2] - points) ** 2).sum(2), truth.known) / area
         return terms
 
     def stages(self) -> tuple[Stage, ...]:

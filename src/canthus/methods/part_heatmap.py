@@ -29,7 +29,7 @@ from canthus.nn.hourglass import deconvolution
 from canthus.nn.residual import Residual
 from canthus.nn.resnet import PreActResNet, ResNet
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
-from canthus.training.losses import binary_cross_entropy, mse, smooth_l1
+from canthus.training.losses import binary_cross_entropy, mean, mse, smooth_l1
 
 FACE_HEIGHT = 220  # px, of the face that a disc of `disc_radius` is for (Sect. 2.1)
 DETECTION_STRIDE = 16  # crop pixels a pixel of the detection trunk
@@ -309,17 +309,25 @@ class PartHeatmap(Aligner):
         centers = map_from_crop(self._points(truth.xyz)[..., :2], c.map_stride)
         discs = encode_disc(centers, self.map_size, (c.disc_radius / c.map_stride * faces)[:, None, None, None])
         with torch.autocast(logits.device.type, enabled=False):
-            return binary_cross_entropy(logits.float().contiguous(), discs)
+            return binary_cross_entropy(logits.float().contiguous(), discs, self._known(truth.known))
 
     def _regression_loss(self, maps: Tensor, truth: FaceBatch) -> Tensor:
         """Squared difference a pixel to Gaussians (Sect. 2.1), (B,)."""
         with torch.autocast(maps.device.type, enabled=False):
-            return mse(maps.float().contiguous(), self._gaussians(truth))
+            return mse(maps.float().contiguous(), self._gaussians(truth), self._known(truth.known))
 
     def _depth_loss(self, z: Tensor, truth: FaceBatch) -> Tensor:
-        """Eq. 1 (B,), or its smooth form in crop sides; both depths with their mean taken off."""
+        """Eq. 1 (B,), or its smooth form in crop sides; both depths with their mean over what is known taken off."""
         true = self._points(truth.xyz)[..., 2]
-        z, true = z - z.mean(1, keepdim=True), true - true.mean(1, keepdim=True)
+        axes = truth.known_axes
+        known = None if axes is None else self._known(axes[..., 2])
+        z, true = (values - mean(values, known)[:, None] for values in (z, true))
         if self.config.z_loss == "pixels":
-            return mse(z, true)
-        return smooth_l1(z / self.config.size, true / self.config.size, Z_BEND)
+            return mse(z, true, known)
+        return smooth_l1(z / self.config.size, true / self.config.size, Z_BEND, known)
+
+    def _known(self, known: Tensor | None) -> Tensor | None:
+        """Which of the method's own landmarks (B,L) are known, of which of 68 (B,68) are."""
+        if known is None:
+            return None
+        return self._points(known[..., None].expand(*known.shape, 2).float())[..., 0] > 0.99

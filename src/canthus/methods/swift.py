@@ -25,7 +25,7 @@ from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
 from canthus.geometry.rotation import matrix_from_6d
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
-from canthus.training.losses import binary_cross_entropy, laplace_nll, mse
+from canthus.training.losses import binary_cross_entropy, laplace_nll, mean
 
 LANDMARKS = 68
 UNKNOWN = ("tongueOut",)  # expressions that the rendered faces cannot have
@@ -259,16 +259,21 @@ class Swift(Aligner):
         and between lips / crop side. expression: Gaussian negative log-likelihood, and expression_square: squared
         error of the coefficients that are known."""
         size = self.config.size
-        distance = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1)
+        apart = alignment.xyz - truth.xyz
+        if truth.known_axes is not None:  # where depth is not known, the distance in the image plane
+            apart = torch.where(truth.known_axes, apart, 0.0)
+        distance = torch.linalg.vector_norm(apart, dim=-1)
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
         upper, lower = (list(side) for side in zip(*GAPS))
         error = (alignment.xyz - truth.xyz)[..., :2] / size
+        known = truth.known
+        gaps = None if known is None else known[:, upper] & known[:, lower]
         terms = {
-            "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size),
-            "distance": distance.mean(1) / size,
-            "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible),
-            "rotation": mse(alignment.rotation, truth.rotation),
-            "gaps": torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1).mean(1),
+            "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size, known),
+            "distance": mean(distance, known) / size,
+            "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible, known),
+            "rotation": mean((alignment.rotation - truth.rotation) ** 2, truth.posed),
+            "gaps": mean(torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1), gaps),
         }
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
