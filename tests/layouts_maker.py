@@ -96,7 +96,7 @@ def vw300_84(folder: Path, frames: int = 6) -> Path:
     return folder
 
 
-def cofw(folder: Path, annotations68: bool = False) -> Path:
+def cofw(folder: Path, annotations68: bool = False, part: str = "test") -> Path:
     """COFW_test_color.mat with two faces, the second grey; point 3 hidden. With COFW-68's files on demand."""
     import h5py
     from scipy.io import savemat
@@ -107,16 +107,17 @@ def cofw(folder: Path, annotations68: bool = False) -> Path:
         return [np.concatenate([p[:, 0], p[:, 1], np.arange(29) == 3]) for p in points]
 
     folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(folder / "COFW_test_color.mat", "w") as file:
-        file["phisT"] = np.stack(rows()).T
-        file["bboxesT"] = np.array([[61.0, 51, 100, 110]] * 2).T
+    end = {"test": "T", "train": "Tr"}[part]
+    with h5py.File(folder / f"COFW_{part}_color.mat", "w") as file:
+        file[f"phis{end}"] = np.stack(rows()).T
+        file[f"bboxes{end}"] = np.array([[61.0, 51, 100, 110]] * 2).T
         colour = np.full((240, 260, 3), (10, 20, 30), np.uint8)
         pictures = [colour, np.full((240, 260), 77, np.uint8)]
         references = []
         for k, p in enumerate(pictures):
             file[f"#refs#/{k}"] = p.T
             references.append(file[f"#refs#/{k}"].ref)
-        file.create_dataset("IsT", data=np.array([references], dtype=h5py.ref_dtype))
+        file.create_dataset(f"Is{end}", data=np.array([references], dtype=h5py.ref_dtype))
     if annotations68:
         place = folder / "COFW68_Data" / "test_annotations"
         place.mkdir(parents=True)
@@ -139,15 +140,15 @@ def wflw98(points: np.ndarray) -> np.ndarray:
     return out
 
 
-def wflw(folder: Path) -> Path:
+def wflw(folder: Path, part: str = "test") -> Path:
     """WFLW: two faces in one picture, the second with a large pose and blurred."""
     lists = folder / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
-    lists.mkdir(parents=True)
+    lists.mkdir(parents=True, exist_ok=True)
     lines = []
     for points, flags in zip(shapes()[:2], ("0 0 0 0 0 0", "1 0 0 0 0 1")):
         numbers = " ".join(f"{v:.6f}" for v in wflw98(points).ravel())
         lines.append(f"{numbers} 60 50 200 190 {flags} 5--Car/a.jpg\n")
-    (lists / "list_98pt_rect_attr_test.txt").write_text("".join(lines))
+    (lists / f"list_98pt_rect_attr_{part}.txt").write_text("".join(lines))
     picture(folder / "WFLW_images" / "5--Car" / "a.jpg")
     return folder
 
@@ -217,6 +218,59 @@ def menpo3d(folder: Path) -> Path:
         rows = menpo84(points)[:, [1, 0, 2]].tolist()
         document = {"version": 2, "labels": [], "landmarks": {"points": rows, "connectivity": []}}
         (folder / f"{k}.ljson").write_text(json.dumps(document))
+    return folder
+
+
+def pts_pairs(folder: Path) -> Path:
+    """NAME.pts beside NAME.png: 68 points."""
+    for k, points in enumerate(shapes()[:3]):
+        pts(folder / f"{k}.pts", points)
+        picture(folder / f"{k}.png")
+    return folder
+
+
+def coco(folder: Path) -> Path:
+    """A JSON of keypoints in annotations/, pictures in images/; point 5 of the second face is not annotated."""
+    images, annotations = [], []
+    for k, points in enumerate(shapes()[:2]):
+        picture(folder / "images" / f"{k}.jpg")
+        flags = np.where((np.arange(68) == 5) & (k == 1), 0, 2)
+        images.append({"id": k, "file_name": f"{k}.jpg"})
+        flat = np.column_stack([points[:, :2], flags]).ravel().tolist()
+        annotations.append({"image_id": k, "keypoints": flat, "bbox": [60, 50, 140, 140]})
+    (folder / "annotations").mkdir()
+    document = {"images": images, "annotations": annotations}
+    (folder / "annotations" / "face_train.json").write_text(json.dumps(document))
+    return folder
+
+
+def dlib_xml(folder: Path) -> Path:
+    """An XML of imglab with a face a picture; part 3 is left out."""
+    lines = []
+    for k, points in enumerate(shapes()[:2]):
+        picture(folder / f"{k}.jpg")
+        parts = "".join(
+            f'<part name="{n:02d}" x="{x:.3f}" y="{y:.3f}"/>' for n, (x, y, _) in enumerate(points) if n != 3
+        )
+        box = f'<box top="50" left="60" width="140" height="140">{parts}</box>'
+        lines.append(f'<image file="{k}.jpg">{box}</image>')
+    text = f"<?xml version='1.0'?><dataset><images>{''.join(lines)}</images></dataset>"
+    (folder / "labels_train.xml").write_text(text)
+    return folder
+
+
+def arrays(folder: Path) -> Path:
+    """An array beside each picture: .npz (68,3), .mat (2,68) from 1, .npy (68,2)."""
+    from scipy.io import savemat
+
+    for k, points in enumerate(shapes()[:3]):
+        picture(folder / f"{k}.jpg")
+        if k == 0:
+            np.savez(folder / "0.npz", points=points)
+        elif k == 1:
+            savemat(folder / "1.mat", {"pts": points[:, :2].T + 1})
+        else:
+            np.save(folder / "2.npy", points[:, :2])
     return folder
 
 

@@ -116,15 +116,6 @@ def test_300wlp_has_no_depth_as_distributed(tmp_path):
     near(deep[2].points, make.shapes()[2])
 
 
-def test_training_refuses_points_without_depth(tmp_path):
-    pytest.importorskip("torch")
-    from canthus.data.datasets import PhotoFaces
-    from canthus.errors import RecipeError
-
-    with pytest.raises(RecipeError, match="AFW_0' has no depth or no pose"):
-        PhotoFaces(formats.read_300wlp(make.lp300w(tmp_path)), 64)
-
-
 # ---- marked sets
 
 
@@ -333,3 +324,51 @@ def test_real_frames_of_300vw():
     # the JSON of these frames repeats the numbers of the PTS files, which count from 1
     (first, *_) = formats.read_coco(FIXTURES / "300vw" / "anno_300vw.json", "ibug68")
     near(first.points - 1, faces[0].points, 1e-3)
+
+
+# ---- the head model of 300W-LP's labels
+
+
+def basel(folder: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Model_Shape.mat and Model_Exp.mat of 80 vertices, 5 identity and 3 expression modes, micrometres."""
+    vertices = rng.normal(size=(80, 3)) * 6e4
+    arrays = {
+        "mu_shape": vertices.reshape(-1, 1), "w": rng.normal(size=(240, 5)) * 1e-2,
+        "tri": rng.integers(1, 81, (3, 40)), "keypoints": rng.permutation(80)[:68][None] + 1,
+        "mu_exp": rng.normal(size=(240, 1)) * 1e3, "w_exp": rng.normal(size=(240, 3)) * 1e3,
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    for file, names in (("Shape", ("mu_shape", "w", "tri", "keypoints")), ("Exp", ("mu_exp", "w_exp"))):
+        scipy_io.savemat(folder / f"Model_{file}.mat", {name: arrays[name] for name in names})
+    return arrays
+
+
+def test_points_with_depth_are_rebuilt_from_the_coefficients_of_300wlp(tmp_path):
+    """By the formulas of face3d: R = Rx Ry Rz, V = f R X + t, x from 1, y from the bottom."""
+    rng = np.random.default_rng(5)
+    arrays = basel(tmp_path / "model", rng)
+    pitch, yaw, roll = 0.2, -0.7, 0.1
+    identity, expression = rng.normal(size=5) * 1e5, rng.normal(size=3)
+    shift, scale = np.array([130.0, 120, 5]), 5e-4
+    make.picture(tmp_path / "set" / "AFW_Flip" / "a.jpg")
+    pose = np.array([[pitch, yaw, roll, *shift, scale]])
+    mat = {"Pose_Para": pose, "Shape_Para": identity[:, None], "Exp_Para": expression[:, None]}
+    scipy_io.savemat(tmp_path / "set" / "AFW_Flip" / "a.mat", mat | {"pt2d": np.full((2, 68), 100.0)})
+    layout = formats.recognise(tmp_path / "set", str(tmp_path / "model"))
+    (face,) = layout.read(tmp_path / "set", None)
+    cos, sin = np.cos, np.sin
+    rx = np.array([[1, 0, 0], [0, cos(pitch), sin(pitch)], [0, -sin(pitch), cos(pitch)]])
+    ry = np.array([[cos(yaw), 0, -sin(yaw)], [0, 1, 0], [sin(yaw), 0, cos(yaw)]])
+    rz = np.array([[cos(roll), sin(roll), 0], [-sin(roll), cos(roll), 0], [0, 0, 1]])
+    head = arrays["mu_shape"].ravel() + arrays["mu_exp"].ravel() + arrays["w"] @ identity + arrays["w_exp"] @ expression
+    head = head.reshape(-1, 3)[arrays["keypoints"].ravel() - 1]
+    v = scale * head @ (rx @ ry @ rz).T + shift
+    expected = np.stack([v[:, 0] - 1, 240 - v[:, 1], v[:, 2] - v[:, 2].mean()], 1)
+    near(face.points, expected, 0.02)  # the model is kept in float32: 0.01 um of 100,000, times 68 modes
+    near(face.rotation, rx @ ry @ rz, 1e-9)
+    assert face.name == "AFW_Flip/a" and face.groups == {"AFW_Flip"}
+    (flat,) = formats.recognise(tmp_path / "set").read(tmp_path / "set", None)
+    near(flat.points, np.full((68, 2), 99.0))
+    scipy_io.savemat(tmp_path / "set" / "AFW_Flip" / "a.mat", mat | {"Shape_Para": np.zeros((4, 1))})
+    with pytest.raises(LandmarkError, match=r"a\.mat' has \[4, 3, 7\] numbers.* 5, 3 and 7"):
+        list(layout.read(tmp_path / "set", None))

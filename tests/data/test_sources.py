@@ -16,9 +16,10 @@ from PIL import Image  # noqa: E402
 from small import STILL  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
-from canthus.data.datasets import PhotoFaces, StoredFaces, _landmark_normals  # noqa: E402
+from canthus.data.datasets import PhotoFaces, StoredFaces  # noqa: E402
 from canthus.data.formats import FaceSample  # noqa: E402
 from canthus.data.sources import FaceMix, batch_of  # noqa: E402
+from canthus.data.truth import _landmark_normals  # noqa: E402
 from canthus.errors import CanthusError, RecipeError  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.synth.live import LiveFaces  # noqa: E402

@@ -269,10 +269,25 @@ def test_a_point_without_annotation_does_not_spread() -> None:
 
 
 def test_a_pair_without_maps_names_those_there_are() -> None:
-    with pytest.raises(LandmarkError, match="no map from aflw21 to ibug68; from aflw21 the maps lead to aflw19"):
-        convert(random_points("aflw21"), "aflw21", "ibug68")
-    with pytest.raises(LandmarkError, match="from cofw29 the maps lead to no other scheme"):
-        convert(random_points("cofw29"), "cofw29", "ibug68")
+    with pytest.raises(
+        LandmarkError, match="no map from ibug68 to wflw98; from ibug68 the maps lead to 3dfaw66, aflw21"
+    ):
+        convert(random_points("ibug68"), "ibug68", "wflw98")
+
+
+@pytest.mark.parametrize("name", ["aflw19", "aflw21", "cofw29"])
+def test_points_that_come_from_one_of_the_68_go_back_to_it(name: str) -> None:
+    points = random_points("ibug68")
+    own, _ = convert(points, "ibug68", name)
+    back, quality = convert(own, name, "ibug68")
+    kept = quality != "missing"
+    assert kept.sum() >= 16
+    np.testing.assert_array_equal(back[kept], points[kept])
+    # each point of the scheme that one of the 68 gives, but for the ears, which are only beside the jaw's points
+    single = [
+        k for k in range(len(own)) if (own[k] == points).all(1).any() and not (name == "aflw21" and k in (12, 16))
+    ]
+    assert kept.sum() == len(single)
 
 
 @pytest.mark.parametrize("shape", [(68,), (66, 3), (68, 4), (3, 68)])

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from canthus.data.formats import FaceSample
-from canthus.data.sample import StoredBatch
+from canthus.data.sample import Need, StoredBatch
+from canthus.data.truth import whole_truth
 from canthus.decode import decoding
 from canthus.errors import RecipeError
 from canthus.face.expressions import EXPRESSIONS, as_arkit
-from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
-from canthus.geometry.mesh import VertexNormals
 from canthus.io.images import as_image, crop_image
 from canthus.io.shards import FileShard, NpzShard, Rows, open_shard, shards_in
 
@@ -67,6 +66,10 @@ class StoredFaces:
     def __len__(self) -> int:
         return len(self.xyz)
 
+    def share(self, need: Need) -> float:
+        """Renders have all of their truth."""
+        return 1.0
+
     def take(self, index: np.ndarray) -> StoredBatch:
         """The faces `index` (B,), pictures as uint8."""
         vertices = None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
@@ -91,38 +94,48 @@ class StoredFaces:
 class PhotoFaces:
     """Annotated photos, read when needed and cut to squares of `size` px around the faces.
 
-    Visibility is not annotated: a point counts as visible if the surface of the mean head, in the pose of the face,
-    faces the camera there.
+    What the annotations do not say is guessed and masked: see `truth.whole_truth`, which also says what is raised.
     """
 
     def __init__(self, samples: Iterable[FaceSample], size: int):
-        self._samples = list(samples)
-        flat = [s.name or str(s.image) for s in self._samples if s.points.shape != (68, 3) or s.rotation is None]
-        if flat:
-            raise RecipeError(f"'{flat[0]}' has no depth or no pose: 68 points (x, y, z) and a rotation are wanted")
-        xyz = np.stack([s.points for s in self._samples])
-        self._crops = Crop.around_boxes(tight_boxes(xyz), 1 / FACE, size)
-        self.xyz = self._crops.crop_from_image(xyz).astype(np.float32)
-        self.rotation = np.stack([np.asarray(s.rotation, np.float32) for s in self._samples])
-        self.visible = self.rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
+        found = list(samples)
+        truth = whole_truth(found)
+        self._crops = Crop.around_boxes(tight_boxes(truth.xyz), 1 / FACE, size)
+        self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
+        self.visible, self.rotation = truth.visible, truth.rotation
+        self.known, self.deep, self.posed = truth.known, truth.deep, truth.posed
+        unsaid = np.full(len(EXPRESSIONS), np.nan)
+        said = [unsaid if s.expression is None else s.expression for s in found]
+        self.expression = np.array(said, np.float32).reshape(-1, len(EXPRESSIONS))
+        self._images = [s.image for s in found]
         self._readers = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "photos")
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._images)
+
+    def share(self, need: Need) -> float:
+        """The share of the faces whose truth has it."""
+        masks = {"depth": self.deep, "rotation": self.posed, "points": self.known.all(1)}
+        return float(masks[need].mean())
+
+    def summary(self) -> str:
+        """How many faces there are, and what of their truth is known."""
+        points = self.known.sum(1)
+        few, most = points.min(), points.max()
+        parts = [f"{len(self)} faces", f"{few}{f' to {most}' if few != most else ''} of 68 points"]
+        for share, what in ((self.share("depth"), "depth"), (self.share("rotation"), "rotation")):
+            parts.append(what if share == 1 else f"{what} of {share:.0%}" if share else f"no {what}")
+        return ", ".join(parts)
 
     def take(self, index: np.ndarray) -> StoredBatch:
-        """As `StoredFaces.take`; photos have no dense truth, and no expressions."""
+        """As `StoredFaces.take`; photos have no dense truth."""
         pictures = np.stack(list(self._readers.map(self._picture, index)))
-        return StoredBatch(
-            torch.from_numpy(pictures).permute(0, 3, 1, 2),
-            torch.from_numpy(self.xyz[index]),
-            torch.from_numpy(self.visible[index]),
-            torch.from_numpy(self.rotation[index]),
-            expression=torch.full((len(index), len(EXPRESSIONS)), torch.nan),
-        )
+        fields = ("xyz", "visible", "rotation", "expression", "known", "deep", "posed")
+        truth = {name: torch.from_numpy(getattr(self, name)[index]) for name in fields}
+        return StoredBatch(torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
 
     def _picture(self, k: int) -> np.ndarray:
-        return crop_image(as_image(self._samples[k].image), self._crops[k : k + 1])[0]
+        return crop_image(as_image(self._images[k]), self._crops[k : k + 1])[0]
 
 
 def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:
@@ -130,9 +143,3 @@ def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:
     if "expression" not in shard.files:
         return np.full((count, len(EXPRESSIONS)), np.nan, np.float32)
     return as_arkit(shard.read(["expression"])["expression"])
-
-
-def _landmark_normals(model: MorphableModel) -> np.ndarray:
-    """Outward normals (68,3) of the mean head at its landmarks, not of unit length."""
-    normals = VertexNormals(model.triangles, len(model.mean))(model.mean)
-    return (normals[model.landmark_ids] * model.landmark_weights[..., None]).sum(1)

@@ -8,11 +8,13 @@ is not known (`truth.whole_truth`), so that crops can be cut and shapes compared
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+Need = Literal["depth", "rotation", "points"]
+"""What a loss term may need of the truth of a face: depth, a rotation, all 68 points."""
 MASKS = ("known", "deep", "posed")
 
 
@@ -77,6 +79,12 @@ class FaceBatch:
                 values = [one if v is None else v for v, one in zip(values, ones)]
             joined[f.name] = None if any(v is None for v in values) else torch.cat(values)
         return cls(**joined)
+
+    def having(self, need: Need) -> Tensor | None:
+        """Which faces (B,) have what a loss term needs; None if all have."""
+        if need == "points":
+            return None if self.known is None else self.known.all(1)
+        return {"depth": self.deep, "rotation": self.posed}[need]
 
     @property
     def known_axes(self) -> Tensor | None:

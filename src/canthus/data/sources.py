@@ -6,6 +6,7 @@ The faces of a step are a function of (seed, step) alone.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from canthus.data.augment import Augmenter
 from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
-from canthus.data.formats import read_aflw2000
-from canthus.data.sample import FaceBatch, StoredBatch
+from canthus.data.formats import recognise
+from canthus.data.sample import FaceBatch, Need, StoredBatch
 from canthus.errors import RecipeError
 from canthus.face.expressions import as_arkit
 from canthus.io.shards import shards_in
@@ -31,6 +32,9 @@ class Source(Protocol):
 
     xyz: np.ndarray
 
+    def share(self, need: Need) -> float:
+        """The share of the faces whose truth has it."""
+
     def __len__(self) -> int: ...  # noqa: D105
 
     def take(self, index: np.ndarray) -> StoredBatch:
@@ -41,8 +45,9 @@ class FaceMix:
     """The sources of a recipe.
 
     faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
-    has its share of every batch). A folder holds shards, or pairs for `read_aflw2000`; `synth:ASSETS` renders faces.
-    size, crop_scale: of the crops that will be cut. device: of the training; if it is a GPU, it also renders.
+    has its share of every batch). A folder holds shards or a data set in a layout that `formats.recognise` knows;
+    `synth:ASSETS` renders faces. size, crop_scale: of the crops that will be cut. device: of the training; if it is a
+    GPU, it also renders. head_model: see `formats.recognise`.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class FaceMix:
         crop_scale: float,
         seed: int,
         device: torch.device | None = None,
+        head_model: str = "",
     ):
         weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
         # a tenth more pixels than the crops have, as augmentation enlarges some faces
@@ -61,7 +67,7 @@ class FaceMix:
             raise RecipeError(f"`faces` has '{live[0]}', which is endless, beside others: give weights, folder: weight")
         self.seed = seed
         self.live = [(_live(n, pixels, seed, device), weights[n] / sum(weights.values())) for n in live]
-        self.stored = [_open(n, pixels) for n in stored]
+        self.stored = [_open(n, pixels, head_model) for n in stored]
         self._starts = np.cumsum([0, *(len(s) for s in self.stored)])
         self._density: np.ndarray | None = None  # cumulative, of the stored faces; None: all alike
         if isinstance(faces, Mapping) and len(stored) > 1:
@@ -76,6 +82,18 @@ class FaceMix:
     def xyz(self) -> Tensor:
         """Points (N,68,3) of the stored faces, in pixels of their pictures."""
         return torch.from_numpy(np.concatenate([s.xyz for s in self.stored]))
+
+    def share(self, need: Need) -> float:
+        """The share of all faces whose truth has what a loss term may need."""
+        shares = [share for _, share in self.live]
+        rest, total = 1 - sum(shares), 0.0
+        for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
+            part = len(source) / len(self)
+            if self._density is not None:
+                ends = np.concatenate([[0.0], self._density])
+                part = (ends[end] - ends[start]) / ends[-1]
+            total += part * source.share(need)
+        return sum(shares) + rest * total
 
     def weigh(self, weights: Tensor) -> None:
         """Draw stored faces by these weights (N,); the share of each source stays the same."""
@@ -148,10 +166,13 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _open(folder: str, pixels: int) -> Source:
-    if not shards_in(folder) and any(Path(folder).glob("*.mat")):
-        return PhotoFaces(read_aflw2000(folder), pixels)
-    return StoredFaces([folder])
+def _open(folder: str, pixels: int, head_model: str) -> Source:
+    if not Path(folder).exists() or shards_in(folder):
+        return StoredFaces([folder])
+    layout = recognise(folder, head_model)
+    faces = PhotoFaces(layout.read(Path(folder), None), pixels)
+    logging.getLogger(__name__).info("%s: %s, %s", folder, layout.title, faces.summary())
+    return faces
 
 
 def _live(name: str, pixels: int, seed: int, device: torch.device | None) -> LiveFaces:

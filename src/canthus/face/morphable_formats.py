@@ -1,8 +1,9 @@
 """Readers of other head models, from files that a user holds under their own licence.
 
 Each answers with a `MorphableModel`: identity modes scaled to one standard deviation, the origin moved to the
-mean of the 68 mean landmarks, triangles turned so that they are anticlockwise from outside. Every format here
-already has x to the subject's left, y up and z towards the viewer, and its unit of length is kept.
+mean of the 68 mean landmarks (`card["origin"]`, in the file's coordinates), triangles turned so that they are
+anticlockwise from outside. Every format here already has x to the subject's left, y up and z towards the viewer, and
+its unit of length is kept.
 
 Where a file has no 68 iBUG landmarks, `landmarks` gives them: 68 vertex ids, or a pair of ids (68, 3) and
 barycentric weights (68, 3). Given landmarks win over those of the file. Every reader raises ModelError for a
@@ -252,7 +253,8 @@ def _model(
     if expression is None:
         expression = np.zeros((0, *mean.shape))
     ids, weights = _landmark_points(landmarks, len(mean))
-    mean = mean - np.einsum("lkc,lk->c", mean[ids], weights) / LANDMARKS
+    origin = np.einsum("lkc,lk->c", mean[ids], weights) / LANDMARKS
+    mean = mean - origin
     a, b, c = np.moveaxis(mean[triangles] - mean.mean(axis=0), 1, 0)
     inside_out = (a * np.cross(b, c)).sum() < 0  # the signed volume over the middle, of an open face too
     about.setdefault("expression_names", [f"expression {i}" for i in range(len(expression))])
@@ -264,6 +266,7 @@ def _model(
         triangles=triangles[:, ::-1] if inside_out else triangles,
         landmark_ids=ids,
         landmark_weights=weights,
+        card={"origin": origin.tolist()},
         **about,
     )
 

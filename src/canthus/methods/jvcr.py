@@ -101,6 +101,7 @@ class Jvcr(Aligner):
     """See the module's docstring."""
 
     Config = JvcrConfig
+    stage_names = ("separate", "joint")
     config: JvcrConfig
 
     def __init__(self, config: JvcrConfig):
@@ -109,11 +110,10 @@ class Jvcr(Aligner):
         self.voxels = VoxelNet(config.channels, config.levels, config.depths)
         shape = (config.depths[-1], self.side, self.side)
         self.coordinates = CoordinateNet(config.widths, shape, config.landmarks)
-        self.voxel_loss: Callable[[Tensor, Tensor], Tensor] = {
-            "mse": mse,
-            "weighted": weighted_mse,
-            "bce": binary_cross_entropy,
-        }[config.voxel_loss]
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "mse": mse, "weighted": weighted_mse, "bce": binary_cross_entropy,
+        }  # fmt: skip
+        self.voxel_loss = losses[config.voxel_loss]
         own, back = landmark_maps(config.landmarks)
         self.own_from_68: Tensor
         self.register_buffer("own_from_68", own, persistent=False)

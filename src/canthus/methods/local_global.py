@@ -266,6 +266,7 @@ class LocalGlobal(Aligner):
     are the points that the last of them shows."""
 
     Config = LocalGlobalConfig
+    stage_names = ("heatmaps", "end_to_end", "shape")
     config: LocalGlobalConfig
 
     def __init__(self, config: LocalGlobalConfig):

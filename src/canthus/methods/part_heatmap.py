@@ -176,6 +176,8 @@ class PartHeatmap(Aligner):
     from, both (B,L,M,M); `score` is the peak of the latter."""
 
     Config = PartHeatmapConfig
+    stage_names = ("detection", "regression", "joint", "depth", "end_to_end")
+    needs = {"depth": ("depth",)}
     config: PartHeatmapConfig
 
     def __init__(self, config: PartHeatmapConfig):
@@ -319,8 +321,7 @@ class PartHeatmap(Aligner):
     def _depth_loss(self, z: Tensor, truth: FaceBatch) -> Tensor:
         """Eq. 1 (B,), or its smooth form in crop sides; both depths with their mean over what is known taken off."""
         true = self._points(truth.xyz)[..., 2]
-        axes = truth.known_axes
-        known = None if axes is None else self._known(axes[..., 2])
+        known = self._known(truth.known)
         z, true = (values - mean(values, known)[:, None] for values in (z, true))
         if self.config.z_loss == "pixels":
             return mse(z, true, known)

@@ -114,6 +114,8 @@ class PoseAware(Aligner):
     """See the module's docstring."""
 
     Config = PoseAwareConfig
+    stage_names = ("rough", "stable")
+    needs = dict.fromkeys(stage_names, ("points",))
     config: PoseAwareConfig
 
     def __init__(self, config: PoseAwareConfig):

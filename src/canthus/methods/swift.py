@@ -25,7 +25,7 @@ from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
 from canthus.geometry.rotation import matrix_from_6d
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
-from canthus.training.losses import binary_cross_entropy, laplace_nll, mean
+from canthus.training.losses import binary_cross_entropy, laplace_nll, mean, mse
 
 LANDMARKS = 68
 UNKNOWN = ("tongueOut",)  # expressions that the rendered faces cannot have
@@ -185,6 +185,8 @@ class Swift(Aligner):
     """See the module's docstring."""
 
     Config = SwiftConfig
+    stage_names = ("regression", "likelihood", "details")
+    needs = {"rotation": ("rotation",)}
 
     def __init__(self, config: SwiftConfig):
         super().__init__(config)
@@ -272,7 +274,7 @@ class Swift(Aligner):
             "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size, known),
             "distance": mean(distance, known) / size,
             "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible, known),
-            "rotation": mean((alignment.rotation - truth.rotation) ** 2, truth.posed),
+            "rotation": mse(alignment.rotation, truth.rotation),
             "gaps": mean(torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1), gaps),
         }
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from canthus.data.sample import FaceBatch
+from canthus.data.sample import FaceBatch, Need
 from canthus.decode import decoding, fits, read_bytes, read_json
 from canthus.errors import RecipeError, WeightsError
 from canthus.face.faces import Alignment
@@ -71,7 +72,12 @@ class Aligner(nn.Module, Predictor):
     """Base class of the methods. A method defines `Config`, `forward`, `loss` and, if it needs them, `stages`."""
 
     Config: ClassVar[type[AlignerConfig]] = AlignerConfig
+    stage_names: ClassVar[tuple[str, ...]] = ()
+    """The stages of all configurations: a recipe may name one that its configuration leaves out."""
     parity: ClassVar[float] = 1e-3  # px; more between torch and ONNX is a fault
+    needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
+    """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
+    not known are masked in `loss` itself, and so is the depth of terms that can do without."""
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without
 
     def __init__(self, config: AlignerConfig):

@@ -46,7 +46,7 @@ class Recipe:
     """All settings of a run; a recipe file holds what differs from these defaults.
 
     faces: folders, whose faces all come once an epoch; or folder -> weight, to draw faces with replacement.
-    A folder holds rendered shards or pairs in the layout of AFLW2000-3D; `synth:ASSETS` renders while training.
+    A folder holds rendered shards, or a data set as its authors distribute it; `synth:ASSETS` renders while training.
     stages: name of a stage of the method -> its own values (`StageRecipe`).
     """
 
@@ -54,6 +54,7 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)  # of the method
     augment: dict[str, Any] = field(default_factory=dict)  # of data.augment.Augmentation
     faces: tuple[str, ...] | dict[str, float] = ()
+    head_model: str = ""  # folder of the head model of 300W-LP's labels, which gives them depth (`read_3ddfa`)
     weights: str = ""  # a folder of trained weights of the same method and config to go on from; none: from scratch
     steps: int = 10000
     batch: int = 128  # of all processes together
@@ -81,7 +82,7 @@ class Recipe:
         object.__setattr__(self, "lr_milestones", _as_tuple(self.lr_milestones))
         if not all(isinstance(name, str) and name for name in self.faces):
             raise RecipeError(f"`faces` is {faces!r}; folders, or folder: weight, are wanted")
-        for key in ("method", "weights"):
+        for key in ("method", "weights", "head_model"):
             if not isinstance(getattr(self, key), str):
                 raise RecipeError(f"`{key}` is {getattr(self, key)!r}; text is wanted")
         _check(vars(self), Recipe, "")

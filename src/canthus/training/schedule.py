@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from canthus.errors import RecipeError
 from canthus.io.yaml_config import refuse_unknown
-from canthus.training.aligner import Stage
+from canthus.training.aligner import Stage, method_class
 from canthus.training.recipe import Recipe, StageRecipe
 
 
@@ -58,9 +58,11 @@ class ScheduledStage:
 def plan(recipe: Recipe, stages: tuple[Stage, ...]) -> tuple[ScheduledStage, ...]:
     """The stages of a method laid out over the steps of a recipe; a stage with a share of zero is left out.
 
-    Raises `RecipeError` for stages that the method does not have, and for one that would get no step.
+    What the recipe says of stages that the method has in other configurations only is passed over. Raises `RecipeError`
+    for stages that the method never has, and for one that would get no step.
     """
-    refuse_unknown("`stages`", recipe.stages, [stage.name for stage in stages])
+    known = (*(stage.name for stage in stages), *method_class(recipe.method).stage_names)
+    refuse_unknown("`stages`", recipe.stages, known)
     changes = [recipe.stage(stage.name) for stage in stages]
     shares = [stage.share if own.share is None else own.share for stage, own in zip(stages, changes)]
     if not sum(shares) > 0:

@@ -33,6 +33,7 @@ from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.monitor import LOG
+from canthus.training.partial import counted, learnable
 from canthus.training.recipe import Recipe, as_json, refuse_changes
 from canthus.training.schedule import OptimizerSpan, ScheduledStage, at, plan
 
@@ -57,19 +58,21 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     torch.manual_seed(recipe.seed)
     aligner = build(recipe.method, recipe.config)
-    stages = plan(recipe, aligner.stages())
+    plan(recipe, aligner.stages())
     resumed = os.path.exists(out / CHECKPOINT)
     if resumed:
         refuse_changes(recipe, out / RECIPE)
     size, crop_scale = aligner.config.size, aligner.config.crop_scale
-    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device)
+    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device, recipe.head_model)
     try:
+        stages = plan(recipe, learnable(aligner, faces))
         weights = aligner.sampling_weights(faces.xyz) if len(faces) else None
         if weights is not None:
             faces.weigh(weights)
         augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape)
-        points = faces.points(256 if faces.live else 2048)
-        aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
+        if type(aligner).prepare is not Aligner.prepare:
+            points = faces.points(256 if faces.live else 2048)
+            aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
         if recipe.weights:
             _copy_weights(recipe.weights, aligner)
         run = _Run(aligner, recipe, stages, accelerator)
@@ -161,7 +164,8 @@ class _Objective(nn.Module):
 
     def forward(self, batch: FaceBatch, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and the means of the terms."""
-        terms = {k: v.float().mean() for k, v in self.aligner.training_terms(batch, stage).items()}
+        terms = self.aligner.training_terms(batch, stage)
+        terms = {k: counted(v.float(), batch, self.aligner.needs.get(k, ())).mean() for k, v in terms.items()}
         total = torch.stack([weight * terms[name] for name, weight in stage.terms.items()]).sum()
         return total, {k: v.detach() for k, v in terms.items()}
 

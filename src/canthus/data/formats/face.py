@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import numpy as np
 from PIL import Image
 
 from canthus.decode import decoding
-from canthus.errors import LandmarkError
+from canthus.errors import CanthusError, LandmarkError
 from canthus.face.landmarks import scheme
+
+Faults = list[CanthusError]
+"""What is wrong with single faces of a set: given to a reader, it is filled instead of the first being raised."""
 
 PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG")
 
@@ -45,6 +49,17 @@ class FaceSample:
     groups: frozenset[str] = frozenset()
     relabelled: np.ndarray | None = None
     expression: np.ndarray | None = None
+
+
+@contextmanager
+def noting(faults: Faults | None) -> Iterator[None]:
+    """Add an error of the block to `faults` and go on after it; without, it is raised."""
+    try:
+        yield
+    except CanthusError as error:
+        if faults is None:
+            raise
+        faults.append(error)
 
 
 def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSample:

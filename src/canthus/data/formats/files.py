@@ -10,11 +10,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, checked
-from canthus.decode import decoding, fits, numbers, read_bytes, read_json, read_npy, read_text
+from canthus.data.formats.face import FaceSample, Faults, checked, name_of, noting, picture_of, some
+from canthus.decode import decoding, fits, numbers, read_bytes, read_json, read_npy, read_npz, read_text
 from canthus.decode.mat import read_mat
 from canthus.errors import LandmarkError
 from canthus.face.landmarks import scheme as find_scheme
+from canthus.face.landmarks import scheme_names
+
+ARRAYS = (".npz", ".npy", ".mat")
+MAT_POINTS = ("pts", "points", "Points", "landmarks", "lms", "pt2d", "pt3d", "pt3d_68", "pts_2d", "pts_3d")
 
 
 def read_pts(path: str | Path, count: int | None = None) -> np.ndarray:
@@ -72,11 +76,14 @@ def load_npy(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def read_coco(path: str | Path, scheme: str, pictures: str | Path | None = None) -> Iterator[FaceSample]:
+def read_coco(
+    path: str | Path, scheme: str | None = None, pictures: str | Path | None = None, faults: Faults | None = None
+) -> Iterator[FaceSample]:
     """The faces of a JSON file of keypoints in the style of COCO; pictures lie in its folder or in `pictures`.
 
     A point of visibility 0 is not annotated; 1 is annotated and hidden in COCO itself, but just annotated in most files
-    for faces, so `visible` stays unknown. `bbox` is x, y, width, height. Raises `LandmarkError`.
+    for faces, so `visible` stays unknown. `bbox` is x, y, width, height. Without a `scheme` it is the one with as many
+    points. Raises `LandmarkError`.
     """
     path = Path(path)
     folder = Path(pictures) if pictures else path.parent
@@ -89,20 +96,22 @@ def read_coco(path: str | Path, scheme: str, pictures: str | Path | None = None)
         names = [Path(file).with_suffix("").as_posix() for file, *_ in rows]
     times, before = Counter(names), Counter[str]()
     for name, (file, flat, bbox) in zip(names, rows):
-        where = f"{path}, {file}"
-        with decoding(LandmarkError, f"'{where}' has keypoints or a bbox that cannot be read"):
-            values = numbers(flat, (None,))
-            box = None if bbox is None else numbers(bbox, (4,)) + [0, 0, *bbox[:2]]
-        if len(values) % 3:
-            raise LandmarkError(f"'{where}' has {len(values)} keypoint numbers; three a point are wanted")
-        values = values.reshape(-1, 3)
-        points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
         before[name] += 1
-        name = name if times[name] == 1 else f"{name}#{before[name] - 1}"
-        yield checked(FaceSample(folder / file, points, scheme=scheme, name=name, box=box), where)
+        own = name if times[name] == 1 else f"{name}#{before[name] - 1}"
+        with noting(faults):
+            where = f"{path}, {file}"
+            with decoding(LandmarkError, f"'{where}' has keypoints or a bbox that cannot be read"):
+                values = numbers(flat, (None,))
+                box = None if bbox is None else numbers(bbox, (4,)) + [0, 0, *bbox[:2]]
+            if len(values) % 3:
+                raise LandmarkError(f"'{where}' has {len(values)} keypoint numbers; three a point are wanted")
+            values = values.reshape(-1, 3)
+            points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
+            of = scheme or scheme_of(len(points), where)
+            yield checked(FaceSample(folder / file, points, scheme=of, name=own, box=box), where)
 
 
-def read_dlib_xml(path: str | Path, scheme: str) -> Iterator[FaceSample]:
+def read_dlib_xml(path: str | Path, scheme: str = "ibug68", faults: Faults | None = None) -> Iterator[FaceSample]:
     """The faces of an XML file of dlib's imglab: pictures with boxes and parts, whose names are point numbers.
 
     Parts that are not there are NaN. Raises `LandmarkError`.
@@ -118,15 +127,71 @@ def read_dlib_xml(path: str | Path, scheme: str) -> Iterator[FaceSample]:
             raise LandmarkError(f"'{path}' has an image without a file; <image file=...> is wanted")
         boxes = image.findall("box")
         for k, box in enumerate(boxes):
-            where = f"{path}, {file}"
-            points = np.full((count, 2), np.nan)
-            with decoding(LandmarkError, f"'{where}' has a box or part without numbers"):
-                for part in box.findall("part"):
-                    number = int(part.get("name", ""))
-                    if not 0 <= number < count:
-                        raise LandmarkError(f"'{where}' has a part {number}; 0 to {count - 1} are wanted")
-                    points[number] = float(part.get("x", "")), float(part.get("y", ""))
-                left, top, width, height = (float(box.get(key, "")) for key in ("left", "top", "width", "height"))
-            name = Path(file).with_suffix("").as_posix() + (f"#{k}" if len(boxes) > 1 else "")
-            corners = np.array([left, top, left + width, top + height])
-            yield checked(FaceSample(path.parent / file, points, scheme=scheme, name=name, box=corners), where)
+            with noting(faults):
+                where = f"{path}, {file}"
+                points = np.full((count, 2), np.nan)
+                with decoding(LandmarkError, f"'{where}' has a box or part without numbers"):
+                    for part in box.findall("part"):
+                        number = int(part.get("name", ""))
+                        if not 0 <= number < count:
+                            raise LandmarkError(f"'{where}' has a part {number}; 0 to {count - 1} are wanted")
+                        points[number] = float(part.get("x", "")), float(part.get("y", ""))
+                    left, top, width, height = (float(box.get(key, "")) for key in ("left", "top", "width", "height"))
+                name = Path(file).with_suffix("").as_posix() + (f"#{k}" if len(boxes) > 1 else "")
+                corners = np.array([left, top, left + width, top + height])
+                yield checked(FaceSample(path.parent / file, points, scheme=scheme, name=name, box=corners), where)
+
+
+def read_pts_pairs(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+    """NAME.pts beside NAME.jpg or .png, in the folder or below it, of the scheme that has as many points. Raises
+    `LandmarkError`."""
+    folder = Path(folder)
+    for path in some(folder.rglob("*.pts"), ".pts files", folder):
+        with noting(faults):
+            points = read_pts(path)
+            of = scheme_of(len(points), path)
+            yield checked(FaceSample(picture_of(path), points, scheme=of, name=name_of(path, folder)), path)
+
+
+def read_array_pairs(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+    """NAME.npz, .npy or .mat beside NAME.jpg or .png, in the folder or below it, whose one array of points is
+    (L,2 or 3) or (2 or 3,L): LS3D-W and what is like it.
+
+    In .mat files it has a name of `MAT_POINTS`. Pixels of .mat files count from 1, of the others from 0. z is nearer =
+    larger. The scheme is the one with as many points. Raises `LandmarkError`.
+    """
+    folder = Path(folder)
+    files = (p for p in folder.rglob("*") if p.suffix in ARRAYS)
+    for path in some(files, "files of points (.npz, .npy, .mat)", folder):
+        with noting(faults):
+            points = _array_points(path)
+            of = scheme_of(len(points), path)
+            yield checked(FaceSample(picture_of(path), points, scheme=of, name=name_of(path, folder)), path)
+
+
+def _array_points(path: Path) -> np.ndarray:
+    """The only array of a file that has the shape of points, as (L,2 or 3), 0-based, z of mean zero."""
+    with decoding(LandmarkError, f"'{path}' cannot be read"):
+        if path.suffix == ".npy":
+            arrays = {"": read_npy(path)}
+        else:
+            arrays = dict(read_npz(path)) if path.suffix == ".npz" else read_mat(path, MAT_POINTS)
+    found = []
+    for array in arrays.values():
+        if isinstance(array, np.ndarray) and array.dtype.kind in "iuf":
+            array = np.squeeze(array)
+            if array.ndim == 2 and min(array.shape) in (2, 3) and max(array.shape) > 3:
+                found.append(array if array.shape[1] in (2, 3) else array.T)
+    if len(found) != 1:
+        raise LandmarkError(f"'{path}' has {len(found)} arrays of points, (L, 2 or 3) or (2 or 3, L); one is wanted")
+    points = found[0].astype(np.float64) - (1 if path.suffix == ".mat" else 0)
+    return points - [0, 0, np.nanmean(points[:, 2])] if points.shape[1] == 3 else points
+
+
+def scheme_of(count: int, where: str | Path) -> str:
+    """The name of the landmark scheme with `count` points. Raises `LandmarkError`."""
+    counts = {find_scheme(name).count: name for name in scheme_names()}
+    if count not in counts:
+        known = ", ".join(map(str, sorted(counts)))
+        raise LandmarkError(f"'{where}' has {count} points, of which no landmark scheme is known; {known} are wanted")
+    return counts[count]

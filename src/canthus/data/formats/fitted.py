@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, checked, complete, name_of, some
+from canthus.data.formats.face import FaceSample, Faults, checked, complete, name_of, noting, picture_size, some
 from canthus.data.formats.files import load_mat, load_npy
 from canthus.decode import decoding, read_npz
 from canthus.errors import LandmarkError
+from canthus.face.morphable_formats import read_3ddfa
 from canthus.geometry.rotation import matrix_from_euler
 
 KIT = "test.configs"  # where 3DDFA keeps its arrays
 
 
-def read_aflw2000(folder: str | Path) -> Iterator[FaceSample]:
+def read_aflw2000(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The faces of a folder in the layout of AFLW2000-3D: NAME.jpg beside NAME.mat, in the order of names.
 
     `pt3d_68` (3,68) are 1-based pixels with z towards the viewer; `Pose_Para` begins with pitch, yaw, roll in radians,
@@ -31,40 +32,80 @@ def read_aflw2000(folder: str | Path) -> Iterator[FaceSample]:
     paths = some(folder.glob("*.mat"), ".mat files (a folder of NAME.jpg and NAME.mat pairs is wanted)", folder)
     again, yaws = _relabelled(folder, paths), _kit(folder, "AFLW2000-3D-new.pose.npy", (len(paths),))
     for k, path in enumerate(paths):
-        image = path.with_suffix(".jpg")
-        if not image.is_file():
-            raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
-        mat = load_mat(path, ("pt3d_68", "Pose_Para"))
-        sample = FaceSample(image, _depth_points(mat["pt3d_68"], path), name=name_of(path, folder))
-        sample = replace(sample, **_pose(mat, path), relabelled=again.get(path.stem))
-        yield checked(replace(sample, yaw=None if yaws is None else float(np.deg2rad(yaws[k]))), path)
+        with noting(faults):
+            image = _picture(path)
+            mat = load_mat(path, ("pt3d_68", "Pose_Para"))
+            sample = FaceSample(image, _depth_points(mat["pt3d_68"], path), name=name_of(path, folder))
+            sample = replace(sample, **_pose(mat, path), relabelled=again.get(path.stem))
+            yield checked(replace(sample, yaw=None if yaws is None else float(np.deg2rad(yaws[k]))), path)
 
 
-def read_300wlp(folder: str | Path) -> Iterator[FaceSample]:
+def read_300wlp(
+    folder: str | Path, faults: Faults | None = None, model: LandmarkModel | None = None
+) -> Iterator[FaceSample]:
     """The faces of 300W-LP: NAME.jpg beside NAME.mat in AFW, HELEN, IBUG, LFPW and their _Flip twins, or right here.
 
     The files as distributed hold `pt2d` (2,68) and no depth: points are then (68,2), or what
-    `landmarks/SET/NAME_pts.mat` says in `pts_3d` (68, 2 or 3), the points of the mesh. Only where `pt3d_68` is there
-    (`canthus synth --format 300wlp` writes it) are points (68,3) for sure. Raises as `read_aflw2000`.
+    `landmarks/SET/NAME_pts.mat` says in `pts_3d` (68, 2 or 3), the points of the mesh. With the head `model` of the
+    labels points are (68,3), from `Shape_Para`, `Exp_Para` and all of `Pose_Para`; and so they are where `pt3d_68` is
+    there (`canthus synth --format 300wlp` writes it). Raises as `read_aflw2000`.
     """
     folder = Path(folder)
     beside = {"landmarks", "Code"}
     found = (p for p in folder.rglob("*.mat") if not beside & set(p.relative_to(folder).parts))
     for path in some(found, ".mat files (folders of NAME.jpg and NAME.mat pairs are wanted)", folder):
-        image = path.with_suffix(".jpg")
-        if not image.is_file():
-            raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
-        mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
-        more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
-        if "pt3d_68" in mat:
-            points = _depth_points(mat["pt3d_68"], path)
-        elif more.is_file():
-            points = _plane_points(load_mat(more, ("pts_3d",))["pts_3d"], more)
-        else:
-            points = _plane_points(load_mat(path, ("pt2d",))["pt2d"].T, path)
-        group = frozenset({path.parent.name} - {folder.name})
-        sample = FaceSample(image, points, name=name_of(path, folder), groups=group)
-        yield checked(replace(sample, **_pose(mat, path)), path)
+        with noting(faults):
+            image = _picture(path)
+            mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
+            more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
+            if "pt3d_68" in mat:
+                points = _depth_points(mat["pt3d_68"], path)
+            elif model is not None:
+                fitted = load_mat(path, ("Shape_Para", "Exp_Para", "Pose_Para"))
+                points = model.points(fitted, picture_size(image, path)[1], path)
+            elif more.is_file():
+                points = _plane_points(load_mat(more, ("pts_3d",))["pts_3d"], more)
+            else:
+                points = _plane_points(load_mat(path, ("pt2d",))["pt2d"].T, path)
+            group = frozenset({path.parent.name} - {folder.name})
+            sample = FaceSample(image, points, name=name_of(path, folder), groups=group)
+            yield checked(replace(sample, **_pose(mat, path)), path)
+
+
+class LandmarkModel:
+    """The head model of the labels of 300W-LP at its 68 landmarks: the Basel model with FaceWarehouse expressions.
+
+    folder: the owner's copy, as `face.morphable_formats.read_3ddfa` takes it. Raises `ModelError`.
+    """
+
+    def __init__(self, folder: str | Path):
+        # coefficients of the labels are not in standard deviations: modes as they are stored
+        model = read_3ddfa(folder, deviations=(np.ones(1), np.ones(1)))
+        mean, identity, expression = (model.at_landmarks(a) for a in (model.mean, model.identity, model.expression))
+        self.mean = mean.astype(np.float64) + model.card["origin"]
+        self.modes = np.concatenate([identity, expression]).astype(np.float64)
+        self.sizes = len(identity), len(expression)
+
+    def points(self, mat: Mapping[str, Any], height: int, path: Path) -> np.ndarray:
+        """The points (68,3) of a picture of `height` px, 0-based, mean z zero, by `Pose_Para` (pitch, yaw, roll, shift
+        (3), scale), `Shape_Para` and `Exp_Para`: V = f R X + t counts x from 1 and y from the bottom."""
+        parts = [np.asarray(mat[key], np.float64).ravel() for key in ("Shape_Para", "Exp_Para", "Pose_Para")]
+        if tuple(map(len, parts)) != (*self.sizes, 7) or not all(np.isfinite(p).all() for p in parts):
+            wanted = f"{self.sizes[0]}, {self.sizes[1]} and 7 finite ones are wanted"
+            raise LandmarkError(
+                f"'{path}' has {[len(p) for p in parts]} numbers of shape, expression and pose; {wanted}"
+            )
+        identity, expression, pose = parts
+        head = self.mean + np.tensordot(np.concatenate([identity, expression]), self.modes, 1)
+        image = pose[6] * head @ matrix_from_euler(pose[:3], "aflw").T + pose[3:6]
+        return np.stack([image[:, 0] - 1, height - image[:, 1], image[:, 2] - image[:, 2].mean()], axis=1)
+
+
+def _picture(path: Path) -> Path:
+    image = path.with_suffix(".jpg")
+    if not image.is_file():
+        raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
+    return image
 
 
 def _depth_points(array: np.ndarray, path: Path) -> np.ndarray:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from canthus.data.formats.face import PICTURES, FaceSample, checked, complete, interpolated, name_of, picture_of, some
+from canthus.data.formats.face import (
+    PICTURES,
+    FaceSample,
+    Faults,
+    checked,
+    complete,
+    interpolated,
+    name_of,
+    noting,
+    picture_of,
+    some,
+)
 from canthus.data.formats.files import load_mat, load_npy, read_pts
 from canthus.data.formats.fitted import KIT
 from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
 from canthus.face.landmarks import scheme as find_scheme
 
+Part = Literal["train", "test"]
+
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
 
 
-def read_300w(folder: str | Path) -> Iterator[FaceSample]:
+def read_300w(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """300-W: NAME.pts beside NAME.jpg or .png below afw, helen, lfpw, ibug, 01_Indoor and 02_Outdoor; 68 points.
 
     Groups: "common" (helen/testset, lfpw/testset), "challenge" (ibug), "full" (both), "private" (the challenge's own
@@ -32,13 +46,13 @@ def read_300w(folder: str | Path) -> Iterator[FaceSample]:
             groups = {"common", "full"}
         else:
             groups = {"private"} if parts & {"01_indoor", "02_outdoor"} else {"train"}
-        sample = FaceSample(
-            picture_of(path), complete(read_pts(path, 68), path), name=name_of(path, folder), groups=frozenset(groups)
-        )
-        yield checked(sample, path)
+        with noting(faults):
+            points = complete(read_pts(path, 68), path)
+            sample = FaceSample(picture_of(path), points, name=name_of(path, folder), groups=frozenset(groups))
+            yield checked(sample, path)
 
 
-def read_300vw(folder: str | Path, scheme: str = "ibug68") -> Iterator[FaceSample]:
+def read_300vw(folder: str | Path, faults: Faults | None = None, scheme: str = "ibug68") -> Iterator[FaceSample]:
     """300-VW: VIDEO/annot/NNNNNN.pts, one a frame, of 68 points or, as the 3D Menpo challenge has them, of 84
     ("menpo84"), x and y; frames as VIDEO/imgs/NNNNNN.jpg or .png.
 
@@ -52,16 +66,23 @@ def read_300vw(folder: str | Path, scheme: str = "ibug68") -> Iterator[FaceSampl
     for path in paths:
         videos.setdefault(path.parent.parent, {})[_number(path)] = path
     between = {video: _between(video, annotated) for video, annotated in videos.items()}
-    sparse, count = any(between.values()), find_scheme(scheme).count
+    sparse = any(between.values())
     for video, annotated in videos.items():
-        known = {k: complete(read_pts(path, count), path) for k, path in sorted(annotated.items())}
-        pictures = {k: picture_of(video / "imgs" / path.name) for k, path in annotated.items()} | between[video]
-        frames = np.array(sorted(pictures))
-        for k, points in zip(frames, interpolated(frames, np.array([*known]), np.stack([*known.values()]))):
-            groups = {video.name} | ({"annotated" if k in known else "interpolated"} if sparse else set())
-            where = annotated.get(k, pictures[k])
-            name = f"{video.name}/{where.stem}"
-            yield checked(FaceSample(pictures[k], points, None, scheme, name, groups=frozenset(groups)), where)
+        with noting(faults):
+            yield from _video(video, annotated, between[video], sparse, scheme)
+
+
+def _video(
+    video: Path, annotated: dict[int, Path], between: dict[int, Path], sparse: bool, scheme: str
+) -> Iterator[FaceSample]:
+    known = {k: complete(read_pts(path, find_scheme(scheme).count), path) for k, path in sorted(annotated.items())}
+    pictures = {k: picture_of(video / "imgs" / path.name) for k, path in annotated.items()} | between
+    frames = np.array(sorted(pictures))
+    for k, points in zip(frames, interpolated(frames, np.array([*known]), np.stack([*known.values()]))):
+        groups = {video.name} | ({"annotated" if k in known else "interpolated"} if sparse else set())
+        where = annotated.get(k, pictures[k])
+        name = f"{video.name}/{where.stem}"
+        yield checked(FaceSample(pictures[k], points, None, scheme, name, groups=frozenset(groups)), where)
 
 
 def _between(video: Path, annotated: dict[int, Path]) -> dict[int, Path]:
@@ -76,71 +97,79 @@ def _number(path: Path) -> int:
     return int(path.stem)
 
 
-def read_cofw29(folder: str | Path) -> Iterator[FaceSample]:
-    """COFW's 507 test faces with 29 points, from `COFW_test_color.mat` (MATLAB 7.3, pictures inside).
+def read_cofw29(folder: str | Path, faults: Faults | None = None, part: Part = "test") -> Iterator[FaceSample]:
+    """COFW's 507 test faces, or 1,345 training faces, with 29 points, from `COFW_test_color.mat` or
+    `COFW_train_color.mat` (MATLAB 7.3, pictures inside).
 
-    `phisT` (N,87): x, y and whether hidden; `bboxesT` (N,4): x, y, width, height; pixels count from 1. Raises
-    `LandmarkError`.
+    `phisT` (N,87): x, y and whether hidden; `bboxesT` (N,4): x, y, width, height; pixels count from 1; for training
+    `phisTr` and `bboxesTr`. Raises `LandmarkError`.
     """
-    path = Path(folder) / "COFW_test_color.mat"
-    for k, (image, row, box) in enumerate(_cofw(path)):
-        points = np.stack([row[:29], row[29:58]], axis=1) - 1
-        corners = np.array([*(box[:2] - 1), *(box[:2] - 1 + box[2:])])
-        sample = FaceSample(
-            image, points, scheme="cofw29", name=f"COFW_test_color/{k + 1}", box=corners, visible=row[58:] < 0.5
-        )
-        yield checked(sample, f"{path}, face {k + 1}")
+    path = Path(folder) / f"COFW_{part}_color.mat"
+    for k, (image, row, box) in enumerate(_cofw(path, part)):
+        with noting(faults):
+            points = np.stack([row[:29], row[29:58]], axis=1) - 1
+            corners = np.array([*(box[:2] - 1), *(box[:2] - 1 + box[2:])])
+            sample = FaceSample(
+                image, points, scheme="cofw29", name=f"{path.stem}/{k + 1}", box=corners, visible=row[58:] < 0.5
+            )
+            yield checked(sample, f"{path}, face {k + 1}")
 
 
-def read_cofw68(folder: str | Path) -> Iterator[FaceSample]:
+def read_cofw68(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The 68 points of COFW-68 for COFW's test faces: `test_annotations/K_points.mat` (`Points` (68,2), `Occ`) below
     the folder, and the pictures of `COFW_test_color.mat` in it, K from 1. Raises `LandmarkError`."""
     folder = Path(folder)
     places = sorted(folder.rglob("test_annotations"))
     if not places:
         raise LandmarkError(f"no folder test_annotations of COFW-68 below '{folder}'")
-    for k, (image, _, _) in enumerate(_cofw(folder / "COFW_test_color.mat")):
+    for k, (image, _, _) in enumerate(_cofw(folder / "COFW_test_color.mat", "test")):
         path = places[0] / f"{k + 1}_points.mat"
-        mat = load_mat(path, ("Points", "Occ"))
-        points = complete(np.asarray(mat["Points"], np.float64), path) - 1
-        visible = np.asarray(mat["Occ"]).ravel() == 0
-        if visible.shape != (68,):
-            raise LandmarkError(f"'{path}' has Occ of shape {np.shape(mat['Occ'])}; 68 numbers are wanted")
-        yield checked(FaceSample(image, points, name=f"COFW_test_color/{k + 1}", visible=visible), path)
+        with noting(faults):
+            mat = load_mat(path, ("Points", "Occ"))
+            points = complete(np.asarray(mat["Points"], np.float64), path) - 1
+            visible = np.asarray(mat["Occ"]).ravel() == 0
+            if visible.shape != (68,):
+                raise LandmarkError(f"'{path}' has Occ of shape {np.shape(mat['Occ'])}; 68 numbers are wanted")
+            yield checked(FaceSample(image, points, name=f"COFW_test_color/{k + 1}", visible=visible), path)
 
 
-def read_wflw(folder: str | Path) -> Iterator[FaceSample]:
-    """WFLW's test faces: `list_98pt_rect_attr_test.txt` below the folder, pictures in `WFLW_images`.
+def read_wflw(folder: str | Path, faults: Faults | None = None, part: Part = "test") -> Iterator[FaceSample]:
+    """WFLW's 2,500 test faces, or 7,500 training faces: `list_98pt_rect_attr_test.txt` or `..._train.txt` below the
+    folder, pictures in `WFLW_images`.
 
     A line has 196 coordinates, the face's rectangle, six attributes (0 or 1) and the picture. Groups: "full" and the
     attributes that are 1. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    (path, *_) = some(folder.rglob("list_98pt_rect_attr_test.txt"), "list_98pt_rect_attr_test.txt", folder)
+    name = f"list_98pt_rect_attr_{part}.txt"
+    (path, *_) = some(folder.rglob(name), name, folder)
     with decoding(LandmarkError, f"'{path}' cannot be read"):
         lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
-        where, words = f"{path}, line {number}", line.split()
-        if not words:
-            continue
-        if len(words) < 207:
-            raise LandmarkError(f"'{where}' has {len(words)} words; 196 + 4 + 6 numbers and a picture are wanted")
-        with decoding(LandmarkError, f"'{where}' has words where numbers are wanted"):
-            values = np.array([float(w) for w in words[:206]])
-        file = " ".join(words[206:])
-        groups = {"full"} | {a for a, v in zip(WFLW_ATTRIBUTES, values[200:206]) if v}
-        sample = FaceSample(
-            folder / "WFLW_images" / file,
-            complete(values[:196].reshape(98, 2), where),
-            scheme="wflw98",
-            name=f"{Path(file).with_suffix('').as_posix()}#{number}",
-            box=values[196:200],
-            groups=frozenset(groups),
-        )
-        yield checked(sample, where)
+        if line.strip():
+            with noting(faults):
+                yield _wflw(line.split(), number, f"{path}, line {number}", folder / "WFLW_images")
 
 
-def read_aflw21(folder: str | Path) -> Iterator[FaceSample]:
+def _wflw(words: list[str], number: int, where: str, pictures: Path) -> FaceSample:
+    if len(words) < 207:
+        raise LandmarkError(f"'{where}' has {len(words)} words; 196 + 4 + 6 numbers and a picture are wanted")
+    with decoding(LandmarkError, f"'{where}' has words where numbers are wanted"):
+        values = np.array([float(w) for w in words[:206]])
+    file = " ".join(words[206:])
+    groups = {"full"} | {a for a, v in zip(WFLW_ATTRIBUTES, values[200:206]) if v}
+    sample = FaceSample(
+        pictures / file,
+        complete(values[:196].reshape(98, 2), where),
+        scheme="wflw98",
+        name=f"{Path(file).with_suffix('').as_posix()}#{number}",
+        box=values[196:200],
+        groups=frozenset(groups),
+    )
+    return checked(sample, where)
+
+
+def read_aflw21(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """AFLW by the protocol of 3DDFA: crops in `AFLW_GT_crop`, named by `AFLW_GT_crop.list`, and its arrays.
 
     `AFLW_GT_pts21.npy` (N,2,21) in pixels of the photos, -1 where hidden; `AFLW_GT_crop_roi_box.npy` (N,4), the square
@@ -169,12 +198,14 @@ def read_aflw21(folder: str | Path) -> Iterator[FaceSample]:
             image, marked, scheme="aflw21", name=image.stem, box=box,
             visible=np.isfinite(marked[:, 0]), yaw=float(np.deg2rad(yaws[k])),
         )  # fmt: skip
-        # four squares of the kit are not those of their faces; the protocol counts these faces
-        yield checked(sample, f"{names}, {file}", reach=np.inf)
+        with noting(faults):
+            # four squares of the kit are not those of their faces; the protocol counts these faces
+            yield checked(sample, f"{names}, {file}", reach=np.inf)
 
 
-def read_aflw_full(folder: str | Path) -> Iterator[FaceSample]:
-    """AFLW-Full's 4,386 test faces with 19 points, hidden ones too: `AFLWinfo_release.mat` and AFLW's photos.
+def read_aflw_full(folder: str | Path, faults: Faults | None = None, part: Part = "test") -> Iterator[FaceSample]:
+    """AFLW-Full's 4,386 test faces, or 20,000 training faces, with 19 points, hidden ones too:
+    `AFLWinfo_release.mat` and AFLW's photos.
 
     `data` (N,38): x, then y; `bbox` (N,4): left, right, top, bottom, the square by which the protocol divides;
     `mask_new` (N,19): 1 where visible; `nameList`; `ra`: an order, 1-based, whose first 20,000 are for training. Photos
@@ -196,36 +227,38 @@ def read_aflw_full(folder: str | Path) -> Iterator[FaceSample]:
             raise LandmarkError(
                 f"'{path}' has {mat[key].dtype} of shape {mat[key].shape} in `{key}`; {shape} is wanted"
             )
-    rows = mat["ra"].ravel()[20000:] - 1
+    rows = mat["ra"].ravel()[slice(20000, None) if part == "test" else slice(20000)] - 1
     if mat["ra"].dtype.kind not in "iuf" or not np.isin(rows, np.arange(count)).all():
         raise LandmarkError(f"'{path}' has an order `ra` of other rows than 1 to {count}")
     for k in rows.astype(int):
-        row = np.asarray(mat["data"][k], np.float64)
-        file = str(mat["nameList"][k, 0])
-        left, right, top, bottom = np.asarray(mat["bbox"][k], np.float64)
-        visible = mat["mask_new"][k] > 0
-        sample = FaceSample(
-            photos / file, complete(row.reshape(2, 19).T, f"{path}, {file}") - 1, scheme="aflw19",
-            name=f"{Path(file).with_suffix('').as_posix()}#{k}", box=np.array([left, top, right, bottom]) - 1,
-            visible=visible, groups=frozenset({"full", "frontal"} if visible.all() else {"full"}),
-        )  # fmt: skip
-        yield checked(sample, f"{path}, {file}")
+        with noting(faults):
+            row = np.asarray(mat["data"][k], np.float64)
+            file = str(mat["nameList"][k, 0])
+            left, right, top, bottom = np.asarray(mat["bbox"][k], np.float64)
+            visible = mat["mask_new"][k] > 0
+            sample = FaceSample(
+                photos / file, complete(row.reshape(2, 19).T, f"{path}, {file}") - 1, scheme="aflw19",
+                name=f"{Path(file).with_suffix('').as_posix()}#{k}", box=np.array([left, top, right, bottom]) - 1,
+                visible=visible, groups=frozenset({"full", "frontal"} if visible.all() else {"full"}),
+            )  # fmt: skip
+            yield checked(sample, f"{path}, {file}")
 
 
 def _kit_file(folder: Path, name: str) -> Path:
     return next((p for p in (folder / name, folder / KIT / name) if p.is_file()), folder / name)
 
 
-def _cofw(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pictures (H,W,3), rows (87,) and boxes (4,) of the test faces. HDF5 holds MATLAB's arrays transposed."""
+def _cofw(path: Path, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pictures (H,W,3), rows (87,) and boxes (4,) of the faces. HDF5 holds MATLAB's arrays transposed."""
     import h5py  # optional dependency of the formats extra
 
+    end = {"test": "T", "train": "Tr"}[part]
     with decoding(LandmarkError, f"'{path}' cannot be read"):
         with h5py.File(path, "r") as file:
-            rows, boxes = np.asarray(file["phisT"], float).T, np.asarray(file["bboxesT"], float).T
-            references = np.asarray(file["IsT"]).ravel()
+            rows, boxes = np.asarray(file[f"phis{end}"], float).T, np.asarray(file[f"bboxes{end}"], float).T
+            references = np.asarray(file[f"Is{end}"]).ravel()
             if rows.shape != (len(references), 87) or boxes.shape != (len(references), 4):
-                shapes = f"phisT {rows.shape} and bboxesT {boxes.shape}"
+                shapes = f"phis{end} {rows.shape} and bboxes{end} {boxes.shape}"
                 raise LandmarkError(f"'{path}' has {shapes}; (N, 87) and (N, 4) are wanted")
             for reference, row, box in zip(references, rows, boxes):
                 picture = np.asarray(file[reference], np.uint8).T

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, checked, interpolated, some
+from canthus.data.formats.face import FaceSample, Faults, checked, interpolated, noting, some
 from canthus.decode import decoding
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.expressions import EXPRESSIONS, arkit_from_ict
@@ -18,17 +18,19 @@ TRUTH = ("xyz", "visible", "rotation")
 EVERY = 10  # frames between those whose labels the others' second labels are interpolated from
 
 
-def read_renders(folder: str | Path) -> Iterator[FaceSample]:
+def read_renders(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The faces of shards of any layout: shard-NNNNN.npz, .tar, or folders; a shard is held in memory while its faces
     are. `name` is shard-NNNNN#K. Raises `LandmarkError`."""
     folder = Path(folder)
     for path in some(shards_in(folder), "shard-*.npz, shard-*.tar or shard-* folders (`canthus synth`)", folder):
-        faces = _read(path, ("image", *TRUTH))
-        for k, image in enumerate(faces["image"]):
-            yield checked(_sample(faces, k, image, f"{path.stem}#{k}"), f"{path}, face {k}")
+        with noting(faults):
+            faces = _read(path, ("image", *TRUTH))
+            for k, image in enumerate(faces["image"]):
+                with noting(faults):
+                    yield checked(_sample(faces, k, image, f"{path.stem}#{k}"), f"{path}, face {k}")
 
 
-def read_clips(folder: str | Path) -> Iterator[FaceSample]:
+def read_clips(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The frames of clips in order: CLIP/frame-NNNNN.jpg and CLIP/truth.npz. `name` is CLIP/frame-NNNNN.
 
     `relabelled` is what linear interpolation between the labels of every tenth frame gives, as the test videos of
@@ -37,14 +39,19 @@ def read_clips(folder: str | Path) -> Iterator[FaceSample]:
     """
     folder = Path(folder)
     for path in some(folder.glob("*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
-        frames = _read(path, TRUTH)
-        count = len(frames["xyz"])
-        known = np.unique([*range(0, count, EVERY), count - 1])
-        again = interpolated(np.arange(count), known, frames["xyz"][known, :, :2])
-        for k in range(count):
-            name = f"{path.parent.name}/frame-{k:05d}"
-            image = path.with_name(f"frame-{k:05d}.jpg")
-            yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
+        with noting(faults):
+            yield from _clip(path)
+
+
+def _clip(path: Path) -> Iterator[FaceSample]:
+    frames = _read(path, TRUTH)
+    count = len(frames["xyz"])
+    known = np.unique([*range(0, count, EVERY), count - 1])
+    again = interpolated(np.arange(count), known, frames["xyz"][known, :, :2])
+    for k in range(count):
+        name = f"{path.parent.name}/frame-{k:05d}"
+        image = path.with_name(f"frame-{k:05d}.jpg")
+        yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
 
 
 def _sample(

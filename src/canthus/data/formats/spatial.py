@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, checked, complete, name_of, picture_of, some
+from canthus.data.formats.face import FaceSample, Faults, checked, complete, name_of, noting, picture_of, some
 from canthus.data.formats.files import read_ljson
 from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
@@ -18,7 +18,7 @@ _OURS = np.diag([1.0, -1.0, -1.0])  # from x right, y down, z away to x right, y
 HEAD = 75.0  # mm: half the side of the box that stands for a face of BIWI, which has none
 
 
-def read_3dfaw(folder: str | Path) -> Iterator[FaceSample]:
+def read_3dfaw(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """3DFAW (2016): NAME.jpg with 66 lines "x,y,z" in NAME_lm.csv, NAME.csv or .txt beside it, or in a folder called
     ..._lm beside ..._img.
 
@@ -28,31 +28,36 @@ def read_3dfaw(folder: str | Path) -> Iterator[FaceSample]:
     folder = Path(folder)
     files = [p for p in folder.rglob("*") if p.suffix.lower() in (".csv", ".txt")]
     samples = []
-    for path in some((p for p in files if _is_shape(p)), "files of 66 lines x,y,z", folder):
+    for path in some((p for p in files if is_shape(p)), "files of 66 lines x,y,z", folder):
         stem = path.stem.removesuffix("_lm")
         home = path.parent
         if home.name.endswith("_lm"):
             home = home.with_name(home.name.removesuffix("_lm") + "_img")
-        points = _numbers(path, (66, 3))
-        image = picture_of(home / f"{stem}.csv")
-        samples.append((FaceSample(image, points, scheme="3dfaw66", name=name_of(image, folder)), path))
-    yield from _nose_first(samples)
+        with noting(faults):
+            points = _numbers(path, (66, 3))
+            image = picture_of(home / f"{stem}.csv")
+            samples.append((FaceSample(image, points, scheme="3dfaw66", name=name_of(image, folder)), path))
+    yield from _nose_first(samples, faults)
 
 
-def read_menpo3d(folder: str | Path) -> Iterator[FaceSample]:
-    """Menpo-3D: NAME.ljson with 84 points beside NAME.jpg or .png; in the plane, or with depth.
+def read_menpo3d(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+    """Menpo-3D: NAME.ljson with 84 points, or 68, beside NAME.jpg or .png; in the plane, or with depth.
 
     The sign of z is read off the whole set as in `read_3dfaw`. Raises `LandmarkError`.
     """
     folder = Path(folder)
     samples = []
     for path in some(folder.rglob("*.ljson"), ".ljson files", folder):
-        points = complete(read_ljson(path), path)
-        samples.append((FaceSample(picture_of(path), points, scheme="menpo84", name=name_of(path, folder)), path))
-    yield from _nose_first(samples)
+        with noting(faults):
+            points = complete(read_ljson(path), path)
+            if len(points) not in (84, 68):
+                raise LandmarkError(f"'{path}' has {len(points)} points; 84 or 68 are wanted")
+            scheme = {84: "menpo84", 68: "ibug68"}[len(points)]
+            samples.append((FaceSample(picture_of(path), points, scheme=scheme, name=name_of(path, folder)), path))
+    yield from _nose_first(samples, faults)
 
 
-def read_biwi(folder: str | Path) -> Iterator[FaceSample]:
+def read_biwi(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """BIWI: NN/frame_NNNNN_rgb.png (or .jpg) with frame_NNNNN_pose.txt, a rotation and the head's centre in mm.
 
     The matrix is camera-from-head with x right, y down, z away from the camera. There are no landmarks (all NaN) and no
@@ -61,17 +66,21 @@ def read_biwi(folder: str | Path) -> Iterator[FaceSample]:
     """
     folder = Path(folder)
     for path in some(folder.glob("*/frame_*_pose.txt"), "NN/frame_NNNNN_pose.txt", folder):
-        values = _numbers(path, (4, 3))
-        image = picture_of(path.with_name(path.name.replace("_pose.txt", "_rgb.txt")))
-        rotation = _OURS @ values[:3] @ _OURS
-        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2):
-            raise LandmarkError(f"'{path}' begins with a matrix that is no rotation")
-        sample = FaceSample(
-            image, np.full((68, 2), np.nan), rotation, name=name_of(path, folder).removesuffix("_pose"),
-            box=_projected_box(path.parent / "rgb.cal", values[3]), angles=euler_from_matrix(rotation, "aflw"),
-            groups=frozenset({path.parent.name}),
-        )  # fmt: skip
-        yield sample
+        with noting(faults):
+            yield _biwi(path, folder)
+
+
+def _biwi(path: Path, folder: Path) -> FaceSample:
+    values = _numbers(path, (4, 3))
+    image = picture_of(path.with_name(path.name.replace("_pose.txt", "_rgb.txt")))
+    rotation = _OURS @ values[:3] @ _OURS
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2):
+        raise LandmarkError(f"'{path}' begins with a matrix that is no rotation")
+    return FaceSample(
+        image, np.full((68, 2), np.nan), rotation, name=name_of(path, folder).removesuffix("_pose"),
+        box=_projected_box(path.parent / "rgb.cal", values[3]), angles=euler_from_matrix(rotation, "aflw"),
+        groups=frozenset({path.parent.name}),
+    )  # fmt: skip
 
 
 def _projected_box(path: Path, centre: np.ndarray) -> np.ndarray:
@@ -86,9 +95,9 @@ def _projected_box(path: Path, centre: np.ndarray) -> np.ndarray:
         return complete(np.concatenate([middle - half, middle + half]), path)
 
 
-def _nose_first(samples: list[tuple[FaceSample, Path]]) -> Iterator[FaceSample]:
+def _nose_first(samples: list[tuple[FaceSample, Path]], faults: Faults | None) -> Iterator[FaceSample]:
     """The samples with z such that noses are nearer than the ends of jaws, mean zero, each checked."""
-    ends = {"3dfaw66": (30, 0, 16), "menpo84": (46, 0, 32)}
+    ends = {"3dfaw66": (30, 0, 16), "ibug68": (30, 0, 16), "menpo84": (46, 0, 32)}
     deep = [s for s, _ in samples if s.points.shape[1] == 3]
     nose = [s.points[a, 2] - (s.points[b, 2] + s.points[c, 2]) / 2 for s in deep for a, b, c in [ends[s.scheme]]]
     sign = [1, 1, -1 if np.sum(nose) < 0 else 1]
@@ -97,10 +106,11 @@ def _nose_first(samples: list[tuple[FaceSample, Path]]) -> Iterator[FaceSample]:
         if points.shape[1] == 3:
             points = points * sign
             points = points - [0, 0, points[:, 2].mean()]
-        yield checked(replace(sample, points=points), path)
+        with noting(faults):
+            yield checked(replace(sample, points=points), path)
 
 
-def _is_shape(path: Path) -> bool:
+def is_shape(path: Path) -> bool:
     """Whether a text file begins with three numbers on a line."""
     if not path.is_file():
         return False

@@ -65,6 +65,8 @@ class Cprfa(Aligner):
     """See the module's docstring."""
 
     Config = CprfaConfig
+    stage_names = ("dense", "round_1", "round_2")
+    needs = dict.fromkeys(("codes", "mask", "points", *stage_names[1:]), ("depth", "points"))
     config: CprfaConfig
     parity = 0.1  # where two pixels match a vertex alike, the last digit decides between them
     layout: Tensor
