@@ -155,6 +155,7 @@ def track(
             "--focal", min=1e-3, help="Focal length of the camera in pixels; default: assumed, 65 degrees wide."
         ),
     ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw a chart of each video, and a page over all.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Also write results smoothed over time.")] = False,
     detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
     rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
@@ -173,6 +174,7 @@ def track(
     Exit codes: 0: all went well; 1: videos or folders failed, or frames are missing; 2: nothing was done.
     """
     from canthus.commands.clip import Outputs
+    from canthus.commands.page import write_page
     from canthus.commands.videos import find_videos
     from canthus.commands.videos import track as run
     from canthus.inference.tracker import Tracker
@@ -187,8 +189,10 @@ def track(
             def show(video: Path, frame: int, count: int | None) -> None:
                 update(frame, count, video.name)
 
-            outputs = Outputs(overlay, table, columns, smooth, Camera(focal, euler), rate)
+            outputs = Outputs(overlay, table, columns, plot, smooth, Camera(focal, euler), rate)
             summary = run(found, out, tracker, outputs, resume, show)
+            if plot:
+                write_page(found, out)
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
     for video, clip in summary.clips:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from photos import aligner, photo, resized
 from PIL import Image
+from typer.testing import CliRunner
 
+from canthus.cli import app
 from canthus.commands.clip import Outputs
 from canthus.commands.videos import find_videos, track
 from canthus.inference.tracker import Tracker
@@ -79,6 +81,7 @@ def test_parts_of_other_settings_are_not_used(clip, tmp_path, monkeypatch):
     assert seen[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_that_was_killed_goes_on(tmp_path):
     frames = [Image.fromarray(photo()[k % 7 : 256 + k % 7, :256]) for k in range(110)]
@@ -95,3 +98,17 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert sorted(p.name for p in out.iterdir()) == ["v.jsonl", "v.summary.json"]
     assert [frame.frame for frame in read_json_lines(out / "v.jsonl")] == list(range(110))
+
+
+def test_a_chart_of_each_video_and_a_page_over_all(clip, tmp_path):
+    pytest.importorskip("matplotlib")
+    bad = tmp_path / "b&d.gif"
+    bad.write_bytes(b"no video")
+    out = tmp_path / "out"
+    for _ in range(2):  # the second skips what is done, and the page still has it
+        result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--plot", "--resume", "--out", str(out)])
+        assert result.exit_code == 1, result.output
+        page = (out / "tracks.html").read_text()
+        assert 'src="clip.plot.png"' in page and "<td>12</td>" in page
+        assert "b&amp;d.gif" in page and page.count("not done") == 1
+    assert Image.open(out / "clip.plot.png").width == 1400

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from os.path import isdir  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from canthus.errors import VideoError
+from canthus.face.blinks import Blink
 from canthus.face.series import Series, TrackedFrame, series_of
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
+from canthus.io.charts import as_png
 from canthus.io.columns import ASSUMED, CANTHUS, OPENFACE, Camera, ImageFaces
 from canthus.io.draw import overlay
 from canthus.io.inputs import Source, file_of
@@ -30,11 +33,13 @@ from canthus.io.lines import frame_line, header_line
 from canthus.io.outputs import atomic_open, atomic_write
 from canthus.io.recording import Recording
 from canthus.io.tables import table_writer
+from canthus.io.track_charts import chosen, drawn_on, track_chart
 from canthus.io.video import RATE, Video, check_rate, frames_of, writable_suffix, write_video
 
 OVERLAY = ".overlay"
 SMOOTH = ".smooth"
 SUMMARY = ".summary.json"
+PLOT = ".plot.png"
 LAYOUTS = {"canthus": CANTHUS, "openface": OPENFACE}
 Progress = Callable[[Path, int, int | None], None]
 
@@ -43,26 +48,31 @@ Progress = Callable[[Path, int, int | None], None]
 class Outputs:
     """What is written for each video, beside the lines of JSON and the summary.
 
-    table: ending of a table, or None. columns: whose names and units it has. smooth: whether lines and table are also
-    written smoothed, and the overlay shows smoothed faces. camera: for the table's millimetres and angles. rate: frames
-    a second of folders of frames. Raises `VideoError` for a rate that is none.
+    table: ending of a table, or None. columns: whose names and units it has. plot: a chart. smooth: whether lines and
+    table are also written smoothed, and the overlay shows smoothed faces. camera: for the table's millimetres and
+    angles. rate: frames a second of folders of frames. Raises `VideoError` for a rate that is none,
+    `ModuleNotFoundError` where a format needs a package that is not installed.
     """
 
     overlay: bool = False
     table: Literal["csv", "parquet"] | None = None
     columns: Literal["canthus", "openface"] = "canthus"
+    plot: bool = False
     smooth: bool = False
     camera: Camera = ASSUMED
     rate: float = RATE
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
+        for wanted, module in ((self.table == "parquet", "pyarrow"), (self.plot, "matplotlib")):
+            if wanted:
+                import_module(module)  # missed now rather than when a video is done
 
     def files(self) -> list[str]:
         """The endings of the files of a video, the summary's left out."""
         faces = [".jsonl", *([f".{self.table}"] if self.table else [])]
         smooth = [SMOOTH + ending for ending in faces] if self.smooth else []
-        return [*faces, *smooth, *([self.overlay_ending()] if self.overlay else [])]
+        return [*faces, *smooth, *([PLOT] * self.plot), *([self.overlay_ending()] * self.overlay)]
 
     def overlay_ending(self) -> str:
         """The ending of the video with the faces drawn on it."""
@@ -163,6 +173,8 @@ class Clip:
             if self.outputs.smooth:
                 self._write_faces(files, _smoothed(recording), SMOOTH, _Blinking(series, blinks))
                 shown = _smoothed(recording)
+            if self.outputs.plot:
+                self._write_plot(files, recording, series, blinks)
             if self.outputs.overlay:
                 self._write_overlay(files, shown)
             kept = replaced()
@@ -219,6 +231,21 @@ class Clip:
             if put:
                 put(images)
 
+    def _write_plot(
+        self, files: ExitStack, recording: Recording, series: list[Series], blinks: dict[int, list[Blink]]
+    ) -> None:
+        pictures, end, drawn = recording.pictures(), 0.0, []
+        wanted = set(chosen(sorted(pictures)))
+        for frame in recording:
+            end = frame.time
+            if frame.number in wanted:
+                tracked = frame.tracked
+                drawn.append((frame.time, drawn_on(pictures[frame.number], tracked.faces, tracked.ids.tolist())))
+        missing = f", {self.summary.missing} missing" if self.summary.missing else ""
+        title = f"{self.video.path.name}: {self.summary.frames} frames{missing}, {self.summary.people} people"
+        figure = track_chart(title, series, blinks, drawn, end)
+        files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
+
     def _write_overlay(self, files: ExitStack, frames: Iterable[TrackedFrame]) -> None:
         path = file_of(self.target, self.outputs.overlay_ending())
         put = files.enter_context(write_video(path, self.tracker.aligner.threads))
@@ -230,7 +257,7 @@ class Clip:
 class _Blinking:
     """Whether eyes are in a blink, frame by frame."""
 
-    def __init__(self, series: Sequence[Series], blinks: dict[int, list[Any]]):
+    def __init__(self, series: Sequence[Series], blinks: dict[int, list[Blink]]):
         self._frames = {one.id: one.frames for one in series}
         self._flags = {one.id: one.blinking(blinks[one.id]) for one in series}
 

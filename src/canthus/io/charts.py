@@ -1,4 +1,4 @@
-"""Charts of measurements and of training, drawn with matplotlib (extra `plots`); the only plotting code.
+"""Charts of measurements and of training, drawn with matplotlib (extra `plots`).
 
 Figures are drawn without pyplot, so no global state of matplotlib is read or changed.
 """
@@ -62,7 +62,7 @@ def lines(
 
     ticks: positions on the x axis and their labels. marks: positions of vertical lines and their labels.
     """
-    figure = _figure(chart.size)
+    figure = empty_figure(chart.size)
     axes = figure.add_subplot(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     for k, (name, (x, y)) in enumerate(series.items()):
         axes.plot(x, y, color=COLOURS[k % len(COLOURS)], marker="o" if dots else None, markersize=4, label=name)
@@ -127,9 +127,14 @@ def part_map(
 
 def rendered(figure: Figure) -> Image.Image:
     """A figure as an RGB picture."""
+    return Image.open(io.BytesIO(as_png(figure))).convert("RGB")
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI)
-    return Image.open(stream).convert("RGB")
+    return stream.getvalue()
 
 
 def beside(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -142,7 +147,8 @@ def beside(pictures: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def _figure(size: tuple[int, int]) -> Figure:
+def empty_figure(size: tuple[int, int]) -> Figure:
+    """A figure of a size in pixels, with nothing on it."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, layout="constrained")
@@ -150,7 +156,7 @@ def _figure(size: tuple[int, int]) -> Figure:
 
 def _face(title: str, xy: np.ndarray, name: str, size: tuple[int, int]) -> tuple[Figure, Any]:
     """A figure with the faint lines of a face, and its axes in the coordinates of the points."""
-    figure = _figure(size)
+    figure = empty_figure(size)
     axes = figure.add_subplot(title=title)
     for a, b in scheme(name).edges:
         axes.plot(*xy[[a, b]].T, color=FAINT, linewidth=1, zorder=0)
