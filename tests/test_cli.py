@@ -12,6 +12,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import layouts_maker
 import numpy as np
 import pytest
 import typer
@@ -26,7 +27,7 @@ from canthus.errors import pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
 
-VERBS = ("align", "track", "models", "evaluate", "reproduce", "synth", "train", "export", "serve")
+VERBS = ("align", "track", "models", "evaluate", "reproduce", "synth", "train", "export", "serve", "data")
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -59,7 +60,8 @@ def test_help_of_every_verb(verb):
 def test_every_option_and_verb_is_explained_by_a_whole_sentence():
     commands = typer.main.get_command(app).commands
     for verb in VERBS:
-        for parameter in commands[verb].params:
+        single = getattr(commands[verb], "commands", {verb: commands[verb]})  # of a group of verbs
+        for parameter in (parameter for command in single.values() for parameter in command.params):
             assert parameter.help[0].isupper() and parameter.help[-1] == ".", (verb, parameter.name)
     text = run("-h")
     for verb in VERBS:  # the list of verbs cuts nothing off
@@ -372,6 +374,41 @@ def test_train_from_a_recipe_and_on_with_the_same_one_only(tmp_path, made_shards
     assert {p.name for p in (out / "weights").iterdir()} == {"card.json", "config.json", "model.safetensors"}
     again = run("train", recipe, "--out", out, "--set", "warmup_steps=1", code=2)
     assert "`augment.scale` 0.2, now not given" in again
+
+
+def test_train_by_name_lists_the_recipes_of_the_package():
+    pytest.importorskip("torch")
+    text = run("train", "--list")
+    assert "jvcr-paper" in text and "swift" in text
+    assert "there is no recipe 'jvcr-papr', neither a file nor a name ('jvcr-paper'?)" in run(
+        "train", "jvcr-papr", code=2
+    )
+    assert "got no recipe" in run("train", code=2)
+    assert "there is no folder 'nowhere'" in run("train", "swift", "--faces", "nowhere", code=2)
+
+
+def test_train_on_a_data_set_says_which_terms_are_off(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("scipy")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL.replace("steps: 4", "steps: 2"))
+    data, out = layouts_maker.w300(tmp_path / "300w"), tmp_path / "run"
+    text = run("train", recipe, "--faces", data, "--set", "warmup_steps=1", "--out", out, "--verbose")
+    assert f"{data}: 300-W, training part, 1 faces, 68 of 68 points, no depth, no rotation" in text
+    assert "warning: not every face has a rotation: rotation off" in text
+    assert (out / "weights" / "card.json").exists()
+
+
+def test_data_check_names_counts_and_draws(tmp_path):
+    data = layouts_maker.pts_pairs(tmp_path / "mine")
+    text = run("data", "check", data, "--out", tmp_path / "out")
+    assert "pictures with .pts: 3 pictures, 3 faces, 0 faults" in text and "3 in ibug68; 68 of our 68 points" in text
+    assert Image.open(tmp_path / "out" / "sheet.png").size == (3 * 128, 128)
+    (data / "0.png").write_bytes((data / "0.png").read_bytes()[:60])
+    (data / "1.pts").write_text("nonsense")
+    text = run("data", "check", data, "--out", tmp_path / "out", code=1)
+    assert "1 pictures, 1 faces, 2 faults" in text and "wrong: '" in text and "0.png" in text and "1.pts" in text
+    assert "no layout that is known" in run("data", "check", tmp_path / "out", code=2)
 
 
 def test_export_of_no_training_is_one_sentence_and_exit_2(tmp_path):

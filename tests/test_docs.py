@@ -50,6 +50,8 @@ def parsed(line: str) -> dict[str, object]:
     verb, *words = shlex.split(line)[1:]
     group = typer.main.get_command(app)
     assert verb in group.commands, verb
+    if verb == "data":
+        group, verb, words = group.commands[verb], words[0], words[1:]
     return group.commands[verb].make_context(verb, words).params
 
 
@@ -64,10 +66,8 @@ def test_a_command_of_the_pages_is_understood(line):
         pytest.importorskip("torch")
         from canthus.training.recipe import Recipe
 
-        path = ROOT / str(options["recipe"])
-        if not path.is_file():
-            path = ROOT / "src/canthus/recipes" / Path(str(options["recipe"])).name
-        Recipe.read(path, options["changes"] or (), faces=["folder"])
+        if not options["listed"] and not str(options["recipe"]).isupper():  # RECIPE stands for one
+            Recipe.read(options["recipe"], options["changes"] or (), faces=["folder"])
     if line.startswith("canthus synth"):
         pytest.importorskip("yaml")
         from canthus.synth.recipe import SynthRecipe

@@ -23,7 +23,7 @@ from canthus.commands.terminal import (
     register,
     say,
 )
-from canthus.errors import CanthusError
+from canthus.errors import CanthusError, RecipeError
 from canthus.io.inputs import check_folder, counted
 
 app = typer.Typer(
@@ -38,6 +38,12 @@ def _weights_names() -> list[str]:
     from canthus.weights import shipped
 
     return list(shipped())
+
+
+def _recipe_names() -> list[str]:
+    from canthus.training.recipe import packaged  # needs the train extra
+
+    return list(packaged())
 
 
 def _folder(given: str | Path) -> Path:
@@ -381,10 +387,14 @@ def synth(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a recipe (see --list), or a file (YAML).", autocompletion=_recipe_names),
+    ] = None,
     out: Out = Path("runs/train"),
     faces: Annotated[
-        list[str] | None, typer.Option("--faces", help="Folders of faces to use instead of the recipe's.")
+        list[str] | None,
+        typer.Option("--faces", help="Folders of faces, of shards or of a data set, to use instead of the recipe's."),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -394,12 +404,19 @@ def train(
             help="Change a key of the recipe: --set augment.scale=0.2.",
         ),
     ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the recipes that come with canthus, and end.")] = False,
 ) -> None:
     """Train a method from a recipe; run it again to resume after a stop."""
     with plain_errors():
-        from canthus.training.recipe import Recipe
+        from canthus.training.recipe import Recipe, packaged, title
         from canthus.training.train import train as run
 
+        if listed:
+            rows = [[name, title(path)] for name, path in packaged().items()]
+            print_table("", {"recipe": "left", "what": "left"}, rows)
+            return
+        if recipe is None:
+            raise RecipeError("got no recipe, want the name of one (`canthus train --list`) or a file")
         plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))
         with progress("train") as update:
             began, taken = time.monotonic(), 0
@@ -468,6 +485,36 @@ def serve(
             run(app, host, port, limit_concurrency=2 * waiting + 64, verbose=verbose, started=started)
 
 
+data = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look into annotated data sets: `canthus data check FOLDER`."
+)
+app.add_typer(data, name="data")
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of the data set, laid out as its authors distribute it.")],
+    out: Out = Path("out/data"),
+    head_model: Annotated[
+        str, typer.Option("--head-model", help="Folder of the head model of 300W-LP's labels, for their depth.")
+    ] = "",
+) -> None:
+    """Name the layout of a data set, count its faces for training, list what is wrong, and draw a sheet of them.
+
+    Exit codes: 0: all faces are sound; 1: some are not; 2: the folder is in no layout that is known.
+    """
+    with plain_errors("formats"):
+        from canthus.data.check import check as run
+
+        with progress("check") as show:
+            found = run(folder, out, head_model, show)
+    for fault in found.faults:
+        fail(f"wrong: {fault}")
+    say(f"{found.summary()}\nsheet in {(out / 'sheet.png').resolve()}" if found.faces else found.summary())
+    if found.faults:
+        raise typer.Exit(1)
+
+
+register(data, check)
 for _verb in (align, track, models, evaluate, reproduce, synth, train, export, serve):
     register(app, _verb)
 

@@ -167,7 +167,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _open(folder: str, pixels: int, head_model: str) -> Source:
-    if not Path(folder).exists() or shards_in(folder):
+    if shards_in(folder):
         return StoredFaces([folder])
     layout = recognise(folder, head_model)
     faces = PhotoFaces(layout.read(Path(folder), None), pixels)

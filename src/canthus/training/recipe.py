@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -108,11 +112,11 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path, changes: Sequence[str] = (), **overrides: Any) -> Recipe:
-        """A recipe file (YAML); an unknown key is an error that names the nearest one.
+        """A recipe file (YAML), or one of `packaged` by its name; an unknown key is an error that names the nearest.
 
         changes: texts like `lr=0.001` or `augment.scale=0.2` that replace what the file says.
         """
-        values = read_keys(path) | overrides
+        values = read_keys(_file(path)) | overrides
         for change in changes:
             _change(values, change)
         _check_keys(f"the recipe '{path}'", values, cls)
@@ -123,6 +127,32 @@ class Recipe:
         values = self.stages.get(name, {})
         milestones = {k: _as_tuple(v) for k, v in values.items() if k == "lr_milestones"}
         return StageRecipe(**{**values, **milestones})
+
+
+def packaged() -> dict[str, Path]:
+    """The recipes that come with canthus, by name."""
+    folder = Path(str(resources.files("canthus") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def title(path: Path) -> str:
+    """The first sentence of the comment that a recipe begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=[.:]) (?=[A-Z0-9])", text)[0].rstrip(":.")
+
+
+def _file(path: str | Path) -> Path:
+    """A recipe file, or that of a name."""
+    named = packaged()
+    name = str(path).removesuffix(".yaml")
+    if not Path(path).exists() and "/" not in name and "\\" not in name:
+        if name in named:
+            return named[name]
+        near = get_close_matches(name, named, 1)
+        hint = f" ('{near[0]}'?)" if near else ""
+        raise RecipeError(f"there is no recipe '{path}', neither a file nor a name{hint}: see `canthus train --list`")
+    return Path(path)
 
 
 def refuse_changes(recipe: Recipe, began: Path) -> None:
