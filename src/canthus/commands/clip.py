@@ -23,7 +23,7 @@ import numpy as np
 from canthus.errors import VideoError
 from canthus.face.blinks import Blink
 from canthus.face.series import Series, TrackedFrame, series_of
-from canthus.inference.smooth import Smoother
+from canthus.inference.smooth import smoothed
 from canthus.inference.tracker import Tracker
 from canthus.io.charts import as_png
 from canthus.io.columns import ASSUMED, CANTHUS, OPENFACE, Camera, ImageFaces
@@ -171,8 +171,8 @@ class Clip:
             self._write_faces(files, recording, "", _Blinking(series, blinks))
             shown: Iterable[TrackedFrame] = recording
             if self.outputs.smooth:
-                self._write_faces(files, _smoothed(recording), SMOOTH, _Blinking(series, blinks))
-                shown = _smoothed(recording)
+                shown = list(smoothed(recording))
+                self._write_faces(files, shown, SMOOTH, _Blinking(series, blinks))
             if self.outputs.plot:
                 self._write_plot(files, recording, series, blinks)
             if self.outputs.overlay:
@@ -278,12 +278,6 @@ def _chunks(frames: Iterable[TrackedFrame], size: int = 256) -> Iterator[list[Tr
             chunk = []
     if chunk:
         yield chunk
-
-
-def _smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
-    smoother = Smoother()
-    for frame in frames:
-        yield frame._replace(tracked=smoother(frame.tracked, frame.time))
 
 
 def settings_of(tracker: Tracker, outputs: Outputs) -> dict[str, Any]:

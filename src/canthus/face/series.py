@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from canthus.face.blinks import Blink, find_blinks
+from canthus.face.blinks import LONGEST_GAP, Blink, find_blinks
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.measures import eye_aspect_ratio, mouth_opening
@@ -53,6 +53,11 @@ class Series:
         for blink in blinks:
             flags[blink.start : blink.end + 1, ("right", "left").index(blink.eye)] = True
         return flags
+
+
+def gaps(times: np.ndarray) -> np.ndarray:
+    """Indices into rising times (T,), seconds, before which a face was gone for longer than `LONGEST_GAP`."""
+    return np.flatnonzero(np.diff(times) > LONGEST_GAP) + 1
 
 
 def series_of(frames: Iterable[TrackedFrame], euler: str = "aflw") -> list[Series]:

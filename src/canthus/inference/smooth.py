@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from canthus.face.faces import Pose, TrackedFaces
+from canthus.face.faces import Faces, Pose, TrackedFaces
+from canthus.face.morphable_fit import FLIP
+from canthus.face.series import TrackedFrame, gaps
 from canthus.geometry.rotation import nearest_rotation
 
 
@@ -20,8 +24,14 @@ class OneEuro:
     def __init__(self, cutoff: float = 1.0, beta: float = 1.0, speed_cutoff: float = 1.0):
         self.cutoff, self.beta, self.speed_cutoff = cutoff, beta, speed_cutoff
         self.time: float | None = None
+        self._count = 0
         self.value: np.ndarray
         self.speed: np.ndarray
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it has had no more than one value, which it gives back as it is."""
+        return self._count < 2
 
     def __call__(self, value: np.ndarray, time: float) -> np.ndarray:
         """The smoothed value at `time` in seconds; times rise from call to call."""
@@ -33,6 +43,7 @@ class OneEuro:
             cutoff = self.cutoff + self.beta * np.abs(self.speed)
             self.value = self.value + _weight(cutoff, step) * (value - self.value)
         self.time = time
+        self._count += 1
         return self.value
 
 
@@ -42,22 +53,104 @@ def _weight(cutoff: float | np.ndarray, step: float) -> np.ndarray:
     return rate / (1 + rate)
 
 
-class Smoother:
-    """Landmarks and poses of tracked faces by one `OneEuro` each; lengths count in sizes of the face."""
+class _Parts(NamedTuple):
+    """A face taken apart: how its head is turned (3,3), where it is and how large (3,), the landmarks in the head's own
+    frame (68,3), and its expressions (52,). Lengths are in sizes of the face."""
 
-    def __init__(self, cutoff: float = 1.5, beta: float = 8.0):
-        self.cutoff, self.beta = cutoff, beta
-        self._points: dict[int, OneEuro] = {}
-        self._poses: dict[int, OneEuro] = {}
+    rotation: np.ndarray
+    place: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+
+
+class _Filter(NamedTuple):
+    """Settings of a `OneEuro`."""
+
+    cutoff: float
+    beta: float
+    speed_cutoff: float
+
+
+# A head moves in tenths of a second, lids and lips in less: these are followed sooner, from quicker speeds.
+_FILTERS = _Parts(_Filter(1.0, 5.0, 1.0), _Filter(1.5, 8.0, 1.0), _Filter(1.0, 10.0, 4.0), _Filter(1.0, 4.0, 6.0))  # type: ignore[arg-type]
+
+
+class Smoother:
+    """Tracked faces smoothed one frame after the other, by `OneEuro`: what has not come yet is not known, so quick
+    motion is delayed a little. For video files there is `smoothed`.
+
+    The turn of the head, its place and size, the landmarks in the head's own frame and the expressions are smoothed
+    each for itself. So a head that turns does not smear the face, and noise in its pose does not move the lids.
+    """
+
+    def __init__(self) -> None:
+        self._filters: dict[int, tuple[float, list[OneEuro]]] = {}
 
     def __call__(self, tracked: TrackedFaces, time: float) -> TrackedFaces:
         """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts anew."""
-        faces = tracked.faces
-        xyz, rotation = faces.xyz.astype(np.float64), faces.pose.matrix.copy()
-        for k, (number, size) in enumerate(zip(tracked.ids.tolist(), faces.sizes)):
-            if not tracked.followed[k] or number not in self._points:
-                self._points[number] = OneEuro(self.cutoff, self.beta / float(size))
-                self._poses[number] = OneEuro(self.cutoff, self.beta)
-            xyz[k] = self._points[number](xyz[k], time)
-            rotation[k] = nearest_rotation(self._poses[number](rotation[k], time))
-        return replace(tracked, faces=replace(faces, xyz=xyz, pose=Pose(rotation)))
+        smooth = []
+        for k, face in enumerate(tracked.faces):
+            number = int(tracked.ids[k])
+            if not tracked.followed[k] or number not in self._filters:
+                self._filters[number] = float(face.sizes[0]), [OneEuro(*settings) for settings in _FILTERS]
+            unit, filters = self._filters[number]
+            parts = _Parts(*(f(part, time) for f, part in zip(filters, _apart(face, unit))))
+            smooth.append(face if filters[0].fresh else _together(face, parts, unit))
+        return replace(tracked, faces=Faces.concat(smooth, tracked.faces.image_size)) if smooth else tracked
+
+
+def smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
+    """The frames of a whole video with their faces smoothed without delay.
+
+    The filter of `Smoother` goes over the track of each face forwards, and over the same track backwards; the mean of
+    both moves nothing in time, and is the same for a video that is played backwards. Where a face was gone for longer
+    than `series.LONGEST_GAP` it starts anew. All frames are held in memory, 2 kB a face and frame.
+    """
+    kept = list(frames)
+    tracks: dict[int, list[tuple[int, int]]] = {}  # of each face: places in `kept` and among the faces there
+    for n, frame in enumerate(kept):
+        for k, number in enumerate(frame.tracked.ids.tolist()):
+            tracks.setdefault(number, []).append((n, k))
+    answers: list[list[Faces]] = [list(frame.tracked.faces) for frame in kept]
+    for places in tracks.values():
+        times = np.array([kept[n].time for n, _ in places])
+        for part in np.split(np.arange(len(places)), gaps(times)):
+            faces = [answers[places[i][0]][places[i][1]] for i in part]
+            for i, face in zip(part, _smooth_track(faces, times[part])):
+                answers[places[i][0]][places[i][1]] = face
+    for frame, faces in zip(kept, answers):
+        tracked = frame.tracked
+        size = tracked.faces.image_size
+        yield frame._replace(tracked=replace(tracked, faces=Faces.concat(faces, size)) if faces else tracked)
+
+
+def _smooth_track(faces: list[Faces], times: np.ndarray) -> list[Faces]:
+    unit = float(np.median([face.sizes[0] for face in faces]))
+    apart = [_apart(face, unit) for face in faces]
+    columns = []
+    for settings, values in zip(_FILTERS, zip(*apart)):
+        forwards, backwards = OneEuro(*settings), OneEuro(*settings)
+        ahead = [forwards(value, time) for value, time in zip(values, times)]
+        behind = [backwards(value, -time) for value, time in zip(reversed(values), times[::-1])][::-1]
+        columns.append([(a + b) / 2 for a, b in zip(ahead, behind)])
+    return [_together(face, _Parts(*parts), unit) for face, parts in zip(faces, zip(*columns))]
+
+
+def _apart(face: Faces, unit: float) -> _Parts:
+    """The parts of one face; `unit` is the face size, px, in which its place is given."""
+    points = face.xyz[0].astype(np.float64)
+    rotation = face.pose.matrix[0]
+    centre = points.mean(0)
+    radius = np.sqrt(((points - centre) ** 2).sum(1).mean())
+    shape = (points - centre) * FLIP @ rotation / radius
+    place = np.array([centre[0] / unit, centre[1] / unit, np.log(radius)])
+    return _Parts(rotation, place, shape, face.expression[0].astype(np.float64))
+
+
+def _together(face: Faces, parts: _Parts, unit: float) -> Faces:
+    """The face with these parts instead of its own; what is not among them stays."""
+    rotation = nearest_rotation(parts.rotation)
+    points = np.exp(parts.place[2]) * parts.shape @ rotation.T * FLIP
+    points = points - points.mean(0) + [*(parts.place[:2] * unit), 0]
+    expression = np.clip(parts.expression, 0, 1)[None]
+    return replace(face, xyz=points[None], pose=Pose(rotation[None]), expression=expression)

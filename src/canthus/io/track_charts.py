@@ -10,7 +10,7 @@ import numpy as np
 from canthus.face.blinks import Blink
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces
-from canthus.face.series import Series
+from canthus.face.series import Series, gaps
 from canthus.io.charts import COLOURS, FAINT, empty_figure
 from canthus.io.draw import overlay
 
@@ -22,7 +22,6 @@ PANEL, PICTURES, LANE = 130, 190, 16  # px: heights of a panel, of the pictures,
 MOST_FACES = 3  # that get panels of their own; the others are in the panels of confidence and numbers
 MOST_EXPRESSIONS = 5
 MOST_PICTURES = 8
-LONGEST_GAP = 0.25  # seconds without the face, over which no line is drawn
 
 
 def track_chart(
@@ -139,11 +138,11 @@ def _colour(number: int) -> str:
 
 def _broken(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Times and values with NaN where the face was gone, so that no line is drawn there."""
-    gaps = np.flatnonzero(np.diff(times) > LONGEST_GAP) + 1
-    return np.insert(times, gaps, np.nan), np.insert(values.astype(np.float64), gaps, np.nan)
+    at = gaps(times)
+    return np.insert(times, at, np.nan), np.insert(values.astype(np.float64), at, np.nan)
 
 
 def _spans(times: np.ndarray) -> list[tuple[float, float]]:
     """Starts and ends of the stretches in which a face is there."""
-    breaks = [0, *(np.flatnonzero(np.diff(times) > LONGEST_GAP) + 1).tolist(), len(times)]
+    breaks = [0, *gaps(times).tolist(), len(times)]
     return [(float(times[a]), float(times[b - 1])) for a, b in zip(breaks, breaks[1:])]
