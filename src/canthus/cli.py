@@ -163,6 +163,10 @@ def track(
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a chart of each video, and a page over all.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Also write results smoothed over time.")] = False,
+    animation: Annotated[
+        Literal["glb", "livelink"] | None,
+        typer.Option("--animation", help="Also write moving heads: one GLB, or a CSV of Live Link Face for each face."),
+    ] = None,
     detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
     rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
     resume: Annotated[
@@ -195,7 +199,7 @@ def track(
             def show(video: Path, frame: int, count: int | None) -> None:
                 update(frame, count, video.name)
 
-            outputs = Outputs(overlay, table, columns, plot, smooth, Camera(focal, euler), rate)
+            outputs = Outputs(overlay, table, columns, plot, smooth, animation, Camera(focal, euler), rate)
             summary = run(found, out, tracker, outputs, resume, show)
             if plot:
                 write_page(found, out)

@@ -22,12 +22,15 @@ import numpy as np
 
 from canthus.errors import VideoError
 from canthus.face.blinks import Blink
+from canthus.face.morphable import MorphableModel
 from canthus.face.series import Series, TrackedFrame, series_of
 from canthus.inference.smooth import smoothed
 from canthus.inference.tracker import Tracker
+from canthus.io.animation import field_of_view, live_link_table, motions
 from canthus.io.charts import as_png
 from canthus.io.columns import ASSUMED, CANTHUS, OPENFACE, Camera, ImageFaces
 from canthus.io.draw import overlay
+from canthus.io.gltf import HeadMotion, motions_glb
 from canthus.io.inputs import Source, file_of
 from canthus.io.lines import frame_line, header_line
 from canthus.io.outputs import atomic_open, atomic_write
@@ -49,9 +52,10 @@ class Outputs:
     """What is written for each video, beside the lines of JSON and the summary.
 
     table: ending of a table, or None. columns: whose names and units it has. plot: a chart. smooth: whether lines and
-    table are also written smoothed, and the overlay shows smoothed faces. camera: for the table's millimetres and
-    angles. rate: frames a second of folders of frames. Raises `VideoError` for a rate that is none,
-    `ModuleNotFoundError` where a format needs a package that is not installed.
+    table are also written smoothed, and overlay and animation show smoothed faces. animation: moving heads, all in one
+    GLB, or a table of Live Link Face for each. camera: for millimetres and angles. rate: frames a second of folders of
+    frames. Raises `VideoError` for a rate that is none, `ModuleNotFoundError` where a format needs a package that is
+    not installed.
     """
 
     overlay: bool = False
@@ -59,6 +63,7 @@ class Outputs:
     columns: Literal["canthus", "openface"] = "canthus"
     plot: bool = False
     smooth: bool = False
+    animation: Literal["glb", "livelink"] | None = None
     camera: Camera = ASSUMED
     rate: float = RATE
 
@@ -68,11 +73,13 @@ class Outputs:
             if wanted:
                 import_module(module)  # missed now rather than when a video is done
 
-    def files(self) -> list[str]:
-        """The endings of the files of a video, the summary's left out."""
+    def files(self, people: int) -> list[str]:
+        """The endings of the files of a video in which there are so many faces, the summary's left out."""
         faces = [".jsonl", *([f".{self.table}"] if self.table else [])]
         smooth = [SMOOTH + ending for ending in faces] if self.smooth else []
-        return [*faces, *smooth, *([PLOT] * self.plot), *([self.overlay_ending()] * self.overlay)]
+        heads = {"glb": [".heads.glb"], "livelink": [f".livelink.{number}.csv" for number in range(people)]}
+        moving = [(SMOOTH if self.smooth else "") + ending for ending in heads.get(self.animation or "", [])]
+        return [*faces, *smooth, *([PLOT] * self.plot), *([self.overlay_ending()] * self.overlay), *moving]
 
     def overlay_ending(self) -> str:
         """The ending of the video with the faces drawn on it."""
@@ -136,6 +143,7 @@ class Clip:
         self.target, self.tracker, self.outputs = target, tracker, outputs
         self.source = source_of(path)
         self.summary = ClipSummary()
+        self.size = 1, 1
 
     def record(self, resume: bool, progress: Progress) -> Recording:
         """Follow the faces to the end of the video, from where parts of an earlier run end if `resume`."""
@@ -177,6 +185,8 @@ class Clip:
                 self._write_plot(files, recording, series, blinks)
             if self.outputs.overlay:
                 self._write_overlay(files, shown)
+            if self.outputs.animation:
+                self._write_heads(files, motions(shown, self.outputs.camera))
             kept = replaced()
         clip = self.summary
         clip.seconds += time.perf_counter() - begun
@@ -200,7 +210,7 @@ class Clip:
 
     def names(self) -> list[str]:
         """The names of the files that are written, the summary's left out."""
-        return [self.target.name + ending for ending in self.outputs.files()]
+        return [self.target.name + ending for ending in self.outputs.files(self.summary.people)]
 
     def _count(self, recording: Recording) -> None:
         known, clip = set[int](), self.summary
@@ -210,6 +220,7 @@ class Clip:
             known = now
             clip.frames += 1
             clip.faces += len(now)
+            self.size = frame.tracked.faces.image_size
             clip.people = max([clip.people, *(i + 1 for i in now)])
             clip.without_face += not now
 
@@ -245,6 +256,16 @@ class Clip:
         title = f"{self.video.path.name}: {self.summary.frames} frames{missing}, {self.summary.people} people"
         figure = track_chart(title, series, blinks, drawn, end)
         files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
+
+    def _write_heads(self, files: ExitStack, heads: Sequence[HeadMotion]) -> None:
+        start = SMOOTH if self.outputs.smooth else ""
+        if self.outputs.animation == "glb":
+            view = field_of_view(self.outputs.camera, self.size)
+            made = {".heads.glb": motions_glb(MorphableModel.default(), heads, view)}
+        else:
+            made = {f".livelink.{number}.csv": live_link_table(head) for number, head in enumerate(heads)}
+        for ending, data in made.items():
+            files.enter_context(atomic_open(file_of(self.target, start + ending))).write(data)
 
     def _write_overlay(self, files: ExitStack, frames: Iterable[TrackedFrame]) -> None:
         path = file_of(self.target, self.outputs.overlay_ending())

@@ -98,7 +98,7 @@ def track(
     for path, name in found.files:
         target = out / name
         earlier = _Results.read(target)
-        if resume and earlier and earlier.is_done(path, settings_of(tracker, outputs), outputs.files()):
+        if resume and earlier and earlier.is_done(path, settings_of(tracker, outputs), outputs.files(earlier.people)):
             summary.skipped += 1
             continue
         try:
@@ -136,12 +136,14 @@ def _give_way(clip: Clip) -> list[str]:
 
 @dataclass
 class _Results:
-    """What the summary of an earlier run says: which video it speaks of, how it was tracked, and what was written."""
+    """What the summary of an earlier run says: which video it speaks of, how it was tracked, what was written, and
+    how many faces there are."""
 
     summary: Path
     source: dict[str, Any]
     settings: dict[str, Any]
     files: list[str]
+    people: int
 
     @classmethod
     def read(cls, target: Path) -> _Results | None:
@@ -150,7 +152,7 @@ class _Results:
         with suppress(VideoError), decoding(VideoError, f"'{path}' cannot be read"):
             text = read_json(path)
             names = [name for name in text["files"] if Path(name).name == name and name.startswith(f"{target.name}.")]
-            return cls(path, dict(text["source"]), dict(text["settings"]), names)
+            return cls(path, dict(text["source"]), dict(text["settings"]), names, int(text["people"]))
         return None
 
     def is_done(self, video: Path, settings: dict[str, Any], wanted: Sequence[str]) -> bool:

@@ -313,7 +313,7 @@ class Faces:
         """
         model = MorphableModel.default() if model is None else model
         with blas_threads(1):
-            fit = model.fit(self.xyz, self._fit_weights(), iterations=MESH_ITERATIONS)
+            fit = model.fit(self.xyz, self.fit_weights(), iterations=MESH_ITERATIONS)
             identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
             vertices = fit.camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
@@ -322,7 +322,7 @@ class Faces:
             fit.identity, fit.expression, model.expression_names, fit.camera, model.unit,
         )  # fmt: skip
 
-    def _fit_weights(self) -> np.ndarray:
+    def fit_weights(self) -> np.ndarray:
         """1 / sigma^2 (N,68), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""
         precision = np.maximum(self.sigma, 0.002 * self.sizes[:, None] + 1e-6).astype(float) ** -2
         known = np.isfinite(precision)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,6 +207,12 @@ class MorphableModel:
     def landmarks(self, identity: Array | None = None, expression: Array | None = None) -> Array:
         """The 68 landmarks (B, 68, 3) in the head frame; arguments and errors as for `vertices`."""
         return _evaluate(self._landmark_basis, identity, expression)
+
+    def of_person(self, identity: np.ndarray) -> MorphableModel:
+        """The model of one person: its mean is the head of `identity` (k,), k <= K, and it has no identity modes, so
+        that a fit finds camera and expression alone. Raises ModelError for a wrong shape."""
+        person = self.vertices(np.asarray(identity, np.float32)[None])[0]
+        return replace(self, mean=person, identity=np.zeros((0, *self.mean.shape), np.float32))
 
     def at_landmarks(self, values: np.ndarray) -> np.ndarray:
         """What vertices (..., V, C) are or move by, at the 68 landmarks: (..., 68, C)."""

@@ -14,8 +14,8 @@ from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces, Pose
 from canthus.face.measures import brow_height, eye_aspect_ratio, mouth_opening
-from canthus.face.placement import assumed_focal_length, head_scales, head_translations
-from canthus.geometry.rotation import matrix_from_quaternion
+from canthus.face.placement import HeadPoses, assumed_focal_length, head_poses, head_scales
+from canthus.geometry.rotation import euler_from_matrix, matrix_from_quaternion
 
 LANDMARKS = 68
 
@@ -67,9 +67,10 @@ class Camera(NamedTuple):
             "head": "as large as the mean head of the default model",
         }
 
-    def translations(self, faces: Faces, sizes: np.ndarray) -> np.ndarray:
-        """Head translations (N,3) in mm of faces in images of `sizes` (N,2), width and height in px."""
-        return head_translations(faces, self.focal_lengths(sizes), (sizes - 1) / 2)
+    def head_poses(self, faces: Faces, sizes: np.ndarray, head: np.ndarray | None = None) -> HeadPoses:
+        """The N heads in the camera's frame, of faces in images of `sizes` (N,2), width and height in px; `head` as of
+        `placement.head_poses`."""
+        return head_poses(faces, self.focal_lengths(sizes), (sizes - 1) / 2, head)
 
     def focal_lengths(self, sizes: np.ndarray) -> np.ndarray:
         """Focal lengths (N,) in px for images of `sizes` (N,2)."""
@@ -95,10 +96,10 @@ COLUMNS = (
     Column("confidence", "float", "", "mean probability that a point lies within 5 % of the face's size, 0..1"),
     Column("detection_score", "float", "", "confidence of the detector, 0..1; empty where it did not look"),
     *(Column(f"box_{side}", "float", "px", "tight box around the landmarks", 3) for side in ("x0", "y0", "x1", "y1")),
-    *(Column(a, "float", "degree", "rotation of the head, of the Euler set named in the metadata")
+    *(Column(a, "float", "degree", "rotation of the head as its crop shows it, of the Euler set named in the metadata")
       for a in ("pitch", "yaw", "roll")),
-    *(Column(f"quaternion_{a}", "float", "", "rotation camera from head", 6) for a in "wxyz"),
-    *(Column(f"translation_{a}", "float", "mm", "camera from head; x right, y up, z towards the camera", 2)
+    *(Column(f"quaternion_{a}", "float", "", "the same rotation, camera from head", 6) for a in "wxyz"),
+    *(Column(f"translation_{a}", "float", "mm", "place of the head: x right, y up, z towards the camera", 2)
       for a in "xyz"),
     *(Column(f"eye_aspect_ratio_{side}", "float", "", "opening of the eye over its width") for side in
       ("right", "left")),
@@ -124,7 +125,10 @@ OPENFACE_COLUMNS = (
     Column("confidence", "float", "", "mean probability that a point lies within 5 % of the face's size, 0..1"),
     Column("success", "int", "", "1; 0 where the image has no face"),
     *(Column(f"pose_T{a}", "float", "mm", "head from the camera; x right, y down, z forward", 1) for a in "xyz"),
-    *(Column(f"pose_R{a}", "float", "rad", "pitch, yaw, roll of the set openface") for a in "xyz"),
+    *(
+        Column(f"pose_R{a}", "float", "rad", "pitch, yaw, roll of the set openface, in the camera's frame")
+        for a in "xyz"
+    ),
     *_points("x", "px", "image, to the right"),
     *_points("y", "px", "image, downwards"),
     *_points("X", "mm", "to the right of the camera", 1),
@@ -153,7 +157,7 @@ def rows(images: Sequence[ImageFaces], camera: Camera = ASSUMED) -> Rows:
         **_named("box", ("x0", "y0", "x1", "y1"), faces.boxes),
         **dict(zip(("pitch", "yaw", "roll"), angles.T)),
         **_named("quaternion", "wxyz", quaternion),
-        **_named("translation", "xyz", camera.translations(faces, sizes)),
+        **_named("translation", "xyz", camera.head_poses(faces, sizes).translation),
         **_named("eye_aspect_ratio", ("right", "left"), eye_aspect_ratio(faces.xyz)),
         "mouth_opening": mouth_opening(faces.xyz),
         **_named("brow_height", ("right", "left"), brow_height(faces.xyz)),
@@ -172,12 +176,13 @@ def rows(images: Sequence[ImageFaces], camera: Camera = ASSUMED) -> Rows:
 def openface_rows(images: Sequence[ImageFaces], camera: Camera = ASSUMED) -> Rows:
     """One row a face and image in the columns OPENFACE_COLUMNS, the names of OpenFace's tables.
 
-    Gaze and action units are left out: nothing here measures them. X, Y, Z and pose_T are in millimetres from the
-    camera, x right, y down, z forward; each point lies on the ray of its pixel, so that x = f X / Z + the middle.
+    Gaze and action units are left out: nothing here measures them. pose_R is the rotation in the camera's frame
+    (`placement.head_poses`), as there. X, Y, Z and pose_T are in millimetres from the camera, x right, y down, z
+    forward; each point lies on the ray of its pixel, so that x = f X / Z + the middle.
     """
     faces, at, base = _joined(images)
     sizes = np.stack([base["width"], base["height"]], 1)[at]
-    focal, moved = camera.focal_lengths(sizes), camera.translations(faces, sizes) * [1, -1, -1]
+    focal, heads = camera.focal_lengths(sizes), camera.head_poses(faces, sizes)
     depth = focal[:, None] / head_scales(faces)[:, None] * (1 - faces.xyz[..., 2] / focal[:, None])
     x, y = np.moveaxis((faces.xy - (sizes[:, None] - 1) / 2) / focal[:, None, None], -1, 0)
     table: Rows = {
@@ -186,8 +191,8 @@ def openface_rows(images: Sequence[ImageFaces], camera: Camera = ASSUMED) -> Row
         "timestamp": base["time"],
         "confidence": faces.scores.mean(1),
         "success": np.array([int(len(image.faces) > 0) for image in images]),
-        **_named("pose_T", "xyz", moved, ""),
-        **_named("pose_R", "xyz", np.deg2rad(faces.pose.euler("openface")), ""),
+        **_named("pose_T", "xyz", heads.translation * [1, -1, -1], ""),
+        **_named("pose_R", "xyz", euler_from_matrix(heads.rotation, "openface"), ""),
         **_named("x", range(LANDMARKS), faces.xyz[..., 0]),
         **_named("y", range(LANDMARKS), faces.xyz[..., 1]),
         **_named("X", range(LANDMARKS), x * depth),

@@ -274,17 +274,24 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) 
         raise OutputError(f"got a mesh file {os.fspath(path)!r}, want one that ends in .obj, .ply or .glb")
     vertices, triangles, visual = meshes.vertices[face] * [1, -1, 1], meshes.triangles, None
     if meshes.uv is not None and meshes.uv_triangles is not None:
-        # The formats want one texture coordinate a vertex: a vertex on a seam becomes two.
-        corners = np.stack([triangles, meshes.uv_triangles], axis=-1).reshape(-1, 2)
-        pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
-        vertices, triangles = vertices[pairs[:, 0]], numbers.reshape(-1, 3)
-        visual = trimesh.visual.TextureVisuals(uv=meshes.uv[pairs[:, 1]])
+        vertex, triangles, uv = split_seams(triangles, meshes.uv, meshes.uv_triangles)
+        vertices, visual = vertices[vertex], trimesh.visual.TextureVisuals(uv=uv)
     mesh = trimesh.Trimesh(vertices, triangles, visual=visual, process=False)
     data: Any = mesh.export(file_type=kind)
     if kind == "obj":  # trimesh names a material file, which is not there: there is no texture image
         lines = (line for line in data.splitlines() if not line.startswith(("mtllib", "usemtl")))
         data = ("\n".join(lines) + "\n").encode()
     atomic_write(path, data)
+
+
+def split_seams(
+    triangles: np.ndarray, uv: np.ndarray, uv_triangles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What file formats want, one texture coordinate a vertex, for which a vertex on a seam becomes two: the old vertex
+    (W,) that each new one is, triangles (T,3) of new ones, and texture coordinates (W,2)."""
+    corners = np.stack([triangles, uv_triangles], axis=-1).reshape(-1, 2)
+    pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
+    return pairs[:, 0], numbers.reshape(-1, 3), uv[pairs[:, 1]]
 
 
 def face_record(face: Faces) -> dict[str, Any]:
