@@ -45,6 +45,7 @@ SUMMARY = ".summary.json"
 PLOT = ".plot.png"
 LAYOUTS = {"canthus": CANTHUS, "openface": OPENFACE}
 Progress = Callable[[Path, int, int | None], None]
+Draw = Callable[[np.ndarray, TrackedFrame], None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class ClipSummary:
     frames: that were read. missing: frames that the file should hold and that could not be read, as far as it tells.
     problems: why they are missing, one sentence each. faces: in all frames together. people: numbers that were given.
     without_face: frames. reinitialisations: how often a known face was aligned anew from a detection. losses: how often
-    a face of one frame is not in the next.
+    a face of one frame is not in the next. tracked: frames that this run tracked; an earlier one did the others.
     """
 
     frames: int = 0
@@ -112,12 +113,13 @@ class ClipSummary:
     without_face: int = 0
     reinitialisations: int = 0
     losses: int = 0
+    tracked: int = 0
     seconds: float = 0.0
 
     @property
     def fps(self) -> float:
-        """Frames a second, reading and writing included."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        """Frames that were tracked a second, reading and writing included."""
+        return self.tracked / self.seconds if self.seconds else 0.0
 
     @property
     def faces_per_frame(self) -> float:
@@ -145,37 +147,24 @@ class Clip:
         self.summary = ClipSummary()
         self.size = 1, 1
 
-    def record(self, resume: bool, progress: Progress) -> Recording:
-        """Follow the faces to the end of the video, from where parts of an earlier run end if `resume`."""
-        about = {"source": self.source._asdict() | {"path": ""}, "settings": settings_of(self.tracker, self.outputs)}
-        folder = self.target.with_name(f".{self.target.name}.parts")
-        recording = Recording(folder, json.loads(json.dumps(about)), resume)
-        self.tracker.reset()
-        if recording.state is not None:
-            self.tracker.restore(recording.state)
-        begun, start = recording.frames, time.perf_counter()
-        for number, frame in enumerate(self.video.since(begun), begun + 1):
-            tracked = self.tracker.step(frame.image)
-            if recording.add(TrackedFrame(frame.number, frame.time, tracked), frame.image):
-                recording.flush(self.tracker.state())
-            progress(self.video.path, number, self.video.count)
-        summary = self.summary
-        summary.missing, summary.problems = self.video.missing, self.video.problems
-        summary.reinitialisations = self.tracker.reinitialisations
-        summary.seconds = time.perf_counter() - start
-        return recording
-
-    def write(self, recording: Recording, replaced: Callable[[], Sequence[str]]) -> ClipSummary:
-        """Write everything, the summary last.
+    def run(self, resume: bool, replaced: Callable[[], Sequence[str]], progress: Progress) -> ClipSummary:
+        """Follow the faces, from where parts of an earlier run end if `resume`, and write everything, the summary last.
 
         `replaced` is called when all is written and before it takes the place of older files; it gives the names of
         other files that stay true.
         """
-        series = series_of(recording, self.outputs.camera.euler)
-        blinks = {one.id: one.blinks() for one in series}
-        self._count(recording)
-        begun, tracked = time.perf_counter(), max(self.summary.frames, 1)
+        start = time.perf_counter()
+        about = {"source": self.source._asdict() | {"path": ""}, "settings": settings_of(self.tracker, self.outputs)}
+        folder = self.target.with_name(f".{self.target.name}.parts")
+        recording = Recording(folder, json.loads(json.dumps(about)), resume)
         with ExitStack() as files:
+            draw = self._overlay(files) if self.outputs.overlay else None
+            # what is shown as it was found, and from the start, can be drawn at once: this saves decoding again
+            at_once = None if self.outputs.smooth or recording.frames else draw
+            self._follow(recording, at_once, progress)
+            series = series_of(recording, self.outputs.camera.euler)
+            blinks = {one.id: one.blinks() for one in series}
+            self._count(recording)
             self._write_faces(files, recording, "", _Blinking(series, blinks))
             shown: Iterable[TrackedFrame] = recording
             if self.outputs.smooth:
@@ -183,17 +172,39 @@ class Clip:
                 self._write_faces(files, shown, SMOOTH, _Blinking(series, blinks))
             if self.outputs.plot:
                 self._write_plot(files, recording, series, blinks)
-            if self.outputs.overlay:
-                self._write_overlay(files, shown)
+            if draw and not at_once:
+                for seen, frame in zip(self.video, shown):
+                    draw(seen.image, frame)
             if self.outputs.animation:
                 self._write_heads(files, motions(shown, self.outputs.camera))
             kept = replaced()
+        self.summary.seconds = time.perf_counter() - start
+        self._write_summary(series, blinks, kept)
+        recording.remove()
+        return self.summary
+
+    def _follow(self, recording: Recording, draw: Draw | None, progress: Progress) -> None:
+        self.tracker.reset()
+        if recording.state is not None:
+            self.tracker.restore(recording.state)
+        begun = recording.frames
+        for number, seen in enumerate(self.video.since(begun), begun + 1):
+            frame = TrackedFrame(seen.number, seen.time, self.tracker.step(seen.image))
+            if recording.add(frame, seen.image):
+                recording.flush(self.tracker.state())
+            if draw:
+                draw(seen.image, frame)
+            self.summary.tracked += 1
+            progress(self.video.path, number, self.video.count)
+        self.summary.missing, self.summary.problems = self.video.missing, self.video.problems
+        self.summary.reinitialisations = self.tracker.reinitialisations
+
+    def _write_summary(self, series: Sequence[Series], blinks: dict[int, list[Blink]], kept: Sequence[str]) -> None:
         clip = self.summary
-        clip.seconds += time.perf_counter() - begun
         text = {
             **asdict(clip),
             "faces_per_frame": round(clip.faces_per_frame, 3),
-            "fps": round(tracked / clip.seconds, 1) if clip.seconds else 0.0,
+            "fps": round(clip.fps, 1),
             "blinks": [
                 {"id": one.id, "eye": blink.eye, "depth": round(blink.depth, 3)}
                 | {name: round(float(one.times[getattr(blink, name)]), 6) for name in ("start", "peak", "end")}
@@ -206,7 +217,6 @@ class Clip:
             "files": [*self.names(), *kept],
         }
         atomic_write(file_of(self.target, SUMMARY), json.dumps(text, indent=2).encode() + b"\n")
-        return clip
 
     def names(self) -> list[str]:
         """The names of the files that are written, the summary's left out."""
@@ -267,12 +277,16 @@ class Clip:
         for ending, data in made.items():
             files.enter_context(atomic_open(file_of(self.target, start + ending))).write(data)
 
-    def _write_overlay(self, files: ExitStack, frames: Iterable[TrackedFrame]) -> None:
+    def _overlay(self, files: ExitStack) -> Draw:
+        """A function that draws the next frame of the overlay, with the sound of the video."""
         path = file_of(self.target, self.outputs.overlay_ending())
-        put = files.enter_context(write_video(path, self.tracker.aligner.threads))
-        for seen, frame in zip(self.video, frames):
+        put = files.enter_context(write_video(path, self.tracker.aligner.threads, self.video.path))
+
+        def draw(image: np.ndarray, frame: TrackedFrame) -> None:
             names = [str(number) for number in frame.tracked.ids]
-            put(overlay(seen.image, frame.tracked.faces, names=names), seen.time)
+            put(overlay(image, frame.tracked.faces, names=names), frame.time)
+
+        return draw
 
 
 class _Blinking:

@@ -107,9 +107,7 @@ def track(
                 make_folder_of(target)
                 remove_leftovers(target.parent)
                 folders.add(target.parent)
-            recording = clip.record(resume, progress)
-            done = clip.write(recording, partial(_give_way, clip))
-            recording.remove()
+            done = clip.run(resume, partial(_give_way, clip), progress)
         except CanthusError as error:
             summary.failures.append((path, str(error)))
             if earlier and exists(path) and not earlier.is_of(path):  # it speaks of another file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from numbers import Real
 from os import PathLike
@@ -18,6 +18,7 @@ from PIL import Image
 from canthus.errors import CanthusError, ImageError, VideoError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.outputs import atomic_open
+from canthus.io.sound import Sound
 from canthus.threads import check_threads
 
 FILES = frozenset(
@@ -237,6 +238,11 @@ def check_rate(rate: float) -> None:
         raise VideoError(f"got a frame rate of {rate!r}, want a finite number above 0")
 
 
+def is_video_of_av(path: Path) -> bool:
+    """Whether a file of this name is read by PyAV."""
+    return path.suffix.lower() not in PILLOW
+
+
 def is_frame(name: str) -> bool:
     """Whether a file of this name is a picture, and so may be one frame of a folder of frames."""
     suffix = Path(name).suffix.lower()
@@ -298,33 +304,42 @@ def writable_suffix() -> str:
 
 
 @contextmanager
-def write_video(path: Path, threads: int | None = None) -> Iterator[Callable[[np.ndarray, float], None]]:
+def write_video(
+    path: Path, threads: int | None = None, sound: Path | None = None
+) -> Iterator[Callable[[np.ndarray, float], None]]:
     """A function to which to give pictures (H,W,3) uint8, all of one size, and their rising times in seconds.
 
     The file, .mp4 (H.264) or .gif, is there when the block has ended, and is not if it ends by an error. A GIF is
-    made smaller. `threads` is the number of CPU threads of the encoder; None leaves it to it. Raises `OutputError`, and
-    `VideoError` where PyAV is wanted and not there.
+    made smaller. `threads` is the number of CPU threads of the encoder; None leaves it to it. `sound`: a video file
+    whose first audio stream the .mp4 gets, from its first picture to the last one here; what has none is left alone.
+    Raises `OutputError`, and `VideoError` where PyAV is wanted and not there.
     """
     with atomic_open(path) as file:
-        with _write_gif(file) if path.suffix == ".gif" else _write_mp4(path, file, threads) as put:
+        with _write_gif(file) if path.suffix == ".gif" else _write_mp4(path, file, threads, sound) as put:
             yield put
 
 
 @contextmanager
-def _write_mp4(path: Path, file: Any, threads: int | None) -> Iterator[Callable[[np.ndarray, float], None]]:
+def _write_mp4(
+    path: Path, file: Any, threads: int | None, sound: Path | None
+) -> Iterator[Callable[[np.ndarray, float], None]]:
     from fractions import Fraction
 
     av = _av(path)
     stream: Any = None
     last = -1
-    with av.open(file, "w", format="mp4") as container:
+    with ExitStack() as files:
+        container = files.enter_context(av.open(file, "w", format="mp4"))
+        audio = Sound(container, files, sound) if sound and isfile(sound) and is_video_of_av(sound) else None
 
         def put(image: np.ndarray, time: float) -> None:
             nonlocal stream, last
             if image.shape[0] % 2 or image.shape[1] % 2:  # H.264 wants even sides
                 image = np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)], "edge")
             if stream is None:
-                stream = container.add_stream("libx264", rate=TICKS, options={"crf": "23", "preset": "ultrafast"})
+                stream = container.add_stream(
+                    "libx264", rate=TICKS, options={"crf": "21", "preset": "ultrafast", "tune": "zerolatency"}
+                )
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
                 stream.codec_context.thread_count = threads or 0
@@ -332,6 +347,8 @@ def _write_mp4(path: Path, file: Any, threads: int | None) -> Iterator[Callable[
             last = max(round(time * TICKS), last + 1)
             frame.pts, frame.time_base = last, Fraction(1, TICKS)
             container.mux(stream.encode(frame))
+            if audio:
+                audio.write(time)
 
         yield put
         if stream is not None:
