@@ -19,7 +19,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "cprfa": {
         "widths": (16, 32, 48, 48), "lookup": "reverse", "threshold": 0.04, "vertices": 64, "spacing": 2.5,
         "share": 0.03, "in_plane": "cross", "known": True, "cpr_widths": (16, 16, 32, 32, 64, 64), "hidden": 64,
-        "recurrences": 2, "path_errors": "relative", "solver": "cpr-capu", "regression": "vertices",
+        "recurrences": 2, "path_errors": "normalised", "solver": "cpr-capu", "regression": "vertices",
         "code_loss": "foreground",
     },
     "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8},

@@ -91,6 +91,13 @@ assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "clip.overlay.gif").exists()
 
 
+def test_weights_that_were_not_exported_say_what_they_need(tmp_path):
+    folder = Path(__file__).parents[1] / "weights" / "cprfa-small"
+    code = f"import canthus\ntry:\n    canthus.load({str(folder)!r})\nexcept canthus.CanthusError as e:\n    print(e)"
+    said = python(BLOCK + code, tmp_path)
+    assert "not exported to ONNX" in said and "needs torch: pip install" in said
+
+
 CHANGES = """
 import json, locale, logging, os, random, signal, sys, warnings
 import numpy as np

@@ -39,11 +39,16 @@ def halve_torch(path: Path) -> None:
 
 
 def halve_onnx(path: Path) -> None:
-    """Rewrite an ONNX file; each constant of two or more dimensions is followed by a cast."""
+    """Rewrite an ONNX file; each constant of two or more dimensions is followed by a cast. What the method computes
+    itself, such as the arrays of a head model, is no weight and stays as it is."""
     model = strip(onnx.load(str(path)))
+    aligner = Aligner.load(path.parent)
+    computed = {f"aligner.{name}" for name, _ in aligner.named_buffers()} - {
+        f"aligner.{n}" for n in aligner.state_dict()
+    }
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1 and tensor.name not in computed:
             name, values = tensor.name, numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose, TrackedFaces
     from canthus.face.landmarks import LandmarkScheme, convert, scheme
     from canthus.face.morphable import MorphableModel
-    from canthus.inference.runtime import OnnxAligner
+    from canthus.inference.predictor import Predictor
     from canthus.inference.tracker import Tracker
     from canthus.io.draw import overlay
     from canthus.io.images import read_image
@@ -70,18 +70,39 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def load(
-    weights: str | Path | None = None, *, threads: int | None = None, min_face: float | None = None
-) -> OnnxAligner:
+def load(weights: str | Path | None = None, *, threads: int | None = None, min_face: float | None = None) -> Predictor:
     """An aligner that runs shipped weights, by name, or the weights in a folder; None: the default weights.
 
     `threads` is the number of CPU threads of a call of `predict`, of its networks and its linear algebra alike; None
     leaves it to the libraries. `min_face` is the smallest face to look for, by the longer side of its tight box in px:
     a large one saves time in large pictures; None: as small as can be seen at 1600 px. Nothing is downloaded.
-    Raises `WeightsError` for weights that are unknown, damaged or incomplete, `CanthusError` for `threads` that are no
-    positive integer, `BoxError` for a `min_face` that is not positive.
+    A folder that training wrote and that was not exported is run by torch. Raises `WeightsError` for weights that are
+    unknown, damaged or incomplete, or that need torch where it is not installed, `CanthusError` for `threads` that are
+    no positive integer, `BoxError` for a `min_face` that is not positive.
     """
     from canthus.inference.runtime import OnnxAligner
+    from canthus.io.session import MODEL_FILE
     from canthus.weights import DEFAULT, find
 
-    return OnnxAligner(find(DEFAULT if weights is None else weights), threads, min_face)
+    folder = find(DEFAULT if weights is None else weights)
+    if (folder / MODEL_FILE).exists() or not (folder / "model.safetensors").exists():
+        return OnnxAligner(folder, threads, min_face)
+    return _by_torch(folder, threads, min_face)
+
+
+def _by_torch(folder: Path, threads: int | None, min_face: float | None) -> Predictor:
+    """Weights as training left them."""
+    from canthus.errors import WeightsError, pip_install
+    from canthus.inference.detect import check_min_face
+    from canthus.threads import check_threads
+
+    try:
+        load_aligner = import_module("canthus.training.aligner").Aligner.load
+    except ImportError as error:
+        raise WeightsError(
+            f"the weights in '{folder}' were not exported to ONNX, and running them as they are needs torch: "
+            f"{pip_install('train')}"
+        ) from error
+    aligner: Predictor = load_aligner(folder)
+    aligner.threads, aligner.min_face = check_threads(threads), check_min_face(min_face)
+    return aligner

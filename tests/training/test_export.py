@@ -50,6 +50,15 @@ def test_onnx_says_what_torch_says(trained, exported):
     assert np.abs(ours.rotation - theirs.rotation).max() < 1e-4
 
 
+def test_weights_are_run_by_torch_until_they_are_exported(trained, exported):
+    crops = export.face_crops(trained[1], Card.read(exported[0]), 2)
+    ours, theirs = (canthus.load(folder, threads=1) for folder in (trained[0], exported[0]))
+    assert isinstance(ours, Aligner) and isinstance(theirs, OnnxAligner)
+    before = torch.get_num_threads()
+    np.testing.assert_allclose(ours.run(crops).xyz, theirs.run(crops).xyz, atol=1e-3)
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_batch_may_have_any_size(trained, exported, count):
     twin = OnnxAligner(exported[0])

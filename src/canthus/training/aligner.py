@@ -75,6 +75,7 @@ class Aligner(nn.Module, Predictor):
     stage_names: ClassVar[tuple[str, ...]] = ()
     """The stages of all configurations: a recipe may name one that its configuration leaves out."""
     parity: ClassVar[float] = 1e-3  # px; more between torch and ONNX is a fault
+    unrolled: ClassVar[bool] = False  # of so many steps that an export has to trace them
     needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
     """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
     not known are masked in `loss` itself, and so is the depth of terms that can do without."""
@@ -127,8 +128,13 @@ class Aligner(nn.Module, Predictor):
         """See `Predictor.run`."""
         self.eval()
         device = next(self.parameters()).device
-        with torch.inference_mode():
-            out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            with torch.inference_mode():
+                out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
+        finally:
+            torch.set_num_threads(before)
         return self.finish(out.map(lambda values: values.float().cpu().numpy()))
 
     def save(self, folder: str | Path) -> Path:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from canthus.face.morphable import MorphableModel
-from canthus.geometry.rotation import euler_from_matrix, matrix_from_euler
+from canthus.geometry.rotation import euler_from_matrix
 from canthus.methods.cprfa.pncc import encode_vertices
 
 GROWN = 0.25
 """The face is what lies within the landmarks' box, grown by this share of its sides; what is behind is skull."""
 NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.01, 0.001
 """Standard deviations of the points that shapes are solved from, in half crops: the prior has one of 1."""
+MOST = 3.0
+"""Standard deviations of identity that `LinearFace.bounded` leaves."""
 TURNS = (1.0, -1.0, -1.0)
 """Senses of rx, ry, rz against those of the Euler set "opencv", which is Rz Ry Rx in axes with y down."""
+
+
+class PartOfFace(NamedTuple):
+    """Points of a `LinearFace`: their mean (...,3) and modes (K,3P)."""
+
+    mean: Tensor
+    modes: Tensor
+    coefficients: int  # K
+
+    def shape(self, state: Tensor) -> Tensor:
+        """The points (B,...,3) of states (B,K+6) at rest in the middle, eq. 1."""
+        return self.mean + (state[:, : self.coefficients] @ self.modes).unflatten(1, self.mean.shape)
 
 
 class LinearFace(nn.Module):
@@ -29,6 +45,8 @@ class LinearFace(nn.Module):
     mean: Tensor
     basis: Tensor
     spread: Tensor
+    bounds: Tensor
+    axes: Tensor
     triangles: Tensor
     drawn: Tensor
     region: Tensor
@@ -45,6 +63,7 @@ class LinearFace(nn.Module):
         bounds = model.expression_bounds.astype(np.float64)
         weights = np.where(bounds[:, 0] < 0, 1.0, np.ptp(bounds, axis=1) / np.sqrt(12))
         spread = np.concatenate([np.ones(self.identities), weights])
+        limits = np.concatenate([np.tile([-MOST, MOST], (self.identities, 1)), bounds / weights[:, None]])
         modes = np.concatenate([model.identity, model.expression]) * (spread / self.unit)[:, None, None]
         mean = (model.mean - (low + high) / 2) / self.unit
         mean, modes = (np.concatenate([a, model.at_landmarks(a)], axis=-2) for a in (mean, modes))
@@ -57,8 +76,12 @@ class LinearFace(nn.Module):
         region = np.unique(model.triangles[drawn])
         codes = np.full((self.vertices, 3), 0.5)
         codes[region] = encode_vertices(mean[region])
+        one = np.eye(3)
+        axis = one[:, :, None] * one[:, None]
+        axes = np.stack([axis, one - axis, np.cross(one[:, None], one[None]).swapaxes(1, 2)])
         for name, value in {
-            "mean": mean, "basis": modes, "spread": spread, "triangles": model.triangles.astype(np.int64),
+            "axes": axes, "mean": mean, "basis": modes, "spread": spread, "bounds": limits.T,
+            "triangles": model.triangles.astype(np.int64),
             "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
             "from_vertices": _solver(mean[:-68], modes[:, :-68], NOISE_OF_VERTICES**2),
             "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
@@ -72,18 +95,36 @@ class LinearFace(nn.Module):
         state[:, -3] = 1
         return state
 
+    def part(self, ids: Tensor | slice) -> PartOfFace:
+        """Some of the points, in any shape; gathering their modes costs more than using them."""
+        return PartOfFace(self.mean[ids], self.basis[:, ids].flatten(1), self.coefficients)
+
     def shape(self, state: Tensor, ids: Tensor | slice = slice(None)) -> Tensor:
         """Points (B,V+68,3) of the face at rest in the middle, eq. 1; `ids` picks some of them, in any shape."""
-        mean, basis = self.mean[ids], self.basis[:, ids]
-        return mean + (state[:, : self.coefficients] @ basis.flatten(1)).unflatten(1, mean.shape)
+        return self.part(ids).shape(state)
+
+    def bounded(self, state: Tensor) -> Tensor:
+        """States whose coefficients are within what heads have: three standard deviations of identity, and the bounds
+        of the expressions."""
+        coefficients = state[..., : self.coefficients]
+        inside = torch.minimum(torch.maximum(coefficients, self.bounds[0]), self.bounds[1])
+        return torch.cat([inside, state[..., self.coefficients :]], dim=-1)
 
     def rotation(self, state: Tensor) -> Tensor:
-        """Rz Ry Rx (...,3,3) of states (...,K+6), camera-from-head."""
-        return matrix_from_euler(state[..., -6:-3] * state.new_tensor(TURNS), "opencv")
+        """Rz Ry Rx (...,3,3) of states (...,K+6), camera-from-head; each e e' + cos (1 - e e') + sin [e]x for an axis
+        e."""
+        angles = state[..., -6:-3, None, None]
+        x, y, z = (self.axes[0] + angles.cos() * self.axes[1] + angles.sin() * self.axes[2]).unbind(-3)
+        return z @ y @ x
+
+    def flat(self, shape: Tensor, state: Tensor) -> Tensor:
+        """Points (...,P,3) under the pose of states (...,K+6) in the plane of the image (...,P,2), eq. 2."""
+        turned = shape @ self.rotation(state)[..., :2, :].transpose(-1, -2)
+        return state[..., -3:-2, None] * turned + state[..., None, -2:]
 
     def project(self, shape: Tensor, state: Tensor) -> Tensor:
-        """Points (...,P,3) under the pose of states (...,K+6), eq. 2, with their depth."""
-        turned = state[..., -3, None, None] * (shape @ self.rotation(state).transpose(-1, -2))
+        """The same with their depth, (...,P,3)."""
+        turned = state[..., -3:-2, None] * (shape @ self.rotation(state).transpose(-1, -2))
         return turned + nn.functional.pad(state[..., -2:], (0, 1))[..., None, :]
 
     def pose(self, rotation: Tensor, scale: Tensor, shift: Tensor, coefficients: Tensor) -> Tensor:

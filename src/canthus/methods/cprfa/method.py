@@ -30,9 +30,9 @@ from canthus.inference.predictor import Predictor, points_within
 from canthus.inference.runtime import OnnxAligner
 from canthus.methods.cprfa import pointset
 from canthus.methods.cprfa.linear_face import LinearFace, normalised, pixels
-from canthus.methods.cprfa.pncc import lookup_forward, lookup_reverse
+from canthus.methods.cprfa.pncc import lookup_forward, lookup_reverse, lookup_soft
 from canthus.methods.cprfa.unet import UNet
-from canthus.methods.cprfa.updates import Round, Sample, Stream, UpdateConfig
+from canthus.methods.cprfa.updates import Group, Round, Sample, Streams, UpdateConfig
 from canthus.training.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy
 from canthus.weights import find
@@ -51,13 +51,17 @@ class CprfaConfig(UpdateConfig, AlignerConfig):
     model: str = ""  # file of a `MorphableModel`; none: the default head
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)  # of the U-Net
     code_loss: Literal["all", "foreground"] = "all"  # pixels whose codes are learnt
-    lookup: Literal["forward", "reverse"] = "forward"  # from pixels to vertices, or from vertices to pixels
+    lookup: Literal["forward", "reverse", "soft"] = "forward"  # from pixels to vertices, or from vertices to pixels
     threshold: float = 0.01  # of codes that match
+    softness: float = 0.05  # of the soft lookup: how unlike the codes of pixels may be that place a vertex together
     spacing: float = 0.0  # between chosen vertices, in the model's unit
     share: float = 0.1  # kappa: of the vertices, those that reprojection errors are measured on
     solver: Literal["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu", "cpr-fused-capu"] = "cpr-fused-capu"
     sparse: str = "swift"  # weights of the detector of 68 points that is fused
     sparse_noise: float = 0.02  # standard deviation of what stands in for it in training, in face sizes
+    detected: float = 0.0  # share of training faces for which nothing stands in
+    lost: float = 0.0  # share of training faces that lack some of the sparse points, one in five of these all
+    shaken: float = 0.0  # deviation of what training adds to the pose before round 2: radians, shares, half crops
     regression: Literal["parameters", "vertices"] = "parameters"
 
 
@@ -68,7 +72,8 @@ class Cprfa(Aligner):
     stage_names = ("dense", "round_1", "round_2")
     needs = dict.fromkeys(("codes", "mask", "points", *stage_names[1:]), ("depth", "points"))
     config: CprfaConfig
-    parity = 0.1  # where two pixels match a vertex alike, the last digit decides between them
+    unrolled = True
+    parity = 0.1  # where two pixels match a vertex alike, the last digit decides between them (not in a soft lookup)
     layout: Tensor
     sparse_layout: Tensor
     picked: Tensor
@@ -101,8 +106,7 @@ class Cprfa(Aligner):
         ids, right = torch.arange(68), self.face.mean[-68:, 0] < 0
         midline = torch.tensor(scheme("ibug68").mirror) == ids
         rows = [ids[right | midline], ids[~right | midline], ids]
-        sparse_layout = torch.stack([row[torch.arange(n) * len(row) // n] for row in rows])
-        self.register_buffer("sparse_layout", sparse_layout, persistent=False)
+        self.register_buffer("sparse_layout", pointset.repeated_layout(rows, n))
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         self.register_buffer("picked", order[: math.ceil(config.share * count)], persistent=False)
 
@@ -119,30 +123,36 @@ class Cprfa(Aligner):
         """What follows the U-Net: `maps` are its answers, `start` as for `forward` but needed; points of it that are
         NaN are not there."""
         with torch.autocast(maps[-1].device.type, enabled=False):
-            return self._align(maps, *self._observe(maps[-1], start))
+            return self.updated(maps, *self._observe(maps[-1], start))
 
-    def _align(self, maps: tuple[Tensor, ...], streams: list[Stream], sample: Sample, rounds: int = 2) -> Alignment:
+    def updated(self, maps: tuple[Tensor, ...], streams: Streams, sample: Sample, rounds: int = 2) -> Alignment:
         """The first one or two rounds, or what takes their place."""
         state = self.face.start(sample.observed.shape[0])  # len would fix the batch in an export
         if self.config.solver.startswith("pnp"):
-            state = self._pnp(streams[-1])
-        steps = []
-        for part in list(self._rounds().values())[:rounds]:
+            state = self._pnp(streams)
+        steps: list[Tensor] = []
+        for part in list(self.rounds().values())[:rounds]:
+            if steps and self.training:
+                state = state + self.config.shaken * functional.pad(
+                    torch.randn_like(state[:, -6:]), (state.shape[1] - 6, 0)
+                )
             state, trail = part(self.face, state, streams, sample)
             maps = (*maps, trail)
-            steps.append(self._landmarks(state))
+            steps.append(self.landmarks(state))
         return Alignment(
-            xyz=self._landmarks(state),
+            xyz=self.landmarks(state),
             rotation=self.face.rotation(state),
             coefficients=state[:, :-6] * self.face.spread,
             steps=tuple(steps[:-1]),
             maps=maps,
         )
 
-    def _rounds(self) -> dict[str, Round]:
+    def rounds(self) -> dict[str, Round]:
+        """The rounds by name."""
         return {name: module for name, module in self.named_children() if isinstance(module, Round)}
 
-    def _landmarks(self, state: Tensor) -> Tensor:
+    def landmarks(self, state: Tensor) -> Tensor:
+        """The 68 landmarks (B,68,3) of states (B,K+6), in crop pixels with a mean z of 0."""
         xyz = pixels(self.face.project(self.face.shape(state, slice(-68, None)), state), self.config.size)
         return xyz - functional.pad(xyz[..., 2:].mean(1, keepdim=True), (2, 0))
 
@@ -154,26 +164,43 @@ class Cprfa(Aligner):
         own = self.face.codes[self.face.region]
         if self.config.lookup == "forward":
             points, found = (a[:, vertices] for a in lookup_forward(codes, mask, own, self.config.threshold))
-        else:
+        elif self.config.lookup == "reverse":
             points, found = lookup_reverse(codes, mask, own[vertices], self.config.threshold)
+        else:
+            points, found = lookup_soft(codes, mask, own[vertices], self.config.threshold, self.config.softness)
         return normalised(points, self.config.size), found
 
-    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[list[Stream], Sample]:
-        """The chosen vertices, with them, where they are fused, the points (B,68,2 or 3) in crop pixels, and a sample
-        of all vertices: in training another one each time."""
-        region, picked = self.face.region, self.picked
+    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample]:
+        """What is seen in an answer of the U-Net and in the sparse points; in training another sample each time."""
+        picked = self.picked
         if self.training:
-            picked = torch.randperm(len(region), device=region.device)[: len(picked)]
-        points, found = self.look_up(answer, torch.cat([self.layout.flatten(), picked]))
-        ours, shape = self.layout.numel(), self.layout.shape
-        laid_out = points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape)
-        streams = [Stream(*laid_out, region[self.layout])]
-        if self.fused and start is not None:
-            sparse = normalised(start[..., :2].float(), self.config.size)[:, self.sparse_layout]
-            there = ~sparse.isnan().any(-1)
-            sparse = torch.where(there[..., None], sparse, torch.zeros_like(sparse))
-            streams.append(Stream(sparse, there, self.face.vertices + self.sparse_layout))
-        return streams, Sample(points[:, ours:], found[:, ours:], region[picked])
+            picked = torch.randperm(len(self.face.region), device=picked.device)[: len(picked)]
+        return self.arranged(*self.look_up(answer, torch.cat([self.layout.flatten(), picked])), start, picked)
+
+    def arranged(self, points: Tensor, found: Tensor, start: Tensor | None, picked: Tensor) -> tuple[Streams, Sample]:
+        """The chosen vertices and, where they are fused, the sparse points (B,68,2 or 3) in crop pixels as streams, and
+        the vertices `picked` (P,) as a sample.
+
+        points (B,3N+P,2), in half crops, and found (B,3N+P): of the vertices of the layout, then of those picked.
+        Normalised errors are measured on the fused points as well, which weigh as much as the rest of the sample.
+        """
+        region, ours, shape = self.face.region, self.layout.numel(), self.layout.shape
+        streams = Streams(
+            points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape), region[self.layout]
+        )
+        sample = Sample(points[:, ours:], found[:, ours:].float(), region[picked])
+        if not self.fused or start is None:
+            return streams, sample
+        sparse = normalised(start[..., :2].float(), self.config.size)
+        there = ~sparse.isnan().any(-1)
+        sparse = torch.where(there[..., None], sparse, torch.zeros_like(sparse))
+        ids = torch.arange(self.face.vertices, self.face.vertices + 68, device=region.device)
+        added = sparse[:, self.sparse_layout], there[:, self.sparse_layout], ids[self.sparse_layout]
+        streams = Streams(*(torch.cat(both, dim) for both, dim in zip(zip(streams, added), (1, 1, 0))))
+        if self.config.path_errors == "normalised":
+            weight = there * (len(picked) / 68)
+            sample = Sample(*(torch.cat(both, d) for both, d in zip(zip(sample, (sparse, weight, ids)), (1, 1, 0))))
+        return streams, sample
 
     @torch.no_grad()
     def sparse_points(self, crops: Tensor) -> Tensor:
@@ -182,11 +209,12 @@ class Cprfa(Aligner):
         found = points_within(_detector(self.config.sparse), pictures, self.config.crop_scale)
         return torch.as_tensor(found).to(crops.device)
 
-    def _pnp(self, stream: Stream) -> Tensor:
-        """The pose of the mean face alone, rows C-1 and C-2; unseen points barely count where they started."""
-        state = self.face.start(len(stream.observed))
-        points, found = stream.observed.flatten(1, 2), stream.found.flatten(1)
-        shape = self.face.shape(state, stream.ids.flatten())
+    def _pnp(self, streams: Streams) -> Tensor:
+        """The pose of the mean face alone on the last stream, rows C-1 and C-2; unseen points barely count where they
+        started."""
+        state = self.face.start(len(streams.observed))
+        points, found = streams.observed[:, -3:].flatten(1, 2), streams.found[:, -3:].flatten(1)
+        shape = self.face.shape(state, streams.ids[-3:].flatten())
         points = torch.where(found[..., None], points, shape[..., :2])
         down = points.new_tensor([1.0, -1.0])
         rotation, scale, shift = fit_weak_perspective(shape, points * down, torch.where(found, 1.0, 1e-6))
@@ -195,41 +223,51 @@ class Cprfa(Aligner):
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """codes: L1, summed over three scales. mask: cross-entropy, likewise. round_1, round_2: see `_round_loss`.
         points: mean distance of the 68 landmarks / crop side."""
-        state = self._true_state(truth)
+        state = self.true_state(truth)
         terms = self._dense_loss(alignment.maps[:3], self._true_vertices(truth, state))
-        return {**terms, **self._pose_loss(alignment, truth, state)}
+        return {**terms, **self.pose_loss(alignment, truth.xyz, state)}
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """See `Aligner.training_terms`: the U-Net alone and the choice of vertices in the first stage, the rounds on
-        what the finished U-Net says in the others, with true landmarks and noise for the sparse detector's."""
+        what the finished U-Net says in the others, with the sparse points of `_training_start`."""
         dense = "unet" in stage.trains
         with torch.set_grad_enabled(dense):
             maps = self.unet(truth.crops)
         with torch.autocast(truth.crops.device.type, enabled=False):
-            state = self._true_state(truth)
+            state = self.true_state(truth)
             if dense:
                 vertices = self._true_vertices(truth, state)
                 if self.steps % LOOKS == 0:
                     self._count(maps[-1].detach()[:LOOKED_AT], truth, vertices)
                 self.steps += 1
                 return self._dense_loss(maps, vertices)
-            xy = truth.xyz[..., :2]
-            noise = self.config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
-            seen = self._observe(maps[-1], xy + noise)
-            rounds = list(self._rounds()).index(stage.trains[0]) + 1
-            return self._pose_loss(self._align(maps, *seen, rounds), truth, state)
+            seen = self._observe(maps[-1], self._training_start(truth) if self.fused else None)
+            rounds = list(self.rounds()).index(stage.trains[0]) + 1
+            return self.pose_loss(self.updated(maps, *seen, rounds), truth.xyz, state)
+
+    @torch.no_grad()
+    def _training_start(self, truth: FaceBatch) -> Tensor:
+        """Sparse points (B,68,2) for training: the detector's, or true ones with noise; some are missing (NaN)."""
+        xy, config = truth.xyz[..., :2], self.config
+        points = xy + config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
+        chance = torch.rand(3, len(xy), device=xy.device)
+        if config.detected:
+            own = chance[0] < config.detected
+            points = torch.where(own[:, None, None], self.sparse_points(truth.crops)[..., :2], points)
+        gone = (chance[1] < config.lost)[:, None] & (torch.rand_like(xy[..., 0]) < 1.25 * chance[2][:, None])
+        return points.masked_fill(gone[..., None], torch.nan)
 
     def stages(self) -> tuple[Stage, ...]:
         """The U-Net, then each round on the answers of those before it."""
         stages = [Stage("dense", {"codes": 1.0, "mask": 1.0}, ("unet",))]
-        for name, share in zip(self._rounds(), (0.5, 0.25)):
-            stages.append(Stage(name, {name: 1.0, "points": 1.0}, (name,), share))
+        for name, share in zip(self.rounds(), (0.5, 0.25)):
+            stages.append(Stage(name, {name: 1.0, "points": 4.0}, (name,), share))
         return tuple(stages)
 
     def _dense_truth(self, truth: FaceBatch) -> Tensor | None:
         return None if self.config.model else truth.vertices  # those of the default head
 
-    def _true_state(self, truth: FaceBatch) -> Tensor:
+    def true_state(self, truth: FaceBatch) -> Tensor:
         """Coefficients and pose (B,K+6), from the vertices or, where these are not known, from the landmarks."""
         vertices = self._dense_truth(truth)
         points = truth.xyz if vertices is None else vertices
@@ -267,36 +305,55 @@ class Cprfa(Aligner):
         codes = (corners * weights[..., None]).sum(-2) * mask[..., None]
         return codes.movedim(-1, 1), mask.float()
 
-    def _pose_loss(self, alignment: Alignment, truth: FaceBatch, state: Tensor) -> dict[str, Tensor]:
-        trails = zip(self._rounds().items(), alignment.maps[3:])
+    def pose_loss(self, alignment: Alignment, xyz: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The terms of the rounds, given true landmarks (B,68,3) in crop pixels and states (B,K+6)."""
+        states = [drawn for drawn in alignment.maps if drawn.ndim == 3]  # the others are pictures
+        trails = zip(self.rounds().items(), states)
         terms = {name: self._round_loss(part, trail, state) for (name, part), trail in trails}
-        apart = torch.linalg.vector_norm(alignment.xyz - truth.xyz, dim=-1).mean(1)
+        apart = torch.linalg.vector_norm(alignment.xyz - xyz, dim=-1).mean(1)
         return {**terms, "points": apart / self.config.size}
 
     def _round_loss(self, part: Round, trail: Tensor, true: Tensor) -> Tensor:
         """Squared errors of the parameters that each update is after, or distances of points, weighted up to 1 at the
-        last recurrence.
-
-        For the distances what is updated later is taken as true, so that each update minds its own errors alone;
-        a tenth of the squared errors is added.
-        """
+        last recurrence; see `_distances`. To those a tenth of the squared errors of the coefficients is added."""
         updates = [(part.groups[name], q) for name, q in part.schedule if name != "translation"]
-        steps = list(zip(trail.unbind(1), (g for g, _ in updates)))
-        terms = torch.stack([((s - true) ** 2)[:, g.begin : g.end].mean(1) for s, g in steps], dim=1)
+        groups = [group for group, _ in updates]
+        steps = list(zip(trail.unbind(1), groups))
         if self.config.regression == "vertices":
-            states = torch.stack([torch.cat([s[:, : g.end], true[:, g.end :]], dim=1) for s, g in steps], dim=1)
-            terms = 0.1 * terms + self._distances(states, true)
+            k = self.face.coefficients
+            wrong = [((s - true) ** 2)[:, : min(g.end, k)].mean(1) * (g.begin < k) for s, g in steps]
+            terms = 0.1 * torch.stack(wrong, dim=1) + self._distances(groups, trail, true)
+        else:
+            terms = torch.stack([((s - true) ** 2)[:, g.begin : g.end].mean(1) for s, g in steps], dim=1)
         weights = [0.5 + 0.5 * (q + 1) / self.config.recurrences for _, q in updates]
         return (terms * terms.new_tensor(weights)).sum(1)
 
-    def _distances(self, states: Tensor, true: Tensor) -> Tensor:
-        """Mean distances (B,U) of the chosen vertices and the landmarks under states (B,U,K+6) from true ones."""
+    def _distances(self, groups: list[Group], states: Tensor, true: Tensor) -> Tensor:
+        """Mean distances (B,U) of the chosen vertices and the landmarks under the states (B,U,K+6) after updates of U
+        groups from true ones.
+
+        What is updated later is as it would be at best, so that each update minds its own errors alone: the pose for
+        the shape is the true one, and other points are moved, scaled and turned in the plane onto the true ones. So
+        near a profile, where rx and rz are one, no update has to tell them apart.
+        """
+        k = self.face.coefficients
         chosen = self.face.region[self.layout[:2].flatten()]
-        ids = torch.cat([chosen, self.face.vertices + torch.arange(68, device=chosen.device)])
+        part = self.face.part(torch.cat([chosen, self.face.vertices + torch.arange(68, device=chosen.device)]))
+        ends = torch.tensor([group.end for group in groups], device=true.device)[:, None]
+        states = torch.cat([states[..., :k], torch.where(ends > k, states[..., k:], true[:, None, k:])], dim=-1)
         flat = states.flatten(0, 1)
-        points = self.face.project(self.face.shape(flat, ids), flat).unflatten(0, states.shape[:2])
-        apart = points - self.face.project(self.face.shape(true, ids), true)[:, None]
-        return torch.linalg.vector_norm(apart, dim=-1).mean(-1)
+        points = self.face.project(part.shape(flat), flat).unflatten(0, states.shape[:2])
+        wanted = self.face.project(part.shape(true), true)[:, None]
+        middle = functional.pad(wanted[..., :2].mean(-2, keepdim=True), (0, 1))
+        x, y, z = (points - functional.pad(points[..., :2].mean(-2, keepdim=True), (0, 1))).unbind(-1)
+        u, v, w = (wanted - middle).unbind(-1)
+        length = (x**2 + y**2).sum(-1, keepdim=True)
+        along, across = ((x * u + y * v).sum(-1, keepdim=True) / length, (x * v - y * u).sum(-1, keepdim=True) / length)
+        along = torch.where((ends > k) & (ends < k + 4), along, 1.0)
+        across = torch.where((ends > k) & (ends < k + 3), across, 0.0)
+        grown = (along**2 + across**2).sqrt() * z
+        turned = torch.stack([along * x - across * y, along * y + across * x, grown], -1)
+        return torch.linalg.vector_norm(turned - torch.stack([u, v, w], -1), dim=-1).mean(-1)
 
     @torch.no_grad()
     def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
@@ -310,6 +367,10 @@ class Cprfa(Aligner):
         self.seen.mul_(FORGET).add_(bins.sum(0))
         self.found.mul_(FORGET).add_(bins.T @ found.float())
         self.closeness.mul_(FORGET).add_((found * torch.exp(-error / 0.03)).sum(0))
+        self.choose_vertices()
+
+    def choose_vertices(self) -> None:
+        """Lay out the vertices that are best by what has been counted so far."""
         self._choose(pointset.vertex_scores(self.seen, self.found, self.closeness))
 
     def _choose(self, scores: Tensor) -> None:

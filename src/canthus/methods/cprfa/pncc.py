@@ -8,6 +8,7 @@ Nearest vertices are found among codes as in Wu et al., "Convolutional point-set
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -60,6 +61,50 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     `threshold`, and whether there is one (B, V). One pixel may serve several vertices.
     """
     xp: Any = array_namespace(images, codes)
+    batch, width = images.shape[0], images.shape[3]
+    parts = [xp.argmin(part, axis=-1) for part in _apart(images, masks, codes)]
+    nearest = xp.concat(parts, axis=1)  # (B, V)
+    face, y, x = xp.arange(batch, device=codes.device)[:, None], nearest // width, nearest % width
+    there = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x]
+    found = (xp.sum((there - codes) ** 2, axis=-1) < threshold**2) & masks[face, y, x]
+    points = xp.astype(xp.stack([x, y], axis=-1), images.dtype)
+    return xp.where(found[..., None], points, xp.zeros_like(points)), found
+
+
+def lookup_soft(
+    images: Array, masks: Array, codes: Array, threshold: float = 0.01, softness: float = 0.05
+) -> tuple[Array, Array]:
+    """Where each vertex is seen, by all pixels of like codes; takes and returns what `lookup_reverse` does.
+
+    A vertex lies at the mean pixel, weighted by exp(-d^2 / 2 softness^2) with d the distance of the codes: the errors
+    of single codes average out. It is found where one pixel is closer than `threshold`. Large images are looked at in
+    steps, at 64 x 64 pixels or more.
+    """
+    xp: Any = array_namespace(images, codes)
+    height, width = images.shape[2:]
+    step = max(1, min(height, width) // 64)
+    first = step // 2
+    images, masks = images[:, :, first::step, first::step], masks[:, first::step, first::step]
+    rows, columns = images.shape[2:]
+    y = xp.arange(rows, dtype=images.dtype, device=images.device)[:, None] * step + first
+    x = xp.arange(columns, dtype=images.dtype, device=images.device)[None] * step + first
+    ones = xp.ones((rows, columns), dtype=images.dtype, device=images.device)
+    places = xp.reshape(xp.stack([x * ones, y * ones, ones], axis=-1), (rows * columns, 3))
+    points, found = [], []
+    for part, own in zip(_apart(images, masks, codes), _in_steps(codes, rows * columns)):
+        nearest = xp.min(part, axis=-1, keepdims=True)
+        sums = xp.exp((nearest - part) / (2 * softness**2)) @ places  # (B, v, 3)
+        points.append(sums[..., :2] / sums[..., 2:])
+        found.append(nearest[..., 0] + xp.sum((own - 0.5) ** 2, axis=-1) < threshold**2)
+    there = xp.concat(found, axis=1)
+    where = xp.concat(points, axis=1)
+    return xp.where(there[..., None], where, xp.zeros_like(where)), there
+
+
+def _apart(images: Array, masks: Array, codes: Array) -> Iterator[Array]:
+    """Squared distances (B, v, H W) between codes and pixels, less the squares of the codes about the middle of the
+    cube; OUTSIDE and more for pixels that do not count. Some codes at a time."""
+    xp: Any = array_namespace(images, codes)
     batch, _, height, width = images.shape
     pixels = xp.reshape(images, (batch, 3, height * width)) - 0.5  # see `nearest_code`
     norms = xp.sum(pixels**2, axis=1)
@@ -67,15 +112,12 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     # |p|^2 - 2 p c as one product
     pixels = xp.concat([norms[:, None], pixels], axis=1)
     queries = xp.concat([xp.ones_like(codes[:, :1]), -2 * (codes - 0.5)], axis=1)
-    step = max(1, CHUNK_OF_A_FACE // (height * width))
-    nearest = xp.concat(
-        [xp.argmin(queries[i : i + step] @ pixels, axis=-1) for i in range(0, codes.shape[0], step)], axis=1
-    )  # (B, V)
-    face, y, x = xp.arange(batch, device=codes.device)[:, None], nearest // width, nearest % width
-    there = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x]
-    found = (xp.sum((there - codes) ** 2, axis=-1) < threshold**2) & masks[face, y, x]
-    points = xp.astype(xp.stack([x, y], axis=-1), images.dtype)
-    return xp.where(found[..., None], points, xp.zeros_like(points)), found
+    return (part @ pixels for part in _in_steps(queries, height * width))
+
+
+def _in_steps(codes: Array, pixels: int) -> list[Array]:
+    step = max(1, CHUNK_OF_A_FACE // pixels)
+    return [codes[i : i + step] for i in range(0, codes.shape[0], step)]
 
 
 def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:

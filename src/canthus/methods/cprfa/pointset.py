@@ -12,6 +12,8 @@ observed. What involves a missing point is 0, as is a perfect match. Each kernel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -23,22 +25,37 @@ CLOSE = 1e-4
 SHORT = 0.01
 """Shorter observed edges have no useful ratio."""
 
+NOTHING = 1e-10
+"""Distance between a point and itself."""
+
 InPlane = Literal["edge_axis", "cross", "literal"]
 
 
-def unit_edges(points: Tensor) -> Tensor:
-    """Unit vectors (..., N, N, D) from each point j to each point i of (..., N, D); 0 where the two are one."""
-    return _unit(points[..., :, None, :] - points[..., None, :, :])
+def unit_edges(points: Tensor) -> tuple[Tensor, ...]:
+    """Unit vectors from each point j to each point i of (..., N, D), as D coordinates (..., N, N); 0 where the two are
+    one. Coordinates apart are several times faster than sums over a last dimension of two."""
+    return _unit(_edges(points))
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=CLOSE)
+def _edges(points: Tensor) -> tuple[Tensor, ...]:
+    return tuple(c[..., :, None] - c[..., None, :] for c in points.unbind(-1))
+
+
+def _unit(vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    length = _length(vectors, CLOSE)
+    return tuple(c / length for c in vectors)
+
+
+def _length(vectors: tuple[Tensor, ...], least: float) -> Tensor:
+    """Lengths, and `least` of shorter vectors; the square root of 0 would have no gradient."""
+    return sum(c**2 for c in vectors).clamp(min=least**2).sqrt()  # type: ignore[union-attr]
 
 
 def pairs(found: Tensor) -> Tensor:
     """Which entries (..., N, N) are known: both points found, and not the same one."""
-    both = found[..., :, None] & found[..., None, :]
-    return both & ~torch.eye(found.shape[-1], dtype=torch.bool, device=found.device)
+    order = torch.arange(found.shape[-1], device=found.device)
+    # not `eye`: ONNX has no boolean EyeLike
+    return found[..., :, None] & found[..., None, :] & (order[:, None] != order)
 
 
 def triplets(found: Tensor) -> Tensor:
@@ -65,7 +82,7 @@ def shift(observed: Tensor, projected: Tensor, found: Tensor) -> Tensor:
 
 def distance(points: Tensor) -> Tensor:
     """The kernel of scale: distances (..., N, N) between points (..., N, D)."""
-    return torch.linalg.vector_norm(points[..., :, None, :] - points[..., None, :, :], dim=-1)
+    return _length(_edges(points), NOTHING)
 
 
 def in_plane(points: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
@@ -80,44 +97,104 @@ def in_plane(points: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
         crossed = x[..., :, None] * y[..., None, :] - y[..., :, None] * x[..., None, :]
         length = torch.linalg.vector_norm(points, dim=-1).clamp(min=CLOSE)
         return crossed.abs() / (length[..., :, None] * length[..., None, :])
-    return unit_edges(points)[..., 1]
+    return unit_edges(points)[1]
 
 
 def out_of_plane(points: Tensor) -> Tensor:
     """The kernel of out-of-plane rotation and of shape (..., N, N) of points (..., N, 2 or 3): the cosine between the
     edges from j to i and from k to j. The paper leaves k open; it is j + 1 here, the last one's partner the first."""
-    onwards = _unit(points - points.roll(-1, -2))  # (..., N, D), from the partner of j to j
-    return (unit_edges(points) * onwards[..., None, :, :]).sum(-1)
+    onwards = _unit((points - points.roll(-1, -2)).unbind(-1))  # (..., N) each, from the partner of j to j
+    return sum(a * b[..., None, :] for a, b in zip(unit_edges(points), onwards))  # type: ignore[return-value]
 
 
-def compare_scale(projected: Tensor, observed: Tensor, found: Tensor) -> Tensor:
-    """Ratios of `distance` less 1, within -1..3; eq. 4 divides where it subtracts elsewhere."""
-    length = distance(observed)
-    ratio = (distance(projected) / length.clamp(min=SHORT)).clamp(0, 4) - 1
-    return ratio * (pairs(found) & (length >= SHORT))
+class Observation:
+    """Observed points (..., N, 2), `found` (..., N) or not, and how projected points differ from them.
 
+    What the matrices need of the observed points alone is computed once, when it is first asked for.
+    """
 
-def compare_in_plane(projected: Tensor, observed: Tensor, found: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
-    """Differences of `in_plane`; with "cross" the signed sine of the angle from each projected edge to the observed
-    one, which is the same everywhere if the roll alone is wrong."""
-    if kernel == "cross":
-        a, b = unit_edges(projected), unit_edges(observed)
-        difference = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    else:
-        difference = in_plane(projected, kernel) - in_plane(observed, kernel)
-    return difference * pairs(found)
+    def __init__(self, points: Tensor, found: Tensor, kernel: InPlane = "edge_axis"):
+        self.points, self.found, self.kernel = points, found, kernel
 
+    @cached_property
+    def pairs(self) -> Tensor:
+        """See the function."""
+        return pairs(self.found)
 
-def compare_out_of_plane(projected: Tensor, observed: Tensor, found: Tensor) -> Tensor:
-    """Differences of `out_of_plane`."""
-    return (out_of_plane(projected) - out_of_plane(observed)) * triplets(found)
+    @cached_property
+    def triplets(self) -> Tensor:
+        """See the function."""
+        return triplets(self.found)
+
+    def known(self, kernel: str) -> Tensor:
+        """Which entries of the kernel's matrix are known, as numbers."""
+        return self._known_triplets if kernel == "out_of_plane" else self._known_pairs
+
+    @cached_property
+    def _known_triplets(self) -> Tensor:
+        return self.triplets.to(self.points.dtype)
+
+    @cached_property
+    def _known_pairs(self) -> Tensor:
+        return self.pairs.to(self.points.dtype)
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        return distance(self.points)
+
+    @cached_property
+    def _measurable(self) -> Tensor:
+        return (self.pairs & (self._lengths >= SHORT)).to(self.points.dtype)
+
+    @cached_property
+    def _in_plane(self) -> tuple[Tensor, ...]:
+        return unit_edges(self.points) if self.kernel == "cross" else (in_plane(self.points, self.kernel),)
+
+    @cached_property
+    def _out_of_plane(self) -> Tensor:
+        return out_of_plane(self.points)
+
+    def scale(self, projected: Tensor) -> Tensor:
+        """Ratios of `distance` less 1, within -1..3; eq. 4 divides where it subtracts elsewhere."""
+        ratio = (distance(projected) / self._lengths.clamp(min=SHORT)).clamp(0, 4) - 1
+        return ratio * self._measurable
+
+    def in_plane(self, projected: Tensor) -> Tensor:
+        """Differences of `in_plane`; with "cross" the signed sine of the angle from each projected edge to the observed
+        one, which is the same everywhere if the roll alone is wrong."""
+        if self.kernel == "cross":
+            (ax, ay), (bx, by) = unit_edges(projected), self._in_plane
+            difference = ax * by - ay * bx
+        else:
+            difference = in_plane(projected, self.kernel) - self._in_plane[0]
+        return difference * self._known_pairs
+
+    def out_of_plane(self, projected: Tensor) -> Tensor:
+        """Differences of `out_of_plane`."""
+        return (out_of_plane(projected) - self._out_of_plane) * self._known_triplets
 
 
 def layout(right: Tensor, left: Tensor, seed: int = 0) -> Tensor:
     """Rows (3, N) of vertex ids from those of either side (N,): right, left, and half of each; each row shuffled."""
     rng = torch.Generator().manual_seed(seed)
     both = torch.cat([right[::2], left[1::2]])
-    return torch.stack([row[torch.randperm(len(row), generator=rng)] for row in (right, left, both)])
+    return torch.stack([_shuffled(row, rng) for row in (right, left, both)])
+
+
+def repeated_layout(rows: Sequence[Tensor], length: int, seed: int = 0) -> Tensor:
+    """Rows (R, length) from rows of fewer ids: each is shuffled and then repeated as a whole, so that a point stands
+    beside others, its partner included, and relations of a point to itself are as few as there can be."""
+    rng = torch.Generator().manual_seed(seed)
+    filled = []
+    for row in rows:
+        place = torch.arange(length) % len(row)
+        place[-1] += length % len(row) == 1  # whose partner is the first
+        filled.append(_shuffled(row, rng)[place])
+    return torch.stack(filled)
+
+
+def _shuffled(row: Tensor, rng: torch.Generator) -> Tensor:
+    return row[torch.randperm(len(row), generator=rng)]
 
 
 def vertex_scores(seen: Tensor, found: Tensor, closeness: Tensor) -> Tensor:

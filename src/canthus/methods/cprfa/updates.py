@@ -12,9 +12,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from canthus.methods.cprfa import pointset
 from canthus.methods.cprfa.linear_face import LinearFace
-from canthus.methods.cprfa.method import pointset
 from canthus.nn.linear import zero_linear
+
+FAR = 0.1
+"""Reprojection errors above this, in half crops, hardly tell one step from another when they are normalised."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +31,24 @@ class UpdateConfig:
     hidden: int = 256
     recurrences: int = 3  # Q
     samples: int = 5  # M: half the number of reprojection errors on a path
-    path_errors: Literal["raw", "relative"] = "raw"
+    path_errors: Literal["raw", "normalised"] = "raw"
     order: Literal["sequential", "interleaved", "joint"] = "sequential"
+    bounded: bool = False  # coefficients stay within what heads have
 
 
-class Stream(NamedTuple):
-    """One point set in the layout of a CPR: three rows of N points."""
+class Streams(NamedTuple):
+    """The point sets of S streams in the layout of a CPR: three rows of N points each, one stream after the other."""
 
-    observed: Tensor  # (B,3,N,2)
-    found: Tensor  # (B,3,N)
-    ids: Tensor  # (3,N) points of the face model
+    observed: Tensor  # (B,3S,N,2)
+    found: Tensor  # (B,3S,N)
+    ids: Tensor  # (3S,N) points of the face model
 
 
 class Sample(NamedTuple):
-    """A random share of the vertices, on which reprojection errors are measured where they are found."""
+    """Points on which reprojection errors are measured: a random share of the vertices, where they are found."""
 
     observed: Tensor  # (B,P,2)
-    found: Tensor  # (B,P)
+    weight: Tensor  # (B,P) of each in the mean, 0 where it is not found
     ids: Tensor  # (P,)
 
 
@@ -72,41 +76,40 @@ def parameter_groups(coefficients: int, joint: bool) -> dict[str, Group]:
 class Update(nn.Module):
     """The network of one group (Fig. 4b): six convolutions, a full and a recurrent layer, a change for each stream.
 
-    Two streams cross after the sixth layer (Fig. 4c). With `errors` there is one more network a stream, which turns
-    that many reprojection errors into a weight 0..2 (eq. 7).
+    Two streams, whose layers are groups of the same convolutions, cross after the sixth layer (Fig. 4c). With `errors`
+    there is one more network a stream, which turns that many reprojection errors into a weight 0..2 (eq. 7).
     """
 
     def __init__(self, channels: int, outputs: int, streams: int, errors: int, config: UpdateConfig):
         super().__init__()
         widths, hidden, side = config.cpr_widths, config.hidden, config.vertices // 2
-        for _ in widths:
+        layers: list[nn.Module] = []
+        for i, o in zip((channels, *widths), widths):
+            convolution = nn.Conv2d(streams * i, streams * o, 3, 2, 1, groups=streams)
+            layers += [convolution, nn.GroupNorm(8 * streams, streams * o), nn.ReLU()]
             side = (side + 1) // 2
-        self.trunks, self.cross, self.full, self.cells, self.outs, self.weights = (nn.ModuleList() for _ in range(6))
+        self.trunk = nn.Sequential(*layers)
+        last = streams * widths[-1]
+        self.cross = nn.Conv2d(last, last, 1) if streams > 1 else nn.Identity()
+        self.full = nn.Sequential(nn.Conv2d(last, streams * hidden, side, groups=streams), nn.Flatten(), nn.ReLU())
+        self.cells, self.outs, self.weights = (nn.ModuleList() for _ in range(3))
         for _ in range(streams):
-            layers: list[nn.Module] = []
-            for i, o in zip((channels, *widths), widths):
-                layers += [nn.Conv2d(i, o, 3, 2, 1), nn.GroupNorm(8, o), nn.ReLU()]
-            self.trunks.append(nn.Sequential(*layers))
-            if streams > 1:
-                self.cross.append(nn.Conv2d(streams * widths[-1], widths[-1], 1))
-            self.full.append(nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU()))
             self.cells.append(nn.GRUCell(hidden, hidden))
             self.outs.append(zero_linear(hidden, outputs))
             if errors:
                 rest = [nn.Linear(errors, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), zero_linear(32, 1)]
                 self.weights.append(nn.Sequential(*rest))
 
-    def forward(self, matrices: list[Tensor], memory: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Matrices (B,C,N,N) and memories (B,hidden) of the streams -> changes (B,outputs) and new memories."""
-        maps = [trunk(m) for trunk, m in zip(self.trunks, matrices)]
-        if len(self.cross):
-            maps = [cross(torch.cat([own, other], 1)) for cross, own, other in zip(self.cross, maps, maps[::-1])]
-        memory = [cell(full(m), h) for cell, full, m, h in zip(self.cells, self.full, maps, memory)]
-        return [out(h) for out, h in zip(self.outs, memory)], memory
+    def forward(self, matrices: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Matrices (B,S C,N,N), stream after stream, and memories (B,hidden) of the streams -> changes (B,S,outputs)
+        and new memories."""
+        read = self.full(self.cross(self.trunk(matrices))).chunk(len(self.cells), dim=1)
+        memory = [cell(r, h) for cell, r, h in zip(self.cells, read, memory)]
+        return torch.stack([out(h) for out, h in zip(self.outs, memory)], dim=1), memory
 
-    def weight(self, errors: list[Tensor]) -> list[Tensor]:
-        """Weights beta (B,1) of the changes, from the errors on their paths (B,errors)."""
-        return [2 * torch.sigmoid(net(e)) for net, e in zip(self.weights, errors)]
+    def weight(self, errors: Tensor) -> Tensor:
+        """Weights beta (B,S,1) of the changes, from the errors (B,S,errors) on their paths."""
+        return 2 * torch.sigmoid(torch.stack([net(e) for net, e in zip(self.weights, errors.unbind(1))], dim=1))
 
 
 class Round(nn.Module):
@@ -114,7 +117,7 @@ class Round(nn.Module):
 
     def __init__(self, coefficients: int, streams: int, weighed: bool, config: UpdateConfig):
         super().__init__()
-        self.config, self.weighed = config, weighed
+        self.config, self.weighed, self.streams = config, weighed, streams
         self.groups = parameter_groups(coefficients, config.order == "joint")
         if weighed:
             self.groups = {
@@ -122,7 +125,7 @@ class Round(nn.Module):
                 for name, g in self.groups.items()
                 if g.end > coefficients
             }
-        errors = 2 * config.samples + (config.path_errors == "relative") if weighed else 0
+        errors = 2 * config.samples + 2 * (config.path_errors == "normalised") if weighed else 0
         channels = 6 if config.known else 3
         self.updates = nn.ModuleDict(
             {
@@ -130,71 +133,79 @@ class Round(nn.Module):
                 for name, g in self.groups.items()
             }
         )
+        for name, g in self.groups.items():
+            columns = torch.eye(coefficients + 6)[g.begin : g.end]
+            self.register_buffer(f"{name}_columns", columns, persistent=False)
         times = range(config.recurrences)
         if config.order == "interleaved":
             self.schedule = [(name, q) for q in times for name in (*self.groups, "translation")]
         else:
             self.schedule = [(name, q) for name in self.groups for q in times] + [("translation", 0)]
 
-    def forward(self, face: LinearFace, state: Tensor, streams: list[Stream], sample: Sample) -> tuple[Tensor, Tensor]:
+    def forward(self, face: LinearFace, state: Tensor, streams: Streams, sample: Sample) -> tuple[Tensor, Tensor]:
         """A state (B,K+6) -> the last one, and those after each update (B,U,K+6), eq. 4, 5 and 8."""
+        observation = pointset.Observation(streams.observed, streams.found, self.config.in_plane)
+        part = face.part(streams.ids)
+        shape = part.shape(state)
+        sampled = face.part(sample.ids).shape(state) if self.weighed else None  # whose shape such a round leaves alone
         trail: list[Tensor] = []
         memory: dict[str, list[Tensor]] = {}
+        nothing = [state.new_zeros(state.shape[0], self.config.hidden)] * self.streams
         for name, _ in self.schedule:
-            projected = [face.project(face.shape(state, s.ids), state[:, None])[..., :2] for s in streams]
+            projected = face.flat(shape, state[:, None])
             if name == "translation":
-                state = torch.cat([state[:, :-2], state[:, -2:] + _shift(projected, streams)], dim=1)
+                ours, theirs = (points.flatten(1, 2) for points in (projected, streams.observed))
+                moved = state[:, -2:] + pointset.shift(theirs, ours, streams.found.flatten(1))
+                state = torch.cat([state[:, :-2], moved], dim=1)
                 continue
             group = self.groups[name]
             update: Update = self.updates[name]  # type: ignore[assignment]
-            matrices = [self.matrices(group, p, s) for p, s in zip(projected, streams)]
-            before = memory.get(name) or [state.new_zeros(state.shape[0], self.config.hidden) for _ in streams]
-            changes, memory[name] = update(matrices, before)
-            if self.weighed:
-                weights = update.weight([self.path_errors(face, state, group, c, sample) for c in changes])
-                changes = [w * c for w, c in zip(weights, changes)]
-            state = _add(state, group, sum(changes[1:], changes[0]))
+            before = memory.get(name, nothing)
+            changes, memory[name] = update(self.matrices(group, projected, observation), before)
+            if sampled is not None:
+                changes = update.weight(self.path_errors(face, sampled, state, name, changes, sample)) * changes
+            state = self._changed(state, name, changes.sum(1))
             trail.append(state)
+            if group.begin < face.coefficients:
+                if self.config.bounded:
+                    state = face.bounded(state)
+                shape = part.shape(state)
         return state, torch.stack(trail, dim=1)
 
-    def matrices(self, group: Group, projected: Tensor, stream: Stream) -> Tensor:
-        """What the network of a group sees (B,C,N,N): projected (B,3,N,2) compared with observed points."""
+    def _changed(self, state: Tensor, name: str, change: Tensor) -> Tensor:
+        """States (...,K+6) with the change (...,end-begin) of a group added."""
+        return state + change @ self.get_buffer(f"{name}_columns")
+
+    def matrices(self, group: Group, projected: Tensor, observation: pointset.Observation) -> Tensor:
+        """What the network of a group sees (B,S C,N,N): projected (B,3S,N,2) compared with observed points."""
         shown = []
         for kernel in group.kernels:
-            arguments = projected, stream.observed, stream.found
-            if kernel == "in_plane":
-                shown.append(pointset.compare_in_plane(*arguments, self.config.in_plane))
-            else:
-                compare = pointset.compare_scale if kernel == "scale" else pointset.compare_out_of_plane
-                shown.append(compare(*arguments))
+            shown.append(getattr(observation, kernel)(projected).chunk(self.streams, dim=1))
             if self.config.known:
-                known = pointset.triplets if kernel == "out_of_plane" else pointset.pairs
-                shown.append(known(stream.found).to(projected.dtype))
-        return torch.cat(shown, dim=1)
+                shown.append(observation.known(kernel).chunk(self.streams, dim=1))
+        return torch.cat([matrix for stream in zip(*shown) for matrix in stream], dim=1)
 
-    def path_errors(self, face: LinearFace, state: Tensor, group: Group, change: Tensor, sample: Sample) -> Tensor:
-        """Mean reprojection errors (B,2M) on the path to twice the change, eq. 6; relative ones (B,2M+1) are told as
-        shares of the error at its start, and end in the logarithm of that."""
+    def path_errors(
+        self, face: LinearFace, shape: Tensor, state: Tensor, name: str, changes: Tensor, sample: Sample
+    ) -> Tensor:
+        """Mean reprojection errors (B,S,2M) of the sample, whose shape is (B,P,3), on the path to twice each stream's
+        change (B,S,end-begin) of the group `name`, eq. 6.
+
+        Normalised ones (B,S,2M+2) are robust against points that were found in a wrong place, and tell how the error
+        changes along the path: from its start, as a share of its range. Their logarithms of the error at the start and
+        of the range say what that is worth.
+        """
         m = self.config.samples
-        way = torch.arange(2 * m + 1, device=change.device, dtype=change.dtype) / m
-        poses = _add(state[:, None].expand(-1, 2 * m + 1, -1), group, way[:, None] * change[:, None])
-        projected = face.project(face.shape(state, sample.ids)[:, None], poses)[..., :2]
-        apart = torch.linalg.vector_norm(projected - sample.observed[:, None], dim=-1)
-        errors = (apart * sample.found[:, None]).sum(-1) / sample.found.sum(1, keepdim=True).clamp(min=1)
+        way = torch.arange(2 * m + 1, device=changes.device, dtype=changes.dtype) / m
+        poses = self._changed(state[:, None, None], name, way[:, None] * changes[:, :, None])
+        projected = face.flat(shape[:, None, None], poses)
+        apart = torch.linalg.vector_norm(projected - sample.observed[:, None, None], dim=-1)
+        if self.config.path_errors == "normalised":
+            apart = apart * FAR / (apart + FAR)
+        weight = sample.weight[:, None, None]
+        errors = (apart * weight).sum(-1) / weight.sum(-1).clamp(min=1)
         if self.config.path_errors == "raw":
-            return errors[:, 1:]
-        first = errors[:, :1].clamp(min=pointset.CLOSE)
-        return torch.cat([errors[:, 1:] / first, first.log()], dim=1)
-
-
-def _add(state: Tensor, group: Group, change: Tensor) -> Tensor:
-    """States (...,K+6) with the change (...,end-begin) of a group added."""
-    begin, end = group.begin, group.end
-    return torch.cat([state[..., :begin], state[..., begin:end] + change, state[..., end:]], dim=-1)
-
-
-def _shift(projected: list[Tensor], streams: list[Stream]) -> Tensor:
-    """The least-squares shift (B,2) over the points of all streams: the mean of the known entries of Lambda_t."""
-    ours = torch.cat([p.flatten(1, 2) for p in projected], 1)
-    theirs = torch.cat([s.observed.flatten(1, 2) for s in streams], 1)
-    return pointset.shift(theirs, ours, torch.cat([s.found.flatten(1) for s in streams], 1))
+            return errors[..., 1:]
+        first, extent = errors[..., :1], (errors.amax(-1) - errors.amin(-1))[..., None].clamp(min=pointset.CLOSE)
+        told = (errors[..., 1:] - first) / extent, first.clamp(min=pointset.CLOSE).log(), extent.log()
+        return torch.cat(told, dim=-1)
