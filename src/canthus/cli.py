@@ -7,8 +7,9 @@ import logging
 import os
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +26,9 @@ from canthus.commands.terminal import (
 )
 from canthus.errors import CanthusError, RecipeError
 from canthus.io.inputs import check_folder, counted
+
+if TYPE_CHECKING:
+    from canthus.inference.tracker import Tracker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +139,10 @@ def align(
 def track(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Videos, folders of videos or of frames, or glob patterns."),
+        typer.Argument(
+            help="Videos, folders of videos or of frames, or glob patterns; or the number of one camera or the address "
+            "of one stream."
+        ),
     ],
     out: Out = Path("out"),
     weights: Weights = "swift",
@@ -167,6 +174,10 @@ def track(
         Literal["glb", "livelink"] | None,
         typer.Option("--animation", help="Also write moving heads: one GLB, or a CSV of Live Link Face for each face."),
     ] = None,
+    send: Annotated[
+        str | None,
+        typer.Option("--send", help="Of a camera or stream: also send faces to udp://HOST:PORT or vmc://HOST:PORT."),
+    ] = None,
     detect_every: Annotated[int, typer.Option(min=0, help="Frames between searches for new faces; 0: none.")] = 12,
     rate: Annotated[float, typer.Option(help="Frame rate of folders of frames, in frames per second.")] = 25.0,
     resume: Annotated[
@@ -179,7 +190,8 @@ def track(
 ) -> None:
     """Follow every face through videos; write one line of JSON per frame, each face under a lasting number.
 
-    A folder that holds pictures but no videos is a video of frames, in the order of the numbers in their names.
+    A folder that holds pictures but no videos is a video of frames, in the order of the numbers in their names. Of a
+    camera or stream always the newest frame is tracked, until it ends or Ctrl-C stops it.
 
     Exit codes: 0: all went well; 1: videos or folders failed, or frames are missing; 2: nothing was done.
     """
@@ -189,11 +201,20 @@ def track(
     from canthus.commands.videos import track as run
     from canthus.inference.tracker import Tracker
     from canthus.io.columns import Camera
+    from canthus.io.streams import is_live
 
     with plain_errors():
-        found = find_videos(inputs)
+        if any(map(is_live, inputs)):
+            if len(inputs) > 1 or overlay or table or plot or animation or resume:
+                raise CanthusError("got a camera or stream with other inputs, or options for files, want it alone")
+        elif send:
+            raise CanthusError("got --send with files, want it with a camera or stream")
+        found = None if any(map(is_live, inputs)) else find_videos(inputs)
         second = None if tracking is None else canthus.load(tracking, threads=threads)
         tracker = Tracker(canthus.load(weights, threads=threads), second, detect_every=detect_every)
+        if found is None:
+            _follow(inputs[0], out, tracker, smooth, send)
+            return
         with progress("track") as update:
 
             def show(video: Path, frame: int, count: int | None) -> None:
@@ -219,6 +240,23 @@ def track(
     say(f"{len(summary.clips)} videos, {len(summary.failures)} failures{skipped}{passed}\nresults in {out.resolve()}")
     if summary.failed and not (allow_failures and (summary.clips or summary.skipped)):
         raise typer.Exit(1)
+
+
+def _follow(source: str, out: Path, tracker: Tracker, smooth: bool, send: str | None) -> None:
+    """Track a camera or stream until it ends or is stopped, and say what became of it."""
+    from canthus.commands.camera import LiveSummary, follow, lines_path
+    from canthus.io.send import Sender
+    from canthus.io.streams import Live
+
+    summary = LiveSummary(lines_path(out, source))
+    with ExitStack() as open_ones:
+        sender = open_ones.enter_context(Sender(send)) if send else None
+        live = Live(source)
+        update = open_ones.enter_context(progress("track"))
+        try:
+            follow(live, out, tracker, summary, smooth, sender, lambda frame: update(frame + 1, None, source))
+        finally:
+            say(str(summary))
 
 
 def models(

@@ -222,12 +222,14 @@ class Video:
 def check_source(given: Any) -> None:
     """Raise `VideoError` for what names no file or folder: the number of a camera, the address of a stream."""
     if not isinstance(given, str | PathLike):
-        raise VideoError(f"got {given!r} as a video, want the path of a file or folder (cameras cannot be read)")
+        raise VideoError(
+            f"got {given!r} as a video, want the path of a file or folder (for cameras see `io.streams.Live`)"
+        )
     text = str(given)
     if text.isdecimal() and not exists(text):
-        raise VideoError(f"got '{text}', where there is no file, want a video (cameras cannot be read)")
+        raise VideoError(f"got '{text}', where there is no file, want a video (for cameras see `io.streams.Live`)")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise VideoError(f"got the address '{text}', want a file or folder (streams cannot be read: save it to a file)")
+        raise VideoError(f"got the address '{text}', want a file or folder (for streams see `io.streams.Live`)")
     if not text:
         raise VideoError("got an empty path, want a video or a folder of frames")
 
