@@ -47,7 +47,7 @@ def test_type_checkers_see_the_same_names():
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     imported = {(n.module, alias.name) for n in block.body if isinstance(n, ast.ImportFrom) for alias in n.names}
     lazy = {(f"canthus.{module}", name) for module, names in canthus._MODULES.items() for name in names}
-    assert imported == lazy | {("canthus.inference.runtime", "OnnxAligner")}  # what `load` gives
+    assert imported == lazy | {("canthus.inference.predictor", "Predictor")}  # what `load` gives
     assert {name for _, name in lazy} | {"load"} == set(canthus.__all__)
 
 
