@@ -147,8 +147,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     other = Predictions([s.name for s in faces], np.zeros((2, 84, 2)), scheme="menpo84")
     scores = score(protocol("cofw"), faces, other)  # 84 points lead to 29 through 68
     assert compared(scores.pairs).startswith("27 of 29")
+    faces = protocol("wflw").faces(make.wflw(tmp_path / "wflw"))  # both lead to 68 points, which lead to neither
     with pytest.raises(LandmarkError, match="no map from"):
-        score(protocol("cofw"), faces, Predictions([s.name for s in faces], np.zeros((2, 21, 2)), scheme="aflw21"))
+        score(protocol("wflw"), faces, Predictions([s.name for s in faces], np.zeros((2, 106, 2)), scheme="lapa106"))
 
 
 def test_points_without_depth_are_scored_in_the_plane(tmp_path):

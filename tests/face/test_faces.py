@@ -101,8 +101,10 @@ def test_faces_join_to_what_they_were_taken_from() -> None:
 def test_joined_faces_name_all_weights_and_have_one_scheme() -> None:
     one, two = (replace(made_up_faces(ANGLES[:1]), weights=name) for name in ("a 1", "b 2"))
     assert Faces.concat([one, two, one], one.image_size).weights == "a 1, b 2"
-    with pytest.raises(LandmarkError, match="schemes ibug68, other68"):
-        Faces.concat([one, replace(two, scheme="other68")], one.image_size)
+    unknown = np.full((1, 84), np.nan)
+    other = replace(two, scheme="menpo84", xyz=np.zeros((1, 84, 3)), sigma=unknown, visible=unknown)
+    with pytest.raises(LandmarkError, match="schemes ibug68, menpo84"):
+        Faces.concat([one, other], one.image_size)
 
 
 def test_alignments_join_field_by_field(xp) -> None:

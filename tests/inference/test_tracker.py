@@ -552,3 +552,57 @@ def test_a_tracker_goes_on_from_its_state_as_if_it_had_not_been_stopped() -> Non
         assert second.reinitialisations == 1
     with pytest.raises(LandmarkError, match="want that of a tracker"):
         second.restore({"size": np.zeros(2)})
+
+
+class Unsure(Discs):
+    """Always as sure of a face as it is told: by the peaks of its maps, or by a sigma that gives such scores."""
+
+    def __init__(self, confidence: float, by_sigma: bool):
+        super().__init__()
+        self.confidence, self.by_sigma = confidence, by_sigma
+
+    def run(self, crops):
+        out = super().run(crops)
+        if not self.by_sigma:
+            return replace(out, score=np.full((len(crops), 68), self.confidence))
+        # 1 - (1 + a) exp(-a) = confidence is solved by bisection; sigma = sqrt(3) 0.05 size / a
+        low, high = np.zeros(len(crops)), np.full(len(crops), 50.0)
+        for _ in range(60):
+            a = (low + high) / 2
+            under = 1 - (1 + a) * np.exp(-a) < self.confidence
+            low, high = np.where(under, a, low), np.where(under, high, a)
+        extent = np.ptp(out.xyz[..., :2], axis=1).prod(1) ** 0.5
+        sigma = np.sqrt(3) * 0.05 * extent / low
+        return replace(out, sigma=np.repeat(sigma[:, None], 68, 1), score=None)
+
+
+@pytest.mark.parametrize(
+    ("by_sigma", "confidence", "is_followed"), [(False, 0.27, True), (False, 0.24, False), (True, 0.27, False)]
+)
+def test_peaks_of_heatmaps_have_a_lower_limit_than_scores_of_points(by_sigma, confidence, is_followed):
+    tracker = Tracker(Discs(), Unsure(confidence, by_sigma))
+    tracker.step(scene((0, 100, 80, 20)))
+    assert tracker.step(scene((0, 102, 80, 20))).followed.tolist() == [is_followed]
+    lenient = Tracker(Discs(), Unsure(confidence, by_sigma), min_score=0.2)
+    lenient.step(scene((0, 100, 80, 20)))
+    assert lenient.step(scene((0, 102, 80, 20))).followed.tolist() == [True]
+
+
+class Crooked(Discs):
+    """Weights that learnt crops aligned to a mean shape; keeps how the crops that it is given were cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.card = replace(CARD, mean_shape=(SHAPE[:, :2] / 1.5).tolist())
+
+
+def test_the_first_crop_is_aligned_by_the_points_of_other_weights():
+    first, found = Crooked(), Discs()
+    tracker = Tracker(first, initial=found, detect_every=0)
+    tracked = tracker.step(scene((0, 100, 80, 20)))
+    np.testing.assert_allclose(centres(tracked.faces), [(100, 80)], atol=1.5)
+    assert tracked.faces.weights == first.card.title and tracked.faces.detection_scores == pytest.approx([0.8])
+    # both saw the disc once, and the similarity to the mean shape fills as much of the crop as the box does
+    assert found.batches == [1] and first.batches == [1]
+    red = [(np.abs(c[0].astype(int) - COLOURS[0]).sum(-1) < 200).mean() for c in (found.crops[0], first.crops[0])]
+    assert red[1] == pytest.approx(red[0], rel=0.1)

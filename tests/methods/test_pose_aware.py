@@ -258,7 +258,8 @@ def test_an_ablation_is_one_key(name, batch, made_shards):
     run = aligner.run(face_crops(made_shards / "shard-00000.npz", aligner.card, 3))
     assert run.xyz.shape == (3, 68, 3) and np.isfinite(run.xyz).all()
     assert np.abs(run.xyz[..., 2]).max() > 5  # depth is the fitted head's, with one network as well
-    assert aligner.card.completion == {"noise": 0.01, "iterations": 5, "jaw": aligner.config.jaw}
+    wanted = {"noise": 0.01, "iterations": 5, "jaw": aligner.config.jaw, "open": "score"}
+    assert aligner.card.completion == wanted
 
 
 def test_balance_draws_rare_poses_more_often():

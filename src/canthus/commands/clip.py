@@ -238,7 +238,7 @@ class Clip:
         """Lines and table of frames, as files that are there when `files` ends."""
         titles = [self.tracker.aligner.card.title, self.tracker.tracking.card.title]
         lines = files.enter_context(atomic_open(file_of(self.target, f"{ending}.jsonl")))
-        lines.write(header_line(self.video.path.name, titles))
+        lines.write(header_line(self.video.path.name, titles, self.tracker.aligner.card.scheme))
         put = None
         if self.outputs.table:
             path = file_of(self.target, f"{ending}.{self.outputs.table}")

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from canthus.data.sample import FaceBatch, StoredBatch
 from canthus.face.expressions import mirror_expressions
-from canthus.face.landmarks import scheme
+from canthus.face.landmarks import convert, scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
@@ -69,12 +69,20 @@ def _pixels(size: int, like: Tensor) -> Tensor:
 
 
 class Augmenter:
-    """Cuts random crops of stored faces: about their boxes, or aligned to a mean shape (`Crop.around_shapes`)."""
+    """Cuts random crops of stored faces: about their boxes, or aligned to a mean shape (`Crop.around_shapes`, by
+    the 68 points). points: the scheme of the faces."""
 
-    def __init__(self, options: Augmentation, size: int, crop_scale: float, mean_shape: Sequence | None = None):
-        self.options, self.size, self.crop_scale = options, size, crop_scale
+    def __init__(
+        self,
+        options: Augmentation,
+        size: int,
+        crop_scale: float,
+        mean_shape: Sequence | None = None,
+        points: str = "ibug68",
+    ):
+        self.options, self.size, self.crop_scale, self.scheme = options, size, crop_scale, points
         self.mean_shape = None if mean_shape is None else torch.tensor(mean_shape)
-        self.mirror = torch.tensor(scheme("ibug68").mirror)
+        self.mirror = torch.tensor(scheme(points).mirror)
 
     def __call__(self, stored: StoredBatch, rng: torch.Generator) -> FaceBatch:
         """Augmented crops of stored pictures; these and the generator are on one device."""
@@ -124,7 +132,8 @@ class Augmenter:
         if self.mean_shape is None:
             crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
         else:
-            crop = Crop.around_shapes(xyz[..., :2], self.mean_shape.to(xyz), self.size)
+            inner = convert(xyz[..., :2], self.scheme, "ibug68")[0]
+            crop = Crop.around_shapes(inner, self.mean_shape.to(xyz), self.size)
             angle = angle + crop.angle
         center = crop.center + moved(o.shift, 2) * (crop.side / self.crop_scale)[:, None]
         scale = moved(o.scale)

@@ -16,6 +16,7 @@ from canthus.data.truth import whole_truth
 from canthus.decode import decoding
 from canthus.errors import RecipeError
 from canthus.face.expressions import EXPRESSIONS, as_arkit
+from canthus.face.landmarks import convert
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import as_image, crop_image
 from canthus.io.shards import FileShard, NpzShard, Rows, open_shard, shards_in
@@ -29,11 +30,11 @@ class StoredFaces:
 
     xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3), expression (N,52), NaN if unknown; pictures (H,W,3)
     uint8 and, if every shard has them, vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array
-    (n,...) a shard. Raises `RecipeError`
+    (n,...) a shard. points: another scheme to turn the 68 into. Raises `RecipeError`
     for a shard that is damaged, lacks a field, or holds NaN or arrays of other shapes or of several lengths.
     """
 
-    def __init__(self, folders: Sequence[str | Path]):
+    def __init__(self, folders: Sequence[str | Path], points: str = "ibug68"):
         paths = [p for folder in folders for p in shards_in(folder)]
         if not paths:
             raise RecipeError(f"no shard-* in {[str(f) for f in folders]}: render some with `canthus synth`")
@@ -56,6 +57,8 @@ class StoredFaces:
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
         self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+        if points != "ibug68":
+            self.xyz, self.visible = in_scheme(self.xyz, self.visible, points)
         self.expression = np.concatenate(expressions)
         if len({v.shape[1:] for v in vertices}) > 1:
             raise RecipeError(f"the shards in {[str(f) for f in folders]} hold vertices of heads of several sizes")
@@ -94,12 +97,13 @@ class StoredFaces:
 class PhotoFaces:
     """Annotated photos, read when needed and cut to squares of `size` px around the faces.
 
-    What the annotations do not say is guessed and masked: see `truth.whole_truth`, which also says what is raised.
+    points: the scheme of xyz (N,L,3). What the annotations do not say is guessed and masked: see `truth.whole_truth`,
+    which also says what is raised.
     """
 
-    def __init__(self, samples: Iterable[FaceSample], size: int):
+    def __init__(self, samples: Iterable[FaceSample], size: int, points: str = "ibug68"):
         found = list(samples)
-        truth = whole_truth(found)
+        truth = whole_truth(found, points)
         self._crops = Crop.around_boxes(tight_boxes(truth.xyz), 1 / FACE, size)
         self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
         self.visible, self.rotation = truth.visible, truth.rotation
@@ -122,7 +126,7 @@ class PhotoFaces:
         """How many faces there are, and what of their truth is known."""
         points = self.known.sum(1)
         few, most = points.min(), points.max()
-        parts = [f"{len(self)} faces", f"{few}{f' to {most}' if few != most else ''} of 68 points"]
+        parts = [f"{len(self)} faces", f"{few}{f' to {most}' if few != most else ''} of {self.known.shape[1]} points"]
         for share, what in ((self.share("depth"), "depth"), (self.share("rotation"), "rotation")):
             parts.append(what if share == 1 else f"{what} of {share:.0%}" if share else f"no {what}")
         return ", ".join(parts)
@@ -136,6 +140,15 @@ class PhotoFaces:
 
     def _picture(self, k: int) -> np.ndarray:
         return crop_image(as_image(self._images[k]), self._crops[k : k + 1])[0]
+
+
+def in_scheme(xyz: np.ndarray, visible: np.ndarray, points: str) -> tuple[np.ndarray, np.ndarray]:
+    """68 points (N,68,3), with which are visible (N,68) bool, as those of another scheme; a point between others is
+    visible where most of these are."""
+    seen = np.repeat(visible[..., None].astype(np.float32), 2, -1)
+    there = convert(seen, "ibug68", points)[0][..., 0] > 0.5
+    turned = convert(xyz, "ibug68", points)[0]
+    return (turned - [0, 0, 1] * turned.mean(1, keepdims=True)).astype(np.float32), there
 
 
 def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from canthus.data.augment import Augmenter
-from canthus.data.datasets import FACE, PhotoFaces, StoredFaces
+from canthus.data.datasets import FACE, PhotoFaces, StoredFaces, in_scheme
 from canthus.data.formats import recognise
 from canthus.data.sample import FaceBatch, Need, StoredBatch
 from canthus.errors import RecipeError
@@ -47,7 +47,7 @@ class FaceMix:
     faces: folders (every stored face once an epoch), or folder -> weight (drawn with replacement, so that each folder
     has its share of every batch). A folder holds shards or a data set in a layout that `formats.recognise` knows;
     `synth:ASSETS` renders faces. size, crop_scale: of the crops that will be cut. device: of the training; if it is a
-    GPU, it also renders. head_model: see `formats.recognise`.
+    GPU, it also renders. head_model: see `formats.recognise`. points: the scheme of the faces' points.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class FaceMix:
         seed: int,
         device: torch.device | None = None,
         head_model: str = "",
+        points: str = "ibug68",
     ):
         weights = faces if isinstance(faces, Mapping) else dict.fromkeys(faces, 1.0)
         # a tenth more pixels than the crops have, as augmentation enlarges some faces
@@ -65,9 +66,9 @@ class FaceMix:
         live, stored = ([n for n in weights if n.startswith(LIVE) == kind] for kind in (True, False))
         if live and len(weights) > 1 and not isinstance(faces, Mapping):
             raise RecipeError(f"`faces` has '{live[0]}', which is endless, beside others: give weights, folder: weight")
-        self.seed = seed
+        self.seed, self.points_scheme = seed, points
         self.live = [(_live(n, pixels, seed, device), weights[n] / sum(weights.values())) for n in live]
-        self.stored = [_open(n, pixels, head_model) for n in stored]
+        self.stored = [_open(n, pixels, head_model, points) for n in stored]
         self._starts = np.cumsum([0, *(len(s) for s in self.stored)])
         self._density: np.ndarray | None = None  # cumulative, of the stored faces; None: all alike
         if isinstance(faces, Mapping) and len(stored) > 1:
@@ -80,7 +81,7 @@ class FaceMix:
 
     @property
     def xyz(self) -> Tensor:
-        """Points (N,68,3) of the stored faces, in pixels of their pictures."""
+        """Points (N,L,3) of the stored faces, in pixels of their pictures."""
         return torch.from_numpy(np.concatenate([s.xyz for s in self.stored]))
 
     def share(self, need: Need) -> float:
@@ -117,7 +118,7 @@ class FaceMix:
             before, after, size = before - first, after - last, last - first
             mine = first + size * rank // world, first + size * (rank + 1) // world
             if mine[0] < mine[1]:
-                parts.append(_as_batch(faces.take(*mine)))
+                parts.append(_as_batch(faces.take(*mine), self.points_scheme))
         if self.stored:
             index = np.sort(self._order(before, after - before, step))[rank::world]
             for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
@@ -127,8 +128,8 @@ class FaceMix:
         return parts
 
     def points(self, count: int) -> Tensor:
-        """Points (count,68,3) of a random sample of faces, in pixels of their pictures; no stored picture is read."""
-        parts = [torch.as_tensor(faces.take(0, round(share * count))["xyz"]) for faces, share in self.live]
+        """Points (count,L,3) of a random sample of faces, in pixels of their pictures; no stored picture is read."""
+        parts = [_as_batch(f.take(0, round(share * count)), self.points_scheme).xyz for f, share in self.live]
         if self.stored:
             parts.append(self.xyz[torch.from_numpy(np.sort(self._order(0, count - sum(map(len, parts)), -1)))])
         return torch.cat(parts)
@@ -153,8 +154,10 @@ def batch_of(parts: list[StoredBatch], augmenter: Augmenter, rng: torch.Generato
     return FaceBatch.concat([augmenter(part.to(rng.device), rng) for part in parts])
 
 
-def _as_batch(face: dict[str, Any]) -> StoredBatch:
-    """Rendered samples, each array (B,...), as a batch."""
+def _as_batch(face: dict[str, Any], points: str) -> StoredBatch:
+    """Rendered samples, each array (B,...), as a batch in the scheme `points`."""
+    if points != "ibug68":
+        face = face | dict(zip(("xyz", "visible"), in_scheme(face["xyz"], face["visible"], points)))
     image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
     expression = torch.from_numpy(as_arkit(face["expression"])) if "expression" in face else None
@@ -166,11 +169,11 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _open(folder: str, pixels: int, head_model: str) -> Source:
+def _open(folder: str, pixels: int, head_model: str, points: str) -> Source:
     if shards_in(folder):
-        return StoredFaces([folder])
+        return StoredFaces([folder], points)
     layout = recognise(folder, head_model)
-    faces = PhotoFaces(layout.read(Path(folder), None), pixels)
+    faces = PhotoFaces(layout.read(Path(folder), None), pixels, points)
     logging.getLogger(__name__).info("%s: %s, %s", folder, layout.title, faces.summary())
     return faces
 

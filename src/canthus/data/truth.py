@@ -1,4 +1,4 @@
-"""The whole truth of training: what a data set says of faces, in our 68 points, and a guess for what it does not say.
+"""The whole truth of training: what a data set says of faces, in a method's points, and a guess for the rest.
 
 The guess is the mean head, laid on the known points by weak perspective. It lets crops be cut around faces and shapes
 be compared; masks keep it out of every loss.
@@ -30,7 +30,7 @@ FARTHEST = 2.5  # sizes of a guessed face / of the box of the known points; beyo
 class Truth:
     """N faces, in pixels of their pictures.
 
-    xyz (N,68,3), mean z zero; visible (N,68) bool; rotation (N,3,3); masks known (N,68), deep (N,), posed (N,) bool:
+    xyz (N,L,3), mean z zero; visible (N,L) bool; rotation (N,3,3); masks known (N,L), deep (N,), posed (N,) bool:
     see `sample.StoredBatch`.
     """
 
@@ -42,48 +42,49 @@ class Truth:
     posed: np.ndarray
 
 
-def whole_truth(samples: Sequence[FaceSample]) -> Truth:
-    """The truth of annotated faces of any schemes, and the guess for the rest.
+def whole_truth(samples: Sequence[FaceSample], target: str = "ibug68") -> Truth:
+    """The truth of annotated faces of any schemes, as L points of `target`, and the guess for the rest.
 
     Where a set does not say which points are visible, those count as visible at which the surface of the mean head, in
     the pose of the face, looks at the camera. Raises `LandmarkError` for a face with fewer than two known points, and
-    for a scheme that has no map to the 68 points.
+    for a scheme that has no map to `target`.
     """
-    parts = [_whole_truth(samples[k : k + AT_ONCE]) for k in range(0, len(samples), AT_ONCE)]
+    parts = [_whole_truth(samples[k : k + AT_ONCE], target) for k in range(0, len(samples), AT_ONCE)]
     return Truth(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Truth)))
 
 
-def _whole_truth(samples: Sequence[FaceSample]) -> Truth:
-    count = len(samples)
-    points, said = np.full((count, 68, 3), np.nan), np.full((count, 68), np.nan)
+def _whole_truth(samples: Sequence[FaceSample], target: str) -> Truth:
+    count, wanted = len(samples), scheme(target).count
+    points, said = np.full((count, wanted, 3), np.nan), np.full((count, wanted), np.nan)
     for name, axes in {(s.scheme, s.points.shape[1]) for s in samples}:
         rows = [k for k, s in enumerate(samples) if s.scheme == name and s.points.shape[1] == axes]
-        points[rows, :, :axes] = convert(np.stack([samples[k].points for k in rows]).astype(float), name, "ibug68")[0]
+        points[rows, :, :axes] = convert(np.stack([samples[k].points for k in rows]).astype(float), name, target)[0]
         unsaid = np.full(scheme(name).count, np.nan)
         seen = np.stack([unsaid if v is None else v.astype(float) for v in (samples[k].visible for k in rows)])
-        said[rows] = convert(seen[..., None].repeat(2, -1), name, "ibug68")[0][..., 0]
+        said[rows] = convert(seen[..., None].repeat(2, -1), name, target)[0][..., 0]
     known = np.isfinite(points[..., :2]).all(-1)
     few = np.flatnonzero(known.sum(1) < 2)
     if len(few):
         sample = samples[few[0]]
         where, found = sample.name or sample.image, known[few[0]].sum()
-        raise LandmarkError(f"'{where}' has {found} of the 68 points; two or more are wanted to train on")
+        raise LandmarkError(f"'{where}' has {found} of the {wanted} points; two or more are wanted to train on")
     deep = (np.isfinite(points[..., 2]) == known).all(1)
-    guess, turned = _laid_heads(points, known, deep)
+    guess, turned = _laid_heads(points, known, deep, target)
     xyz = np.where(known[..., None], np.concatenate([points[..., :2], guess[..., 2:]], -1), guess)
     xyz[deep] = np.where(known[deep, :, None], points[deep], guess[deep])
     xyz[..., 2] -= xyz[..., 2].mean(1, keepdims=True)
     posed = np.array([s.rotation is not None for s in samples])
     own = [np.eye(3) if s.rotation is None else s.rotation for s in samples]
     rotation = np.where(posed[:, None, None], np.stack(own), turned).astype(np.float32)
-    facing = rotation[:, 2] @ _landmark_normals(MorphableModel.default()).T > 0
+    normals = convert(_landmark_normals(MorphableModel.default()).astype(np.float64), "ibug68", target)[0]
+    facing = rotation[:, 2] @ normals.T > 0
     visible = np.where(np.isfinite(said), said > 0.5, facing)
     return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep)
 
 
-def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean head's landmarks (N,68,3) laid on points (N,68,3) as far as known, and its rotations (N,3,3)."""
-    head = MorphableModel.default().landmarks()[0].astype(np.float64)
+def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean head's landmarks (N,L,3) laid on points (N,L,3) as far as known, and its rotations (N,3,3)."""
+    head = convert(MorphableModel.default().landmarks()[0].astype(np.float64), "ibug68", target)[0]
     heads = np.broadcast_to(head, points.shape)
     weights, filled = known.astype(np.float64), np.where(known[..., None], points, 0.0)
     laid, rotations = _frontal(heads, filled, weights), np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()

@@ -14,6 +14,7 @@ from canthus.evaluation.predictions import Predictions
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces, Pose
 from canthus.face.landmarks import convert
+from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
@@ -73,7 +74,8 @@ def _with_expressions(found: Predictions) -> Predictions:
     """With expression coefficients of the default head model, fitted to the points as `Faces.mesh` does, if the network
     gives none: 30 ms a face, so only where the labels have them too."""
     faces = Faces(
-        found.xyz, np.full(len(found), np.nan), found.sigma, found.visible, Pose(found.rotation), (1, 1)
+        found.xyz, np.full(len(found), np.nan), found.sigma, found.visible, Pose(found.rotation), (1, 1),
+        found.scheme,
     )  # fmt: skip
     fitted = [face.mesh().expression[0] for face in faces]
     return replace(found, expression=np.array(fitted).reshape(len(found), len(EXPRESSIONS)))
@@ -118,7 +120,8 @@ def _aligned(predictor: Predictor, samples: Sequence[FaceSample], true: np.ndarr
     for k, sample in enumerate(samples):
         picture, crop = picture_of(sample), crops[k : k + 1]
         aligned = predictor.run_batches(crop_image(picture, crop))
-        found.append(aligned.to_image(crop, (picture.shape[1], picture.shape[0]), weights=predictor.card.title))
+        size, card = (picture.shape[1], picture.shape[0]), predictor.card
+        found.append(aligned.to_image(crop, size, scheme=card.scheme, weights=card.title))
         progress(k + 1, len(samples))
     return _joined(predictor, [s.name for s in samples], found, true)
 
@@ -165,10 +168,12 @@ def _joined(
     def of(field: Callable[[Faces], np.ndarray], *shape: int) -> np.ndarray:
         return np.array([field(f)[0] for f in found], np.float64).reshape(len(found), *shape)
 
+    scheme = predictor.card.scheme
+    points = find_scheme(scheme).count
     return Predictions(
-        names, of(lambda f: f.xyz, 68, 3), boxes, of(lambda f: f.sigma, 68), of(lambda f: f.visible, 68),
+        names, of(lambda f: f.xyz, points, 3), boxes, of(lambda f: f.sigma, points), of(lambda f: f.visible, points),
         of(lambda f: f.pose.matrix, 3, 3), restarted, of(lambda f: f.expression, len(EXPRESSIONS)),
-        of(lambda f: f.expression_sigma, len(EXPRESSIONS)), system=predictor.card.title,
+        of(lambda f: f.expression_sigma, len(EXPRESSIONS)), scheme=scheme, system=predictor.card.title,
     )  # fmt: skip
 
 

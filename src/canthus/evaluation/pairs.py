@@ -12,7 +12,7 @@ from canthus.errors import LandmarkError
 from canthus.evaluation import metrics
 from canthus.evaluation.collect import true_boxes
 from canthus.evaluation.predictions import Predictions
-from canthus.face.landmarks import convert, scheme
+from canthus.face.landmarks import can_convert, convert, scheme
 from canthus.geometry.crop import box_sizes
 
 
@@ -54,7 +54,8 @@ def pair(samples: Sequence[FaceSample], predictions: Predictions) -> Pairs:
     """Samples of one set and the predictions for them.
 
     Points are compared in the scheme of the labels where the predicted points can be turned into it, else in the
-    predicted scheme, to which the labels are then turned. Raises `LandmarkError` if neither can be.
+    predicted scheme, to which the labels are then turned; where both can be, in the one of fewer points. Raises
+    `LandmarkError` if neither can be.
     """
     names = {s.scheme for s in samples}
     if len(names) != 1:
@@ -68,18 +69,24 @@ def pair(samples: Sequence[FaceSample], predictions: Predictions) -> Pairs:
     if all(s.relabelled is not None for s in samples):
         again = np.stack([np.asarray(s.relabelled, np.float64) for s in samples])
     compared = labelled
-    try:
-        prediction, quality = convert(prediction, answers.scheme, labelled)
-        truth[:, quality == "missing"] = np.nan
-    except LandmarkError:
+    if _fits_better(answers.scheme, labelled):
         compared = answers.scheme
         truth, _ = convert(truth, labelled, compared)
         again = None if again is None else convert(again, labelled, compared)[0]
+    else:
+        prediction, quality = convert(prediction, answers.scheme, labelled)
+        truth[:, quality == "missing"] = np.nan
     known = np.isfinite(truth).all(axis=-1)
     found: np.ndarray = (np.isfinite(prediction).all(axis=-1) | ~known).all(axis=1)
     if not known.any():  # a set of poses: what counts is that there is an answer
         found = np.isfinite(answers.rotation).all(axis=(1, 2))
     return Pairs(samples, answers, prediction, truth, found, true_boxes(samples), compared, again)
+
+
+def _fits_better(predicted: str, labelled: str) -> bool:
+    """Whether points are to be compared in the predicted scheme."""
+    to_labels, to_predicted = can_convert(predicted, labelled), can_convert(labelled, predicted)
+    return to_predicted and (not to_labels or scheme(predicted).count < scheme(labelled).count)
 
 
 Error = Callable[[Pairs], np.ndarray]

@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import convert
+from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.crop import Crop, box_sizes, tight_boxes
@@ -89,19 +90,25 @@ class Alignment:
         return np.ones(len(self.xyz)) if self.score is None else _numpy(self.score).mean(1)
 
     def to_image(
-        self, crop: Crop, image_size: tuple[int, int], *, detection_scores: Any = None, weights: str = ""
+        self,
+        crop: Crop,
+        image_size: tuple[int, int],
+        *,
+        scheme: str = "ibug68",
+        detection_scores: Any = None,
+        weights: str = "",
     ) -> Faces:
         """The same faces in the pixels of the image that `crop` was cut from, with mean z zero.
 
-        `image_size` is (width, height); `detection_scores` (B,) of the boxes, unknown (NaN) if not given.
-        Without a rotation from the network the pose is that of the mean head of the default morphable model.
-        Points outside the image have visibility 0. Raises `LandmarkError` unless there are 68 landmarks a face,
-        `WeightsError` for a rotation that is none.
+        `image_size` is (width, height); `scheme` is that of the landmarks; `detection_scores` (B,) of the boxes,
+        unknown (NaN) if not given. Without a rotation from the network the pose is that of the mean head of the default
+        morphable model. Points outside the image have visibility 0. Raises `LandmarkError` for another number of
+        landmarks than the scheme has, `WeightsError` for a rotation that is none.
         """
         crop = Crop(_numpy(crop.center), _numpy(crop.side), _numpy(crop.angle), crop.size)
         xyz = crop.image_from_crop(_numpy(self.xyz))
         if self.rotation is None:
-            rotation = _head_rotation(xyz)
+            rotation = _head_rotation(convert(xyz, scheme, "ibug68")[0])
         else:
             # The crop's angle turns x towards y, which points down: with y up, a negative turn about z.
             turn = matrix_from_vector(crop.angle[:, None] * [0, 0, -1])
@@ -116,6 +123,7 @@ class Alignment:
             visible=np.where(inside | np.isnan(visible), visible, 0.0),
             pose=Pose(rotation),
             image_size=image_size,
+            scheme=scheme,
             weights=weights,
             expression=None if self.expression is None else _numpy(self.expression).clip(0, 1),
             expression_sigma=None if self.expression_sigma is None else _numpy(self.expression_sigma),
@@ -159,12 +167,13 @@ class Pose:
 class Faces:
     """N faces in one image; N may be 0. Iterating and indexing give `Faces` again.
 
-    xyz: (N,68,3) float32, 0-based image pixels (an integer is a pixel centre): x right, y down; z in the same
+    xyz: (N,L,3) float32, 0-based image pixels (an integer is a pixel centre): x right, y down; z in the same
     unit, larger = nearer the camera, mean zero over the landmarks of a face.
     detection_scores: (N,), 0..1, NaN where unknown.
-    sigma: (N,68), one standard deviation of the error along x and along y, pixels; NaN where unknown.
-    visible: (N,68), probability 0..1 that the point can be seen; NaN where unknown.
-    image_size: (width, height). scheme: the landmark scheme. weights: name and version of the weights' card.
+    sigma: (N,L), one standard deviation of the error along x and along y, pixels; NaN where unknown.
+    visible: (N,L), probability 0..1 that the point can be seen; NaN where unknown.
+    image_size: (width, height). scheme: the landmark scheme, which has L points, 68 but for weights that say otherwise.
+    weights: name and version of the weights' card.
     expression: (N,52) coefficients in the order of `expressions.EXPRESSIONS` from the network, 0 at rest and 1 fully
     done; NaN where unknown. expression_sigma: (N,52), one standard deviation of the error of each.
     Raises `LandmarkError`, `BoxError` or `ImageError` for parts whose shapes or values do not fit.
@@ -189,8 +198,9 @@ class Faces:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         width, height = (int(side) for side in self.image_size)
         object.__setattr__(self, "image_size", (width, height))
-        if self.xyz.ndim != 3 or self.xyz.shape[1:] != (68, 3):
-            raise LandmarkError(f"got landmarks of shape {self.xyz.shape}, want (N, 68, 3)")
+        count = find_scheme(self.scheme).count
+        if self.xyz.ndim != 3 or self.xyz.shape[1:] != (count, 3):
+            raise LandmarkError(f"got landmarks of shape {self.xyz.shape}, want (N, {count}, 3)")
         if not np.isfinite(self.xyz).all():
             raise LandmarkError("got landmarks with NaN or infinity, want finite pixels")
         for name in ("sigma", "visible"):
@@ -218,20 +228,22 @@ class Faces:
             raise ImageError(f"got an image of {width}x{height} px, want at least 1x1")
 
     @classmethod
-    def empty(cls, image_size: tuple[int, int]) -> Faces:
+    def empty(cls, image_size: tuple[int, int], scheme: str = "ibug68") -> Faces:
         """No face in an image of `image_size` (width, height)."""
-        points = np.zeros((0, 68))
-        return cls(np.zeros((0, 68, 3)), np.zeros(0), points, points, Pose(np.zeros((0, 3, 3))), image_size)
+        points = np.zeros((0, find_scheme(scheme).count, 3))
+        unknown, pose = points[..., 0], Pose(np.zeros((0, 3, 3)))
+        return cls(points, np.zeros(0), unknown, unknown, pose, image_size, scheme)
 
     @classmethod
-    def concat(cls, parts: Sequence[Faces], image_size: tuple[int, int]) -> Faces:
-        """The faces of several `Faces` of one image of `image_size` (width, height) as one; none gives no face.
+    def concat(cls, parts: Sequence[Faces], image_size: tuple[int, int], scheme: str = "ibug68") -> Faces:
+        """The faces of several `Faces` of one image of `image_size` (width, height) as one; none gives no face, of
+        `scheme`.
 
         Faces of different weights name all of these. Raises `LandmarkError` if they are not of one landmark scheme.
         """
         parts = [part for part in parts if len(part)]
         if not parts:
-            return cls.empty(image_size)
+            return cls.empty(image_size, scheme)
         schemes = {part.scheme for part in parts}
         if len(schemes) > 1:
             raise LandmarkError(f"got faces of the schemes {', '.join(sorted(schemes))}, want one scheme")
@@ -270,7 +282,7 @@ class Faces:
 
     @property
     def xy(self) -> np.ndarray:
-        """The landmarks in the image plane, (N,68,2) pixels."""
+        """The landmarks in the image plane, (N,L,2) pixels."""
         return self.xyz[..., :2]
 
     @property
@@ -285,7 +297,7 @@ class Faces:
 
     @property
     def scores(self) -> np.ndarray:
-        """Probability (N,68) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
+        """Probability (N,L) that a point lies within 5 % of the face size of the truth; NaN where sigma is."""
         return scores_of(self.sigma, self.sizes)
 
     def scaled(self, scale: float, shift: tuple[float, float], image_size: tuple[int, int]) -> Faces:
@@ -299,12 +311,21 @@ class Faces:
         )
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
-        """The landmarks in another scheme, (N,L,3) image pixels; NaN for points that 68 cannot give.
+        """The landmarks in another scheme, (N,M,3) image pixels; NaN for points that this one cannot give.
 
         `landmarks.convert` also tells how good each point is. Raises `LandmarkError` for a scheme that is
         unknown or that no map leads to.
         """
         return convert(self.xyz, self.scheme, scheme)[0]
+
+    def converted(self, scheme: str = "ibug68") -> Faces:
+        """The same faces with the points of another scheme; what a point between others is given is their mean in the
+        map's weights. Raises `LandmarkError` as `landmarks`, and for a scheme of which points are missing."""
+        if scheme == self.scheme:
+            return self
+        pairs = (np.stack([values, values], -1) for values in (self.sigma, self.visible))
+        sigma, visible = (convert(pair, self.scheme, scheme)[0][..., 0] for pair in pairs)
+        return replace(self, xyz=self.landmarks(scheme), sigma=sigma, visible=visible.clip(0, 1), scheme=scheme)
 
     def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
         """Whole heads: `model` (None: the default one) fitted to the landmarks, each weighted by 1 / sigma^2.
@@ -313,7 +334,8 @@ class Faces:
         """
         model = MorphableModel.default() if model is None else model
         with blas_threads(1):
-            fit = model.fit(self.xyz, self.fit_weights(), iterations=MESH_ITERATIONS)
+            faces = self.converted()
+            fit = model.fit(faces.xyz, faces.fit_weights(), iterations=MESH_ITERATIONS)
             identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
             vertices = fit.camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
@@ -323,7 +345,7 @@ class Faces:
         )  # fmt: skip
 
     def fit_weights(self) -> np.ndarray:
-        """1 / sigma^2 (N,68), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""
+        """1 / sigma^2 (N,L), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""
         precision = np.maximum(self.sigma, 0.002 * self.sizes[:, None] + 1e-6).astype(float) ** -2
         known = np.isfinite(precision)
         total = np.where(known, precision, 0).sum(1, keepdims=True)

@@ -88,6 +88,16 @@ def convert(points: Array, source: str, target: str) -> tuple[Array, np.ndarray]
     return sum(terms), route.quality
 
 
+def can_convert(source: str, target: str) -> bool:
+    """Whether `convert` knows a way from one scheme to another. Raises `LandmarkError` for an unknown scheme."""
+    names = scheme(source).name, scheme(target).name
+    try:
+        _route(*names)
+    except LandmarkError:
+        return False
+    return True
+
+
 def mirror(points: Array, scheme: str, width: float) -> Array:
     """Landmarks (...,L,2 or 3) of the scheme named `scheme` in the image of `width` px flipped left-right.
 

@@ -21,6 +21,6 @@ def pooled_identity(faces: Sequence[Faces], model: MorphableModel | None = None)
     """
     model = MorphableModel.default() if model is None else model
     taken = np.unique(np.linspace(0, len(faces) - 1, min(MOST_FRAMES, len(faces))).round().astype(int))
-    together = Faces.concat([faces[k] for k in taken], faces[0].image_size)
+    together = Faces.concat([faces[k] for k in taken], faces[0].image_size).converted()
     fit = model.fit(together.xyz, together.fit_weights(), iterations=MESH_ITERATIONS)
     return fit.identity.mean(0)

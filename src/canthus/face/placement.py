@@ -24,7 +24,7 @@ def head_scales(faces: Faces, head: np.ndarray | None = None) -> np.ndarray:
     None: the mean head of the default model."""
     mean = _landmarks(head)
     mean = (mean - mean.mean(0)) @ np.swapaxes(faces.pose.matrix, 1, 2) * FLIP
-    points = faces.xyz.astype(np.float64)
+    points = faces.landmarks().astype(np.float64)
     points = points - points.mean(1, keepdims=True)
     if not points[..., 2].any():
         mean[..., 2] = 0.0
@@ -53,7 +53,10 @@ def head_poses(faces: Faces, focal_length: np.ndarray, centre: np.ndarray, head:
     focal_length = np.asarray(focal_length, np.float64)
     if not (focal_length > 0).all():
         raise LandmarkError("got a focal length that is not positive, want pixels")
-    middle = (faces.xy.astype(np.float64).mean(1) - centre) * [1, -1]  # of the landmarks, from the axis
+    middle = (faces.landmarks()[..., :2].astype(np.float64).mean(1) - centre) * [
+        1,
+        -1,
+    ]  # of the landmarks, from the axis
     ray = np.concatenate([middle, -focal_length[:, None]], axis=1)
     with np.errstate(divide="ignore"):
         place = ray / head_scales(faces, head)[:, None]

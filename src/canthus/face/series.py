@@ -76,8 +76,8 @@ def series_of(frames: Iterable[TrackedFrame], euler: str = "aflw") -> list[Serie
             "times": np.repeat([frame.time for frame in waiting], counts),
             "confidence": faces.scores.mean(1),
             "euler": faces.pose.euler(euler),
-            "eyes": eye_aspect_ratio(faces.xyz),
-            "mouth": mouth_opening(faces.xyz),
+            "eyes": eye_aspect_ratio(faces.xyz, faces.scheme),
+            "mouth": mouth_opening(faces.xyz, faces.scheme),
             "expression": faces.expression,
         }
         ids = np.concatenate([frame.tracked.ids for frame in waiting])

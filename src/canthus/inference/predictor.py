@@ -22,6 +22,7 @@ from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
 from canthus.face.completion import Completion, complete
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
+from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
 from canthus.inference.detect import FaceDetector
@@ -65,7 +66,7 @@ class Predictor(ABC):
         where the card asks for it. Raises `WeightsError` for an answer of other shapes or with NaN or infinity."""
         how = self.card.completion
         if how is not None:
-            alignment = complete(alignment, Completion(**how), self.head_model)
+            alignment = complete(alignment, Completion(**how), self.head_model, self.card.scheme)
         faces, points = np.shape(alignment.xyz)[:2] if np.ndim(alignment.xyz) == 3 else (0, 0)
         coefficients = faces, len(EXPRESSIONS)
         shapes: dict[str, tuple[int, ...]] = {"xyz": (faces, points, 3), "rotation": (faces, 3, 3)}
@@ -145,7 +146,8 @@ class Predictor(ABC):
         for k, picture in enumerate(pictures):
             size, here = (picture.shape[1], picture.shape[0]), owner == k
             one = aligned.map(itemgetter(here))
-            faces.append(one.to_image(crop[here], size, detection_scores=scores[here], weights=self.card.title))
+            known = {"scheme": self.card.scheme, "weights": self.card.title}
+            faces.append(one.to_image(crop[here], size, detection_scores=scores[here], **known))
         return faces
 
     def _run_crops(self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop) -> Alignment:
@@ -172,7 +174,7 @@ class Predictor(ABC):
         self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment
     ) -> tuple[Crop, Alignment]:
         """Re-run faces whose detector box was off, or that lie turned, on a crop from the first answer."""
-        better = upright_crops(aligned.to_image(crop, (1, 1)), self.card)
+        better = upright_crops(aligned.to_image(crop, (1, 1), scheme=self.card.scheme), self.card)
         roll = np.abs((better.angle - crop.angle + np.pi) % (2 * np.pi) - np.pi)
         shift = np.linalg.norm(better.center - crop.center, axis=1) / crop.side
         scale = np.abs(np.log(better.side / crop.side))
@@ -184,7 +186,7 @@ class Predictor(ABC):
     def run_batches(self, crops: np.ndarray) -> Alignment:
         """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
         if not len(crops):  # one run on nothing would still need every field of the method
-            return Alignment(np.zeros((0, 68, 3)), rotation=np.zeros((0, 3, 3)))
+            return Alignment(np.zeros((0, scheme(self.card.scheme).count, 3)), rotation=np.zeros((0, 3, 3)))
         with blas_threads(self.threads):
             return Alignment.concat([self.run(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)])
 

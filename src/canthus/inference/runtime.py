@@ -42,12 +42,15 @@ class OnnxAligner(Predictor):
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""
+        return self.finish(self.answer(crops))
+
+    def answer(self, crops: np.ndarray) -> Alignment:
+        """What the network says of crops (B,S,S,3) uint8 RGB, before `finish`."""
         given: dict[str, Any] = {"crops": crops}
         if self.card.start is not None:
             given["start"] = points_within(self.starter, crops, self.card.crop_scale)
         with decoding(WeightsError, f"the network of '{self.card.title}' cannot be run as its card says"):
-            alignment = Alignment(**dict(zip(self.outputs, self.session.run(self.outputs, given))))
-        return self.finish(alignment)
+            return Alignment(**dict(zip(self.outputs, self.session.run(self.outputs, given))))
 
     @cached_property
     def starter(self) -> OnnxAligner:

@@ -17,9 +17,12 @@ from canthus.errors import LandmarkError
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.predictor import Predictor, upright_crops
+from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.io.recording import faces_from_arrays, faces_to_arrays
 
+MIN_SCORE = 0.3  # mean of `Faces.scores`
+MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
 SAME_FACE = 0.5  # two faces that overlap by more are one
@@ -51,10 +54,12 @@ class Tracker:
     tracking: the model that continues from the frame before; None is the same. Its crop is the box of the last
     landmarks, turned upright by the last pose, or, where its card has a mean shape, aligned to that by a similarity.
     Weights that were trained on crops shifted, turned and scaled by a little suit it best (docs/training.md).
+    initial: weights whose 68 points align the first crop of a detected face for `aligner`, as the paper's first model
+    gets its crops from a detector's landmarks; None: `aligner` starts from the detector's box.
     detect_every: frames after which the detector searches the whole frame thoroughly, for newcomers of any size; 0:
     only where nobody is there.
-    min_score: mean confidence below which a face is unhealthy: of `Faces.scores`, or of a method's own scores
-    where it gives no sigma.
+    min_score: mean confidence below which a face is unhealthy; None: MIN_SCORE of `Faces.scores`, or MIN_PEAK of a
+    method's own scores where it gives no sigma.
     memory: frames that a lost face is remembered for. If a detection then comes up where it should be by its speed, it
     gets its number back.
 
@@ -69,11 +74,16 @@ class Tracker:
         aligner: Predictor,
         tracking: Predictor | None = None,
         *,
+        initial: Predictor | None = None,
         detect_every: int = 12,
-        min_score: float = 0.3,
+        min_score: float | None = None,
         memory: int = 25,
     ):
         self.aligner, self.tracking = aligner, aligner if tracking is None else tracking
+        schemes = [model.card.scheme for model in (self.aligner, self.tracking)]
+        if schemes[0] != schemes[1]:
+            raise LandmarkError(f"got models for points of {schemes[0]} and of {schemes[1]}, want one scheme")
+        self.initial = initial
         self.detect_every, self.min_score, self.memory = detect_every, min_score, memory
         self.reset()
 
@@ -145,7 +155,8 @@ class Tracker:
         present = self._present()
         ids = np.array([t.id for t in present], int)
         followed = np.array([t.followed for t in present], bool)
-        return TrackedFaces(Faces.concat([t.face for t in present], size), ids, followed)
+        faces = Faces.concat([t.face for t in present], size, self.aligner.card.scheme)
+        return TrackedFaces(faces, ids, followed)
 
     def _present(self) -> list[_Track]:
         return [t for t in self._tracks if not t.missing]
@@ -163,11 +174,14 @@ class Tracker:
         last = Faces.concat([t.face for t in present], self._size)
         crop = self._crops(last)
         alignment = self.tracking.run_batches(crop_image(picture, crop))
-        faces = alignment.to_image(crop, self._size, weights=self.tracking.card.title)
+        card = self.tracking.card
+        faces = alignment.to_image(crop, self._size, scheme=card.scheme, weights=card.title)
         centres = box_centres(faces.boxes)
         growth = np.abs(np.log(np.maximum(faces.sizes, 1e-6) / last.sizes))
         inside = ((centres >= -0.5) & (centres < np.array(self._size) - 0.5)).all(1)
-        healthy = (alignment.confidence() >= self.min_score) & (growth <= MAX_GROWTH) & inside
+        least = MIN_PEAK if alignment.sigma is None else MIN_SCORE
+        least = least if self.min_score is None else self.min_score
+        healthy = (alignment.confidence() >= least) & (growth <= MAX_GROWTH) & inside
         surprise = np.linalg.norm(centres - [t.expected(1) for t in present], axis=1)
         for a, b in zip(*np.nonzero(np.triu(box_overlaps(faces.boxes, faces.boxes), 1) > SAME_FACE)):
             if healthy[a] and healthy[b]:  # one has jumped onto the other
@@ -180,10 +194,17 @@ class Tracker:
                 track.missing = 1
 
     def _crops(self, last: Faces) -> Crop:
-        card = self.tracking.card
-        if card.mean_shape is not None:
-            return Crop.around_shapes(last.xy.astype(np.float64), np.array(card.mean_shape), card.crop_size)
-        return upright_crops(last, card)
+        return _crops_by(self.tracking.card, last)
+
+    def _aligned(self, picture: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Faces:
+        """Detected faces as the first model aligns them."""
+        (found,) = (self.initial or self.aligner).align_detected([picture], [(boxes, scores)])
+        if self.initial is None or not len(found):
+            return found
+        card, crop = self.aligner.card, _crops_by(self.aligner.card, found)
+        aligned = self.aligner.run_batches(crop_image(picture, crop))
+        known = found.detection_scores
+        return aligned.to_image(crop, self._size, scheme=card.scheme, detection_scores=known, weights=card.title)
 
     def _search(self, picture: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes and scores of near faces in a part of the picture, from pixel `low` (x, y) to before `high`."""
@@ -206,7 +227,7 @@ class Tracker:
         taken = box_overlaps(_boxes(self._present()), boxes).max(0, initial=0) >= MIN_OVERLAP
         if taken.all():
             return
-        (found,) = self.aligner.align_detected([picture], [(boxes[~taken], scores[~taken])])
+        found = self._aligned(picture, boxes[~taken], scores[~taken])
         known = self._recognised(found.boxes)
         for k, face in enumerate(found):
             if (box_overlaps(_boxes(self._present()), face.boxes) > SAME_FACE).any():
@@ -246,6 +267,14 @@ class Tracker:
             if distance < MAX_MATCH_DISTANCE and k not in known and missing[j] not in known.values():
                 known[k] = missing[j]
         return known
+
+
+def _crops_by(card: Card, last: Faces) -> Crop:
+    """Crops for weights from landmarks that are known: by the mean shape of their card, or upright around the box."""
+    if card.mean_shape is not None:
+        points = last.landmarks()[..., :2].astype(np.float64)
+        return Crop.around_shapes(points, np.array(card.mean_shape), card.crop_size)
+    return upright_crops(last, card)
 
 
 def _boxes(tracks: Iterable[_Track]) -> np.ndarray:

@@ -54,7 +54,7 @@ def motions(frames: Iterable[TrackedFrame], camera: Camera, model: MorphableMode
 def _motion(name: str, times: np.ndarray, faces: list[Faces], camera: Camera, model: MorphableModel) -> HeadMotion:
     identity = pooled_identity(faces, model)
     person = model.of_person(identity)
-    together = Faces.concat(faces, faces[0].image_size)
+    together = Faces.concat(faces, faces[0].image_size).converted()
     sizes = np.array([face.image_size for face in faces])
     expression = together.expression.astype(np.float64)
     if np.isnan(expression).all():

@@ -21,6 +21,7 @@ __all__ = ["CARD_FILE", "Card", "sha256"]
 
 CROP_SIZES = (16, 1024)  # px, least and most
 CROP_SCALES = (0.5, 5.0)
+SCHEMES = ("ibug68", "menpo84")  # of networks: those whose points give all 68
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # Unicode's categories of what steers a terminal or cannot be shown
 
 
@@ -32,6 +33,7 @@ class Card:
     files: file name -> SHA-256. measured: rows of what was measured, losses included.
     mean_shape: where crops for tracking are cut by the similarity to it, the points (68,2) of `Crop.around_shapes`.
     completion: the values of a `completion.Completion`, where a head model completes what the network leaves open.
+    scheme: the landmark scheme of the network's points; one that `landmarks.convert` turns into ibug68.
     start: where an ONNX network is also given 68 points to start from, the weights that find them.
     """
 
@@ -51,6 +53,7 @@ class Card:
     completion: dict[str, Any] | None = None
     mean_shape: list[list[float]] | None = None
     start: str | None = None
+    scheme: str = "ibug68"
 
     @property
     def title(self) -> str:
@@ -98,9 +101,13 @@ class Card:
             yield "measured", "rows whose `protocol` is text are"
         if self.mean_shape is not None and not _is_shape(self.mean_shape):
             yield "mean_shape", "68 points (x, y) apart from each other are"
+        if self.scheme not in SCHEMES:
+            yield "scheme", f"one of {', '.join(SCHEMES)} is"
         if self.completion is not None:
             how, options = self.completion, get_type_hints(Completion)
-            if set(how) != set(options) or not all(fits(how[key], kind) for key, kind in options.items()):
+            if not {"noise", "iterations", "jaw"} <= set(how) <= set(options) or not all(
+                fits(how[key], options[key]) for key in how
+            ):
                 yield "completion", f"values of {', '.join(options)} are"
             elif not (0 < how["noise"] <= 1 and 1 <= how["iterations"] <= 100):
                 yield "completion", "noise in 0..1 and 1 to 100 iterations are"

@@ -266,7 +266,7 @@ def _flags(table: Rows, *names: str) -> np.ndarray | None:
 
 def _joined(images: Sequence[ImageFaces]) -> tuple[Faces, np.ndarray, Rows]:
     """All faces together, the image (N,) that each is in, and the columns that have one value an image."""
-    parts = [image.faces for image in images]
+    parts = [image.faces.converted() for image in images]
     faces = Faces.concat(parts, parts[0].image_size if parts else (1, 1))
     at = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     sizes = np.array([part.image_size for part in parts], int).reshape(-1, 2)

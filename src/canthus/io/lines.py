@@ -22,14 +22,14 @@ SCHEMA = "canthus.video/1"
 _COEFFICIENTS = ("expression", "expression_sigma")
 
 
-def header_line(video: str, weights: Sequence[str]) -> bytes:
+def header_line(video: str, weights: Sequence[str], scheme: str = "ibug68") -> bytes:
     """The first line: what all frames of the video of this name have in common. weights: titles, each once."""
     document = {
         "schema": SCHEMA,
         "video": video,
         "frame": FRAME,
         "pose_frame": POSE_FRAME,
-        "scheme": "ibug68",
+        "scheme": scheme,
         "weights": ", ".join(dict.fromkeys(weights)),
         "expressions": list(EXPRESSIONS),
     }

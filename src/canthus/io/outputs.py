@@ -17,6 +17,7 @@ from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import FaceMeshes, Faces, Pose
+from canthus.face.landmarks import scheme as find_scheme
 from canthus.geometry.rotation import EULER_CONVENTIONS
 from canthus.io.inputs import Source, reason
 
@@ -225,9 +226,9 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
     data of other types."""
     if not (fits(records, list[dict]) and fits(size, tuple[int, int])):
         raise ValueError("its faces or the size of its image are of another type")
-    if scheme != "ibug68" or not fits(weights, str):
+    if not fits([scheme, weights], list[str]):
         raise ValueError(f"its scheme is {scheme!r}, its weights {weights!r}")
-    count = len(records)
+    count, points = len(records), find_scheme(scheme).count
 
     def column(name: str, *shape: int, unknown: bool = True) -> np.ndarray:
         return numbers([face[name] for face in records], (count, *shape), unknown)
@@ -240,10 +241,10 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
         return numbers([[face[name][e] for e in EXPRESSIONS] for face in records], (count, len(EXPRESSIONS)), True)
 
     return Faces(
-        xyz=column("landmarks", 68, 3, unknown=False),
+        xyz=column("landmarks", points, 3, unknown=False),
         detection_scores=column("detection_score"),
-        sigma=column("sigma", 68),
-        visible=column("visible", 68),
+        sigma=column("sigma", points),
+        visible=column("visible", points),
         pose=Pose(numbers([face["pose"]["matrix"] for face in records], (count, 3, 3))),
         image_size=size,
         scheme=scheme,

@@ -9,7 +9,7 @@ what was chosen and why.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,6 +26,7 @@ from canthus.codecs import (
 )
 from canthus.data.sample import FaceBatch
 from canthus.errors import LandmarkError
+from canthus.face.completion import Completion
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
 from canthus.nn.hourglass import Hourglass, deconvolution, nearest
@@ -37,6 +38,9 @@ from canthus.training.losses import binary_cross_entropy, mean, mse
 
 STRIDE = 4
 """Crop pixels a heatmap pixel (section 3.1: 256 and 64)."""
+
+DEPTH = Completion(noise=0.05, iterations=3, jaw="fixed", open="none")
+"""How a fitted head gives z, of which the network says nothing."""
 
 SCHEMES = {68: "ibug68", 84: "menpo84"}
 DECODERS = {"quarter": decode_quarter, "dark": decode_dark}
@@ -270,7 +274,9 @@ class LocalGlobal(Aligner):
     config: LocalGlobalConfig
 
     def __init__(self, config: LocalGlobalConfig):
+        self.scheme = SCHEMES[config.landmarks]
         super().__init__(config)
+        self.card = replace(self.card, completion=asdict(DEPTH))
         self.baseline = Baseline(config) if config.arch == "resnet18" else None
         self.heatmaps = HeatmapNetwork(config) if config.arch == "hourglass" else None
         self.finetune = Finetune(config) if config.arch == "hourglass" and config.finetune != "none" else None

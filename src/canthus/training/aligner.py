@@ -79,6 +79,7 @@ class Aligner(nn.Module, Predictor):
     needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
     """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
     not known are masked in `loss` itself, and so is the depth of terms that can do without."""
+    scheme: str = "ibug68"  # of the points that the network learns and gives
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without
 
     def __init__(self, config: AlignerConfig):
@@ -88,7 +89,7 @@ class Aligner(nn.Module, Predictor):
             name=self.method, version="untrained", method=self.method,
             crop_size=config.size, crop_scale=config.crop_scale, licence="", commercial_use=False,
             training_data="", recipe="", commit="",
-            mean_shape=_mean_shape(config.crop_scale) if config.shape_aligned else None,
+            mean_shape=_mean_shape(config.crop_scale) if config.shape_aligned else None, scheme=self.scheme,
         )  # fmt: skip
 
     @property
@@ -126,6 +127,10 @@ class Aligner(nn.Module, Predictor):
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""
+        return self.finish(self.answer(crops))
+
+    def answer(self, crops: np.ndarray) -> Alignment:
+        """What the network says of crops (B,S,S,3) uint8 RGB, before `finish`."""
         self.eval()
         device = next(self.parameters()).device
         before = torch.get_num_threads()
@@ -135,7 +140,7 @@ class Aligner(nn.Module, Predictor):
                 out = self(torch.as_tensor(crops, device=device).permute(0, 3, 1, 2).float() / 255)
         finally:
             torch.set_num_threads(before)
-        return self.finish(out.map(lambda values: values.float().cpu().numpy()))
+        return out.map(lambda values: values.float().cpu().numpy())
 
     def save(self, folder: str | Path) -> Path:
         """Write config, weights and card into a folder; returns it. Raises `OutputError`."""

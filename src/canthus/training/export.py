@@ -57,7 +57,7 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
     atomic_write(out / MODEL_FILE, strip(model).SerializeToString())
     _write_card(out, replace(aligner.card, start=aligner.starter))
     pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
-    ours, theirs = aligner.run(pictures), OnnxAligner(out).run(pictures)
+    ours, theirs = aligner.answer(pictures), OnnxAligner(out).answer(pictures)
     worst = float(np.abs(ours.xyz - theirs.xyz).max())
     if worst > aligner.parity:
         raise WeightsError(

@@ -63,13 +63,13 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     if resumed:
         refuse_changes(recipe, out / RECIPE)
     size, crop_scale = aligner.config.size, aligner.config.crop_scale
-    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device, recipe.head_model)
+    faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device, recipe.head_model, aligner.scheme)
     try:
         stages = plan(recipe, learnable(aligner, faces))
         weights = aligner.sampling_weights(faces.xyz) if len(faces) else None
         if weights is not None:
             faces.weigh(weights)
-        augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape)
+        augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape, aligner.scheme)
         if type(aligner).prepare is not Aligner.prepare:
             points = faces.points(256 if faces.live else 2048)
             aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
