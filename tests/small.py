@@ -41,7 +41,9 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "part_heatmap": {"steps": 350},
     "pose_aware": {"steps": 600, "batch": 16, "grad_clip": 1e6},
 }
-STILL = {o.name: 0.0 for o in fields(Augmentation) if isinstance(o.default, float)}  # moves nothing and covers nothing
+STILL = {
+    o.name: 0.0 for o in fields(Augmentation) if isinstance(o.default, float) and o.name != "clip"
+}  # moves nothing and covers nothing
 
 
 def config(method: str, size: int = 64) -> dict[str, Any]:

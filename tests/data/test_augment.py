@@ -11,7 +11,7 @@ from made_up_face import face  # noqa: E402
 from small import STILL  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from canthus.data.augment import Augmentation, Augmenter, warp_batch  # noqa: E402
+from canthus.data.augment import Augmentation, Augmenter, _blurred, warp_batch  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
@@ -251,3 +251,84 @@ def test_crops_may_be_aligned_to_a_mean_shape(heads):
     # what is left of the roll is that of the points about the mean shape
     turn = matrix_from_vector(crop.angle[:, None] * torch.tensor([0.0, 0.0, 1.0]))
     torch.testing.assert_close(batch.rotation, turn @ rotation)
+
+
+# ---- draws and borders
+
+
+def moves(count: int = 4000, **amounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotations in degrees, factors of the face's size, shifts in box sides of many draws."""
+    augmenter = Augmenter(Augmentation(**{**STILL, **amounts}), 64, 1.25)
+    square = torch.tensor([[20.0, 20], [44, 20], [44, 44], [20, 44]]).repeat(17, 1)
+    xyz = torch.cat([square, torch.zeros(68, 1)], 1).repeat(count, 1, 1)
+    points = augmenter.points(xyz, torch.Generator().manual_seed(0)).double().numpy()
+    across = points[:, 1, :2] - points[:, 0, :2]
+    middle = points[:, :4, :2].mean(1) - 31.5
+    size = np.linalg.norm(across, axis=1)
+    return np.rad2deg(np.arctan2(across[:, 1], across[:, 0])), size / (64 / 1.25), middle / size[:, None]
+
+
+def test_uniform_draws_fill_their_ranges_and_go_no_farther():
+    angle, factor, shift = moves(draws="uniform", rotation=35.0, scale=0.15, shift=0.05)
+    assert np.abs(angle).max() <= 35.01 and angle.std() == pytest.approx(35 / 3**0.5, rel=0.05)
+    assert factor.min() >= 0.8499 and factor.max() <= 1.1501 and factor.std() == pytest.approx(0.15 / 3**0.5, rel=0.05)
+    assert np.linalg.norm(shift, axis=1).max() <= 0.05 * 2**0.5 + 1e-3
+
+
+def test_normal_draws_end_at_the_clip_and_some_faces_are_not_turned():
+    angle, _, _ = moves(rotation=40.0, upright=0.4, clip=2.0)
+    still = np.abs(angle) < 1e-3
+    assert still.mean() == pytest.approx(0.4, abs=0.03)
+    assert np.abs(angle).max() <= 80.01 and (np.abs(angle) > 79.9).mean() == pytest.approx(0.6 * 0.0455, abs=0.01)
+
+
+@pytest.mark.parametrize("outside", ["mirrored", "black"])
+def test_beyond_the_picture_it_is_mirrored_or_black(outside):
+    images = torch.full((1, 3, 40, 40), 200, dtype=torch.uint8)
+    xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(1, 34, 1)
+    augmenter = Augmenter(Augmentation(**STILL, outside=outside), 64, 2.0)  # the crop is 60 px, the picture 40
+    seen = torch.ones(1, 68, dtype=torch.bool)
+    crop = augmenter(StoredBatch(images, xyz, seen, torch.eye(3)[None]), torch.Generator().manual_seed(0)).crops[0]
+    corner, middle = crop[:, 2, 2], crop[:, 32, 32]
+    torch.testing.assert_close(middle, torch.full((3,), 200 / 255))
+    torch.testing.assert_close(corner, torch.full((3,), 200 / 255 if outside == "mirrored" else 0.0))
+
+
+def test_a_gaussian_blur_is_one_and_keeps_the_mean():
+    """A dot becomes a Gaussian: its variance along x is that of the kernel, cut at 6 px."""
+    dots = torch.zeros(3, 3, 33, 33)
+    dots[:, :, 16, 16] = 1
+    deviation = torch.tensor([0.5, 1.0, 2.0])
+    blurred = _blurred(dots, deviation)
+    torch.testing.assert_close(blurred.sum((2, 3)), torch.ones(3, 3))
+    across = blurred[:, 0].sum(1)
+    variance = (across * (torch.arange(33) - 16.0) ** 2).sum(1)
+    torch.testing.assert_close(variance[1:], deviation[1:] ** 2, rtol=0.02, atol=0)
+    weights = torch.exp(-0.5 * (torch.arange(-6, 7) / 0.5) ** 2)
+    torch.testing.assert_close(across[0, 10:23], weights / weights.sum())
+    images = (torch.rand(64, 3, 40, 40) * 255).byte()
+    xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(64, 34, 1)
+    stored = StoredBatch(images, xyz, torch.ones(64, 68, dtype=torch.bool), torch.eye(3).repeat(64, 1, 1))
+    plain, some = (
+        Augmenter(Augmentation(**{**STILL, "soft": p}), 40, 1.3)(stored, torch.Generator().manual_seed(0)).crops
+        for p in (0.0, 0.5)
+    )
+    changed = (plain != some).flatten(1).any(1).float().mean()
+    assert 0.3 < changed < 0.7
+
+
+def test_masks_go_along_with_a_flip():
+    known = torch.ones(1, 68, dtype=torch.bool)
+    known[0, 36] = False
+    xyz = torch.rand(1, 68, 3) * 30
+    stored = StoredBatch(
+        torch.zeros(1, 3, 40, 40, dtype=torch.uint8), xyz, torch.ones(1, 68, dtype=torch.bool), torch.eye(3)[None],
+        known=known, deep=torch.zeros(1, dtype=torch.bool), posed=torch.ones(1, dtype=torch.bool),
+    )  # fmt: skip
+    batch = Augmenter(Augmentation(**{**STILL, "flip": 1.0}), 40, 1.3)(stored, torch.Generator().manual_seed(0))
+    assert torch.nonzero(~batch.known[0]).flatten().tolist() == [45]  # the outer corner of the other eye
+    assert batch.known_axes[0].sum(0).tolist() == [67, 67, 0]
+    whole = FaceBatch(batch.crops, batch.xyz, batch.visible, batch.rotation)
+    joined = FaceBatch.concat([whole, batch])
+    assert joined.known.sum(1).tolist() == [68, 67] and joined.deep.tolist() == [True, False]
+    assert FaceBatch.concat([whole, whole]).known is None and whole.known_axes is None

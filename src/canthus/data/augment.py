@@ -32,7 +32,9 @@ class Augmentation:
     With uniform draws rotation, scale and shift are half of a range: +-35 degrees, factors of 0.85 to 1.15.
     """
 
-    rotation: float = 17.0  # degrees in the image plane, clipped at 3 times
+    rotation: float = 17.0  # degrees in the image plane
+    upright: float = 0.0  # probability of no rotation
+    clip: float = 3.0  # deviations at which normal draws of the rotation end
     scale: float = 0.1  # of the log of the crop's side; detectors' boxes vary by about this
     shift: float = 0.055  # of the crop's centre, in box sides
     flip: float = 0.5  # probability
@@ -43,6 +45,7 @@ class Augmentation:
     colour: float = 0.5  # probability of a colour cast: factors of the channels with a standard deviation of 0.15
     grey: float = 0.15  # probability
     blur: float = 0.5  # probability of a lower resolution
+    soft: float = 0.0  # probability of a Gaussian blur of 0.5 to 2 px
     noise: float = 0.3  # probability
     occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
     border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
@@ -128,7 +131,9 @@ class Augmenter:
                 return normal(*shape) * amount
             return (2 * torch.rand(count, *shape, generator=rng, device=xyz.device) - 1) * amount
 
-        angle = moved(o.rotation).clamp(-3 * o.rotation, 3 * o.rotation) * math.pi / 180
+        angle = moved(o.rotation).clamp(-o.clip * o.rotation, o.clip * o.rotation) * math.pi / 180
+        if o.upright:
+            angle = angle * (torch.rand(count, generator=rng, device=xyz.device) >= o.upright)
         if self.mean_shape is None:
             crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
         else:
@@ -205,5 +210,20 @@ class Augmenter:
             low = functional.interpolate(crops, size=(small, small), mode="bilinear", antialias=True)
             low = functional.interpolate(low, size=crops.shape[-2:], mode="bilinear")
             crops = crops.lerp_(low, chance(0.5))
+        if o.soft:
+            on = torch.rand(count, generator=rng, device=crops.device) < o.soft
+            deviation = 0.5 + 1.5 * torch.rand(count, generator=rng, device=crops.device)
+            crops = torch.where(on[:, None, None, None], _blurred(crops, deviation), crops)
         loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng, device=crops.device)
         return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng, device=crops.device)).clamp_(0, 1)
+
+
+def _blurred(crops: Tensor, deviation: Tensor) -> Tensor:
+    """Crops (B,C,S,S) under Gaussians of standard deviations (B,), up to 2 px, each."""
+    count, channels, size, _ = crops.shape
+    offsets = torch.arange(-6, 7, device=crops.device)
+    kernel = torch.exp(-0.5 * (offsets / deviation[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(crops.dtype)
+    planes = functional.pad(crops.reshape(1, -1, size, size), (6, 6, 6, 6), mode="replicate")
+    across = functional.conv2d(planes, kernel[:, None, None, :], groups=count * channels)
+    return functional.conv2d(across, kernel[:, None, :, None], groups=count * channels).reshape(crops.shape)

@@ -54,6 +54,7 @@ class PartHeatmapConfig(AlignerConfig):
     regression_levels: int = 4
     depth_depths: tuple[int, ...] = (3, 24, 36, 3)  # pre-activation ResNet-200
     depth_width: int = 64
+    depth_shortcut: Literal["raw", "activated"] = "raw"  # what shortcuts of other shapes see of their block's input
     det_head: Literal["score_deconv_conv", "deconv256_conv"] = "score_deconv_conv"
     deconv: Literal[2, 4] = 2  # kernel of the hourglass's deconvolutions
     last_deconv: Literal[4, 8] = 4  # kernel of the last deconvolution, of stride 4; those of 8 overlap, as bilinear
@@ -159,7 +160,9 @@ class Depth(nn.Module):
     def __init__(self, config: PartHeatmapConfig):
         super().__init__()
         maps = 0 if config.z_input == "rgb" else config.landmarks
-        self.trunk = PreActResNet(config.depth_depths, 3 + maps, config.depth_width)
+        self.trunk = PreActResNet(
+            config.depth_depths, 3 + maps, config.depth_width, config.depth_shortcut == "activated"
+        )
         self.out = nn.Linear(self.trunk.channels, config.landmarks)
         with torch.no_grad():
             self.trunk.stem[0].weight[:, 3:].normal_(std=0.01)  # type: ignore[index,operator]
@@ -240,7 +243,8 @@ class PartHeatmap(Aligner):
     def stages(self) -> tuple[Stage, ...]:
         """Each network alone, those for x, y together, the depth (Sect. 2.3); shares are those of the paper's steps.
 
-        The heatmap losses are means over pixels; the weights turn them into the sums that the paper's rates are for.
+        The heatmap losses are means over pixels, and so is the detection's alone: a sum over 147,456 pixels under plain
+        gradient descent at the paper's rate diverges. Beside the regression its weight makes it a sum, as the other is.
         """
         pixels = float(self.map_size**2)
         detection, regression, depth = {"detection": pixels}, {"regression": pixels}, {"depth": 1.0}
@@ -248,7 +252,7 @@ class PartHeatmap(Aligner):
             regression = {}
         if self.config.training == "end_to_end":
             return (Stage("end_to_end", detection | regression | depth),)
-        stages = [Stage("detection", detection, ("detection",), 30)]
+        stages = [Stage("detection", {"detection": 1.0}, ("detection",), 30)]
         if self._regresses:
             stages.append(Stage("regression", regression, ("regression",), 30))
             if self.config.training == "stages":

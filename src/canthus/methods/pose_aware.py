@@ -27,7 +27,7 @@ from canthus.geometry.crop import Crop
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import matrix_from_euler
 from canthus.geometry.similarity import apply, fit_similarity, invert
-from canthus.nn.resnet import ResNet
+from canthus.nn.resnet import IMAGENET, ResNet
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
 from canthus.training.losses import wing
 
@@ -39,7 +39,6 @@ UNIT = 224  # px; wing loss and network outputs have the scale of a crop of this
 SPAN = 0.62  # longer side of the mean face in the normal frame / side of the frame
 FRONTAL = 1 / 9  # faces turned by less than this share of the most are frontal
 JITTER = {"turn": np.deg2rad(3.0), "zoom": 0.04, "shift": 0.03}  # how far a first network's frame is off, one deviation
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Regressor(nn.Module):
     def __init__(self, config: PoseAwareConfig, points: int):
         super().__init__()
         self.unit = config.gain * config.size / UNIT  # crop pixels
-        self.trunk = ResNet(config.depths, width=config.width, bottleneck=config.bottleneck)
+        self.trunk = ResNet(config.depths, width=config.width, bottleneck=config.bottleneck, normalised=True)
         self.out = nn.Linear(self.trunk.channels, points * 2)
         nn.init.normal_(self.out.weight, std=1e-3)
         self.mean: Tensor

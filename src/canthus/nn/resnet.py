@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation of RGB 0..1, by which networks trained on ImageNet have their pictures normalised."""
 EXPANSION = 4
 """Outputs of a bottleneck / its width."""
 
@@ -46,13 +48,21 @@ class ResNet(nn.Module):
     """The trunk without pooling and classifier: (B,inputs,S,S) -> (B,channels,S/32,S/32), or S/16 with `last_stride` 1.
 
     depths: blocks in each of the four stages: (2,2,2,2) with `bottleneck` False is ResNet-18, (3,4,6,3) ResNet-50,
-    (3,8,36,3) ResNet-152. width: channels of the stem, 64 in the papers. `channels` is the number of outputs.
+    (3,8,36,3) ResNet-152. width: channels of the stem, 64 in the papers. normalised: whether the first three inputs are
+    RGB by `IMAGENET`, and not 0..1, which weights from elsewhere must be told. `channels` is the number of outputs.
     """
 
     def __init__(
-        self, depths: Sequence[int], inputs: int = 3, width: int = 64, last_stride: int = 2, bottleneck: bool = True
+        self,
+        depths: Sequence[int],
+        inputs: int = 3,
+        width: int = 64,
+        last_stride: int = 2,
+        bottleneck: bool = True,
+        normalised: bool = False,
     ):
         super().__init__()
+        self.depths, self.bottleneck, self.normalised = tuple(depths), bottleneck, normalised
         self.stem = nn.Sequential(
             _convolution(inputs, width, 7, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         )
@@ -74,9 +84,10 @@ class ResNet(nn.Module):
 
 
 class _PreActBlock(nn.Module):
-    """BN-ReLU-1x1, BN-ReLU-3x3 with the stride, BN-ReLU-1x1; the shortcut is a bare 1x1 where shapes change."""
+    """BN-ReLU-1x1, BN-ReLU-3x3 with the stride, BN-ReLU-1x1; the shortcut is a bare 1x1 where shapes change, which sees
+    the block's input as it is, or after the first BN-ReLU (`shared`)."""
 
-    def __init__(self, inputs: int, width: int, stride: int, activate: bool):
+    def __init__(self, inputs: int, width: int, stride: int, activate: bool, shared: bool):
         super().__init__()
         outputs = width * EXPANSION
         before = [nn.BatchNorm2d(inputs), nn.ReLU()] if activate else []  # the stem has activated already
@@ -87,8 +98,12 @@ class _PreActBlock(nn.Module):
         )  # fmt: skip
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, 1, stride)
+        self.shared = shared and activate and not same
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.shared:
+            x = self.branch[:2](x)
+            return self.shortcut(x) + self.branch[2:](x)
         return self.shortcut(x) + self.branch(x)
 
 
@@ -96,11 +111,13 @@ class PreActResNet(nn.Module):
     """The trunk up to the last BN and ReLU: (B,inputs,S,S) -> (B,channels,S/32,S/32).
 
     depths: (3,24,36,3) is ResNet-200, (3,4,6,3) its small kin of 50 layers. width: channels of the stem, 64 in the
-    paper.
+    paper. shared: shortcuts of other shapes see the activated input of their block, as in the networks that were
+    trained on ImageNet. The first three inputs are RGB 0..1.
     """
 
-    def __init__(self, depths: Sequence[int], inputs: int = 3, width: int = 64):
+    def __init__(self, depths: Sequence[int], inputs: int = 3, width: int = 64, shared: bool = False):
         super().__init__()
+        self.depths, self.normalised = tuple(depths), False
         self.stem = nn.Sequential(
             _convolution(inputs, width, 7, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         )
@@ -109,7 +126,7 @@ class PreActResNet(nn.Module):
             blocks = []
             for k in range(depth):
                 stride = 2 if k == 0 and level else 1
-                blocks.append(_PreActBlock(channels, width * 2**level, stride, activate=bool(level or k)))
+                blocks.append(_PreActBlock(channels, width * 2**level, stride, bool(level or k), shared))
                 channels = width * 2**level * EXPANSION
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)

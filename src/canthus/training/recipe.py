@@ -59,6 +59,7 @@ class Recipe:
     augment: dict[str, Any] = field(default_factory=dict)  # of data.augment.Augmentation
     faces: tuple[str, ...] | dict[str, float] = ()
     head_model: str = ""  # folder of the head model of 300W-LP's labels, which gives them depth (`read_3ddfa`)
+    trunk_weights: str | dict[str, str] = ""  # safetensors file for the ResNet trunks, or network -> file
     weights: str = ""  # a folder of trained weights of the same method and config to go on from; none: from scratch
     steps: int = 10000
     batch: int = 128  # of all processes together
@@ -89,6 +90,9 @@ class Recipe:
         for key in ("method", "weights", "head_model"):
             if not isinstance(getattr(self, key), str):
                 raise RecipeError(f"`{key}` is {getattr(self, key)!r}; text is wanted")
+        trunks = self.trunk_weights
+        if not fits(trunks, str) and not fits(trunks, dict[str, str]):
+            raise RecipeError(f"`trunk_weights` is {trunks!r}; a file, or network: file, is wanted")
         _check(vars(self), Recipe, "")
         _check_keys("`augment`", self.augment, Augmentation)
         _check_types("augment", self.augment, Augmentation)
@@ -139,7 +143,7 @@ def title(path: Path) -> str:
     """The first sentence of the comment that a recipe begins with."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     text = " ".join(line.removeprefix("#").strip() for line in lines)
-    return re.split(r"(?<=[.:]) (?=[A-Z0-9])", text)[0].rstrip(":.")
+    return re.split(r"(?<=[^ ]{3}[.]) (?=[A-Z0-9\"])", text)[0].rstrip(":.")
 
 
 def _file(path: str | Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,9 @@ from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
 from canthus.io import charts
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
+from canthus.io.yaml_config import refuse_unknown
+from canthus.nn.pretrained import load_trunk
+from canthus.nn.resnet import PreActResNet, ResNet
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.monitor import LOG
@@ -73,6 +76,8 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
         if type(aligner).prepare is not Aligner.prepare:
             points = faces.points(256 if faces.live else 2048)
             aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
+        if recipe.trunk_weights and not resumed:
+            load_trunks(aligner, recipe.trunk_weights)
         if recipe.weights:
             _copy_weights(recipe.weights, aligner)
         run = _Run(aligner, recipe, stages, accelerator)
@@ -148,6 +153,21 @@ def _copy_weights(folder: str, aligner: Aligner) -> None:
         aligner.load_state_dict(Aligner.load(folder).state_dict())
     except RuntimeError as error:
         raise RecipeError(f"the weights in '{folder}' do not fit method and config of the recipe: {error}") from error
+
+
+def load_trunks(aligner: Aligner, files: str | Mapping[str, str]) -> None:
+    """Start the trunks of a method's networks from ImageNet weights (`nn.pretrained`): all from one file, or those of
+    the networks that are named. Raises `RecipeError` for a network without a trunk, and `WeightsError`."""
+    trunks: dict[str, ResNet | PreActResNet] = {}
+    for name, child in aligner.named_children():
+        if isinstance(trunk := getattr(child, "trunk", None), ResNet | PreActResNet):
+            trunks[name] = trunk
+    named = dict.fromkeys(trunks, files) if isinstance(files, str) else files
+    refuse_unknown("`trunk_weights`", named, list(trunks))
+    if not named:
+        raise RecipeError(f"{aligner.method} has no ResNet trunk that `trunk_weights` could start")
+    for name, file in named.items():
+        load_trunk(trunks[name], file)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,178 @@
+"""The recipes of the papers learn, by their own optimisers, rates and loss scales, on the data sets they name; narrow
+networks and faces that are painted. And every ablation of the papers is one key of a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import painted_sets
+import pytest
+
+torch = pytest.importorskip("torch")
+yaml = pytest.importorskip("yaml")
+pytest.importorskip("scipy")
+
+from small import STILL  # noqa: E402
+
+from canthus.errors import RecipeError  # noqa: E402
+from canthus.training.aligner import build, method_class  # noqa: E402
+from canthus.training.recipe import Recipe, packaged  # noqa: E402
+from canthus.training.schedule import plan  # noqa: E402
+from canthus.training.train import train  # noqa: E402
+
+# What makes the networks narrow; nothing else of the paper's configuration changes, but for cprfa's fused detector.
+NARROW: dict[str, dict[str, Any]] = {
+    "jvcr": {"size": 64, "depths": [1, 16], "channels": 32, "levels": 3, "widths": [16, 32, 64]},
+    "local_global": {
+        "size": 64, "stacks": 2, "depth": 2, "channels": 32, "finetune_widths": [16, 32], "finetune_features": 64,
+    },
+    "part_heatmap": {
+        "size": 64, "detection_depths": [1, 1, 1, 1], "detection_width": 16, "regression_width": 64,
+        "regression_levels": 2, "depth_depths": [1, 1, 1], "depth_width": 16,
+    },
+    "pose_aware": {"size": 64, "depths": [1, 1, 1, 1], "width": 16},
+    "cprfa": {
+        "size": 64, "widths": [16, 32, 48, 48], "vertices": 64, "cpr_widths": [16, 16, 32, 32, 64, 64], "hidden": 64,
+        "recurrences": 2, "solver": "cpr-capu",
+    },
+}  # fmt: skip
+SETS = {
+    "jvcr": painted_sets.lp300w, "local_global": painted_sets.lp300w, "part_heatmap": painted_sets.fdaw3,
+    "pose_aware": painted_sets.w300, "cprfa": painted_sets.lp300w,
+}  # fmt: skip
+METHODS = sorted(NARROW)
+
+
+def paper_recipe(method: str, folder: Path, **changes: Any) -> Recipe:
+    """The paper's recipe on `folder`, with narrow networks and batches of 8."""
+    plain = Recipe.read(f"{method}-paper")
+    stages = {name: {**own, **({"batch": 8} if "batch" in own else {})} for name, own in plain.stages.items()}
+    config = {**plain.config, **NARROW[method]}
+    faces = [str(SETS[method](folder))]
+    values = {"faces": faces, "config": config, "stages": stages, "batch": 8, "save_every": 10**6, "picture_every": 0}
+    return Recipe.read(f"{method}-paper", **{**values, **changes})
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m == "cprfa" else m for m in METHODS])
+def test_ten_steps_of_a_paper_s_recipe_have_finite_losses_in_every_stage(method, tmp_path):
+    recipe = paper_recipe(method, tmp_path / "set", steps=10, batch=4, stages=_stages_of_equal_length(method))
+    rows = list(train(recipe, tmp_path / "run"))
+    assert len(rows) == 10 and all(np.isfinite(row["loss"]) for row in rows)
+    names = [stage.name for stage in build(method, recipe.config).stages()]
+    assert list(dict.fromkeys(row["stage"] for row in rows)) == names
+
+
+def _stages_of_equal_length(method: str) -> dict[str, dict[str, Any]]:
+    own = Recipe.read(f"{method}-paper").stages
+    names = [stage.name for stage in build(method, NARROW[method]).stages()]
+    return {name: {**own.get(name, {}), "share": 1.0, "batch": 4} for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_fifty_steps_of_a_paper_s_recipe_lower_the_loss_of_every_stage(method, tmp_path):
+    """All eight faces in every step and nothing augmented, so that losses can be compared from step to step."""
+    stages = _stages_of_equal_length(method)
+    for own in stages.values():
+        own["batch"] = 8
+    recipe = paper_recipe(method, tmp_path / "set", steps=50, augment=STILL, stages=stages)
+    losses: dict[str, list[float]] = {}
+    for row in train(recipe, tmp_path / "run"):
+        losses.setdefault(row["stage"], []).append(row["loss"])
+    assert losses.keys() == stages.keys()
+    for name, values in losses.items():
+        assert np.mean(values[-3:]) < np.mean(values[:3]), (name, values)
+
+
+# ---- ablations
+
+LOCAL_GLOBAL = {  # tables 1, 2 and 4
+    "arch": ["resnet18"], "stem": ["7x7"], "deconv": ["k2", "dw4", "nearest"], "after": ["linear"],
+    "head": ["module1", "module2", "module3"], "heatmap_loss": ["mse"], "finetune": ["none", "offset"],
+    "decode": ["dark"], "shape_aligned": [True], "landmarks": [84],
+}  # fmt: skip
+PART_HEATMAP = {
+    "xy_from": ["detection"], "z_input": ["rgb", "redrawn"], "z_maps": [True], "z_loss": ["sides"],
+    "training": ["separate", "end_to_end"], "disc_rule": ["fixed"], "det_head": ["deconv256_conv"], "deconv": [4],
+    "last_deconv": [8], "flip_test": [False], "landmarks": [68], "decode": ["dark"], "depth_shortcut": ["raw"],
+}  # fmt: skip
+POSE_AWARE = {
+    "second": ["none", "all"], "bins": [1], "extra": [[], [22, 35, 45, 54, *range(9)]], "jaw": ["fixed"],
+}  # fmt: skip
+JVCR = {
+    "training": ["separate"], "depths": [[64], [1, 64], [1, 1, 1, 16]], "landmarks": [66, 71],
+    "voxel_loss": ["weighted", "bce"], "z_range": [1.3],
+}  # fmt: skip
+CPRFA = {
+    "solver": ["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu"], "recurrences": [1],
+    "order": ["joint", "interleaved"], "in_plane": ["literal", "cross"], "lookup": ["reverse"], "known": [True],
+    "regression": ["vertices"], "code_loss": ["foreground"], "path_errors": ["relative"], "spacing": [2.5],
+}  # fmt: skip
+ROWS = {
+    "local_global": LOCAL_GLOBAL, "part_heatmap": PART_HEATMAP, "pose_aware": POSE_AWARE, "jvcr": JVCR, "cprfa": CPRFA,
+}  # fmt: skip
+ABLATIONS = [(m, key, value) for m, rows in ROWS.items() for key, values in rows.items() for value in values]
+STAGES_CHANGE = ("arch", "finetune", "xy_from", "training", "second", "solver")
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "kind"),
+    [(*row, "paper") for row in ABLATIONS]
+    + [(*row, kind) for row in ABLATIONS if row[1] in STAGES_CHANGE for kind in ("improved", "small-synth")],
+    ids=str,
+)
+def test_an_ablation_is_one_key_of_a_recipe_and_of_the_command_line(method, key, value, kind, tmp_path):
+    """In a file of its own, and by --set; every stage that the configuration has gets steps."""
+    name = f"{method}-{kind}"
+    typed = Recipe.read(name, [f"config.{key}={json.dumps(value).strip(chr(34))}"])
+    plain = yaml.safe_load(packaged()[name].read_text())
+    plain["config"] = {**plain.get("config", {}), key: value}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))
+    assert Recipe.read(tmp_path / "mine.yaml") == typed
+    narrow = {k: v for k, v in NARROW[method].items() if k not in (key, "solver")}
+    if key == "depths":
+        narrow["widths"] = [16, 32, 64]
+    aligner = build(method, {**typed.config, **narrow})
+    stages = aligner.stages()
+    scheduled = plan(typed, stages)
+    assert [s.stage.name for s in scheduled] == [s.name for s in stages]
+    assert all(s.first < s.last for s in scheduled) and {s.name for s in stages} <= set(type(aligner).stage_names)
+
+
+def test_ablations_name_keys_that_there_are():
+    for method, key, _ in ABLATIONS:
+        assert hasattr(method_class(method).Config(), key), (method, key)
+
+
+def test_a_stage_that_no_configuration_has_is_still_refused():
+    recipe = Recipe.read("pose_aware-paper", ["stages.stabel.lr=1e-4"])
+    with pytest.raises(RecipeError, match="`stages` has the unknown key 'stabel'; 'stable'"):
+        plan(recipe, build("pose_aware", NARROW["pose_aware"]).stages())
+
+
+def test_a_stage_that_the_steps_would_skip_is_an_error():
+    recipe = Recipe.read("part_heatmap-paper", steps=3)
+    with pytest.raises(
+        RecipeError, match="`steps` is 3, of which the stage 'joint' gets none|the stage 'regression' gets none"
+    ):
+        plan(recipe, build("part_heatmap", NARROW["part_heatmap"]).stages())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_photometric_changes_are_off_in_the_papers_recipes_but_for_those_the_papers_have(method):
+    augment = Recipe.read(f"{method}-paper").augment
+    has = {"part_heatmap": {"colour"}, "local_global": {"colour"}, "pose_aware": {"soft"}}.get(method, set())
+    photometric = {"gain", "gamma", "contrast", "brightness", "colour", "grey", "blur", "soft", "noise", "occlusion"}
+    assert {name for name in photometric if augment.get(name, 0 if name == "soft" else 1) != 0} == has
+    assert augment["outside"] == "black" and augment["border"] == 0
+
+
+def test_the_regression_of_local_global_begins_at_the_first_rate():
+    recipe = Recipe.read("local_global-paper")
+    heatmaps, end_to_end = plan(recipe, build("local_global", NARROW["local_global"]).stages())
+    assert heatmaps.span.lr_at(0) == end_to_end.span.lr_at(end_to_end.first) == pytest.approx(2.5e-4)
+    assert end_to_end.span.lr_at(end_to_end.last - 1) == pytest.approx(5e-5, rel=1e-3)
+    assert heatmaps.span.lr_at(int(0.7 * heatmaps.last)) == pytest.approx(2.5e-5)
