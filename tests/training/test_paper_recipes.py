@@ -113,8 +113,8 @@ JVCR = {
 }  # fmt: skip
 CPRFA = {
     "solver": ["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu"], "recurrences": [1],
-    "order": ["joint", "interleaved"], "in_plane": ["literal", "cross"], "lookup": ["reverse"], "known": [True],
-    "regression": ["vertices"], "code_loss": ["foreground"], "path_errors": ["relative"], "spacing": [2.5],
+    "order": ["joint", "interleaved"], "in_plane": ["literal", "cross"], "lookup": ["reverse", "soft"], "known": [True],
+    "regression": ["vertices"], "code_loss": ["foreground"], "path_errors": ["normalised"], "spacing": [2.5],
 }  # fmt: skip
 ROWS = {
     "local_global": LOCAL_GLOBAL, "part_heatmap": PART_HEATMAP, "pose_aware": POSE_AWARE, "jvcr": JVCR, "cprfa": CPRFA,
