@@ -157,6 +157,25 @@ def test_align_writes_to_out_if_nothing_is_said(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"astronaut.json", "astronaut.overlay.png"}
 
 
+def test_align_writes_tables_and_goes_on(tmp_path):
+    pytest.importorskip("pyarrow")
+    given = "align", PHOTO, PHOTO, "--format", "parquet", "--part", 1, "--threads", 1, "--out", tmp_path / "out"
+    assert "1 files, 1 faces, 0 failures, " in run(*given, "--shard", "1/2")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"part-00001.parquet", "_part-00001.json"}
+    assert "1 files, 1 faces, 0 failures, 1 skipped" in run(*given, "--resume", "--memory", 500)
+    assert "want --resume" in run(*given, code=2)
+    assert len([*canthus.read_faces(tmp_path / "out")]) == 2
+
+
+def test_what_goes_with_json_only_and_shards_that_are_none_are_refused(tmp_path):
+    given = "align", PHOTO, "--format", "csv", "--out", tmp_path
+    for option in ("--overlay", "--pts", "--csv", "--mesh=obj", "--expressions"):
+        assert "go with --format json only" in run(*given, option, code=2)
+    assert "want I/N" in run(*given, "--shard", "2/2", code=2)
+    assert "want a folder on this machine" in run("align", PHOTO, "--out", "memory://out", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_align_resumes(tmp_path):
     run("align", PHOTO, "--out", tmp_path)
     assert "0 files, 0 faces, 0 failures, 1 skipped" in run("align", PHOTO, "--out", tmp_path, "--resume")

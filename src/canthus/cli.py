@@ -7,7 +7,9 @@ import logging
 import os
 import time
 import warnings
+from collections import Counter
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,14 +67,28 @@ Weights = Annotated[
         "--weights", autocompletion=_weights_names, help="Name of shipped weights (see `canthus models`), or a folder."
     ),
 ]
+Place = Annotated[
+    str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of CPU threads; default: all cores.")]
 
 
 def align(
-    inputs: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.")],
-    out: Out = Path("out"),
+    inputs: Annotated[
+        list[str], typer.Argument(help="Photos, folders or glob patterns; for tables also lists, tar and addresses.")
+    ],
+    out: Place = "out",
     weights: Weights = "swift",
-    overlay: Annotated[bool, typer.Option(help="Draw points and pose over the photo (PNG).")] = True,
+    format: Annotated[
+        Literal["json", "csv", "parquet"],
+        typer.Option("--format", help="A JSON file a photo, or tables of all photos, one row a face."),
+    ] = "json",
+    overlay: Annotated[
+        bool | None,
+        typer.Option(
+            "--overlay/--no-overlay", help="Draw points and pose over the photo (PNG); with JSON the default."
+        ),
+    ] = None,
     pts: Annotated[bool, typer.Option("--pts", help="Also write .pts files (1-based, as menpo does).")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Also write .csv with OpenFace's column names.")] = False,
     mesh: Annotated[
@@ -95,44 +111,73 @@ def align(
         float | None,
         typer.Option("--min-face", help="Smallest face to look for, in pixels; a large number saves time."),
     ] = None,
+    part: Annotated[int, typer.Option("--part", min=1, help="Photos of each part of the tables.")] = 8192,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Write every N-th part only, from part I on.")
+    ] = "0/1",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes; 1: threads instead.")] = 1,
+    memory: Annotated[
+        int | None, typer.Option("--memory", min=1, help="Megabytes that pictures and networks may take.")
+    ] = None,
     threads: Threads = None,
 ) -> None:
-    """Find the landmarks and pose of every face in photos; write JSON files and overlay pictures.
+    """Find the landmarks and pose of every face in photos; write JSON files and overlay pictures, or tables.
 
     The results of photo.jpg are photo.json and so on. Those of a photo in a given folder, or of a pattern, keep the
     folder's name and the path below it: holiday/day1/photo.json of the folder holiday. Photos of one folder that differ
-    only in their suffix keep it: photo.png.json.
+    only in their suffix keep it: photo.png.json. With --format csv or parquet the faces of all photos are tables in
+    parts, part-00000.parquet and so on (docs/guide/many.md).
 
     Exit codes: 0: all went well; 1: photos or folders failed; 2: nothing was done.
     """
     from PIL import Image
 
-    from canthus.commands.photos import Outputs, Summary, find_images
-    from canthus.commands.photos import align as run
+    from canthus.commands import parts, photos
+    from canthus.inference.lanes import CHUNK, Lanes
+    from canthus.io.photo_lists import photos_in
+    from canthus.io.places import folder
+    from canthus.threads import cores
 
-    with plain_errors():
-        found = find_images(inputs)
-        total = len(found.files) + len(found.failures)
-        aligner = canthus.load(weights, threads=threads, min_face=min_face)
-        with progress("align") as update, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+    if format != "json" and (overlay or pts or csv or mesh or expressions):
+        raise typer.BadParameter("--overlay, --pts, --csv, --mesh and --expressions go with --format json only")
+    most, kind, bound = threads or cores(), photos.photo_kind(), None if memory is None else memory * 10**6
+
+    def lanes(count: int) -> Lanes:  # for so many photos
+        number = max(1, min(most if workers == 1 else workers, -(-count // CHUNK)))
+        aligner = canthus.load(weights, threads=max(1, most // number), min_face=min_face)
+        return Lanes(aligner, number, workers > 1, bound)
+
+    with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+        if format == "json":
+            place = check_folder(out)
+            found = photos.find_images(inputs)
+            total = len(found.files) + len(found.failures)
             update(0, total)
-
-            def show(s: Summary) -> None:
-                update(s.files + s.skipped + len(s.failures), total, f"{s.faces} faces")
-
-            wanted = Outputs(overlay, pts, csv, mesh, expressions)
-            summary = run(found, out, aligner, wanted, resume, show)
+            wanted = photos.Outputs(overlay is not False, pts, csv, mesh, expressions)
+            show = lambda s: update(s.files + s.skipped + s.failed, total, f"{s.faces} faces")
+            with lanes(len(found.files)) as run:
+                summary = photos.align(found, place, run, wanted, resume, show)
+            where = str(place.resolve())
+        else:
+            passed, target = Counter[str](), folder(out)
+            stream = photos_in(inputs, kind, passed)
+            first = list(islice(stream, CHUNK * max(most, workers)))  # so that a wrong input is told at once
+            show = lambda s: update(s.files + s.skipped + s.failed, None, f"{s.faces} faces")
+            plan = parts.Plan(format, part, *parts.read_shard(shard))
+            with lanes(len(first)) as run:
+                summary = parts.align(chain(first, stream), target, run, plan, resume, show)
+            summary.passed_over, where = passed, target.place
     for photo, reason in summary.failures:
         fail(f"failed: {photo}: {reason}")
     rate = summary.faces / summary.seconds if summary.seconds else 0.0
     skipped = f", {summary.skipped} skipped" if resume else ""
-    passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
+    passed_over = f"\npassed over: {counted(summary.passed_over, kind.hints)}" if summary.passed_over else ""
     say(
-        f"{summary.files} files, {summary.faces} faces, {len(summary.failures)} failures{skipped}, {rate:.1f} faces/s "
-        f"in {summary.seconds:.1f} s{passed}\nresults in {out.resolve()}"
+        f"{summary.files} files, {summary.faces} faces, {summary.failed} failures{skipped}, {rate:.1f} faces/s "
+        f"in {summary.seconds:.1f} s{passed_over}\nresults in {where}"
     )
-    if summary.failures and not (allow_failures and summary.files + summary.skipped):
+    if summary.failed and not (allow_failures and summary.files + summary.skipped):
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +22,13 @@ def check_threads(threads: Any) -> int | None:
     if not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1:
         raise CanthusError(f"got threads={threads!r}, want a positive integer, or None for no limit")
     return int(threads)
+
+
+def cores() -> int:
+    """How many CPU cores this process may use: those that a batch system gave it, where it says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _lock = Lock()

@@ -14,9 +14,10 @@ from photos import PHOTO, aligner, photo, resized
 from PIL import Image, features
 
 import canthus.commands.photos
-from canthus.commands.photos import CHUNK, Outputs, Summary, align, find_images
+from canthus.commands.photos import Outputs, Summary, align, find_images
 from canthus.errors import pip_install
 from canthus.face.faces import Faces
+from canthus.inference.lanes import CHUNK, Lanes
 from canthus.io.images import HEIF
 from canthus.io.inputs import Found, counted
 from canthus.io.outputs import PART, read_json, write_json
@@ -52,7 +53,7 @@ def names(found: Found) -> list[str]:
 
 
 def run(inputs, out: Path, *args, **options) -> Summary:
-    return align(find_images(inputs), out, aligner(), *args, **options)
+    return align(find_images(inputs), out, Lanes(aligner()), *args, **options)
 
 
 # Which photos
@@ -187,12 +188,29 @@ def test_a_large_photo_is_read_reduced_and_answered_in_pixels_of_the_whole(
     np.testing.assert_allclose(points, faces.xy[0] + 1, atol=2e-3)
 
 
-def test_photos_in_memory_are_bounded_by_their_pixels(folder, tmp_path, monkeypatch):
-    save(*(folder / f"{k}.png" for k in range(6)))  # 95 x 95 px each
-    monkeypatch.setattr(canthus.commands.photos, "CHUNK_PIXELS", 2 * 95 * 95)
-    seen = []
-    run([folder], tmp_path, JSON_ONLY, progress=lambda s: seen.append(s.files))
-    assert seen[:3] == [2, 4, 6]
+def test_photos_in_memory_are_bounded_and_lanes_write_the_same_files(folder, tmp_path, monkeypatch):
+    save(*(folder / f"{k:02}.png" for k in range(2 * CHUNK)))
+    most, many = [], type(aligner()).predict_many
+
+    def counted(self, pictures, boxes=None):
+        most.append(len(pictures))
+        return many(self, pictures, boxes)
+
+    monkeypatch.setattr(type(aligner()), "predict_many", counted)
+    run([folder], tmp_path / "one", JSON_ONLY)
+    assert set(most) == {CHUNK}
+    most.clear()
+    with Lanes(aligner(), 2) as lanes:
+        lanes.share = 2 * 95 * 95 * 7  # of a PNG: 4 bytes a pixel for Pillow, 3 for us
+        summary = align(find_images([folder]), tmp_path / "two", lanes, JSON_ONLY)
+        assert set(most) == {2} and summary.files == 2 * CHUNK
+        lanes.share = 1
+        most.clear()
+        align(find_images([folder]), tmp_path / "three", lanes, JSON_ONLY)
+        assert set(most) == {1}
+    for name in files(tmp_path / "one"):
+        one, two = (read_json(tmp_path / out / name) for out in ("one", "two"))
+        np.testing.assert_allclose(one.xyz, two.xyz, atol=2e-3)
 
 
 def test_the_overlay_is_drawn_on_the_photo(folder, tmp_path):
@@ -300,7 +318,7 @@ aligner.predict({str(folder / "a.png")!r})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 outputs = Outputs(overlay=False, csv=True, mesh="obj")
-summary = align(find_images([{str(folder)!r}]), Path({str(tmp_path / "out")!r}), aligner, outputs)
+summary = align(find_images([{str(folder)!r}]), Path({str(tmp_path / "out")!r}), Lanes(aligner), outputs)
 print(summary.files, [reason for _, reason in summary.failures])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -427,7 +445,7 @@ def test_progress_counts_up(folder, tmp_path):
     (folder / "00.png").write_bytes(b"")
     seen = []
     summary = run([folder], tmp_path, JSON_ONLY, progress=lambda s: seen.append((s.files, s.faces, len(s.failures))))
-    assert seen == [(CHUNK, CHUNK, 1), (CHUNK + 2, CHUNK + 2, 1)]
+    assert seen == [(CHUNK - 1, CHUNK - 1, 1), (CHUNK + 2, CHUNK + 2, 1)]
     assert summary.seconds > 0
 
 

@@ -20,7 +20,7 @@ import canthus.io.images
 from canthus.errors import BoxError, CanthusError, ImageError, pip_install
 from canthus.geometry import sampling
 from canthus.geometry.crop import Crop
-from canthus.io.images import as_image, as_rgb, can_read, crop_image, read_image, read_picture
+from canthus.io.images import as_image, as_rgb, can_read, crop_image, memory_of, read_image, read_picture
 
 
 def smooth_image(height=300, width=400):
@@ -498,3 +498,15 @@ def test_a_torch_crop_cuts_the_same():
 def test_impossible_crops_are_refused(center, side, angle):
     with pytest.raises(BoxError, match="want finite"):
         crop_image(smooth_image(), make_crop(center, side, angle, 32))
+
+
+def test_memory_of_a_file_by_its_header(tmp_path):
+    picture = Image.new("RGB", (400, 300))
+    for name in ("a.png", "a.jpg"):
+        picture.save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        assert memory_of(data, 400 * 300) == memory_of(tmp_path / name, 400 * 300) == 7 * 400 * 300
+    # reduced to 200 x 150: JPEG while it is decoded, PNG after all of it was
+    assert memory_of(tmp_path / "a.jpg", 30_000) == 7 * 200 * 150
+    assert memory_of(tmp_path / "a.png", 30_000) == 4 * 400 * 300 + 3 * 200 * 150
+    assert memory_of(b"no picture", 100) == memory_of(tmp_path / "none.png", 100) == 0

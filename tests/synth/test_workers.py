@@ -18,7 +18,7 @@ from canthus.errors import CanthusError, OutputError  # noqa: E402
 from canthus.io.outputs import PART, atomic_folder  # noqa: E402
 from canthus.synth import render_jobs  # noqa: E402
 from canthus.synth.recipe import SynthRecipe  # noqa: E402
-from canthus.synth.workers import Workers  # noqa: E402
+from canthus.workers import Workers  # noqa: E402
 
 # `canthus synth` whose shards are folders with a number; shard 1 and those after it are never finished.
 SYNTH = """

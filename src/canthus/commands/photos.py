@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from os.path import isfile  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +21,10 @@ from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, pip_install
 from canthus.face.faces import Faces
+from canthus.inference.lanes import Lanes, loads
 from canthus.inference.predictor import Predictor
 from canthus.io.draw import overlay
-from canthus.io.images import HEIF, Picture, as_png, can_read, read_picture
+from canthus.io.images import HEIF, Picture, as_png, can_read, memory_of, read_picture
 from canthus.io.inputs import Found, Kind, Source, file_of, find, make_folder_of, reason
 from canthus.io.outputs import (
     atomic_write,
@@ -35,9 +37,7 @@ from canthus.io.outputs import (
 from canthus.io.tables import write_csv
 
 OVERLAY = ".overlay.png"
-CHUNK = 8  # photos in memory at a time; their faces share network batches
 PHOTO_PIXELS = 2**26  # larger photos are read at a half, a quarter, ... of their size
-CHUNK_PIXELS = 2**25  # no further photo is read once a chunk holds so many pixels
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,23 @@ class Outputs:
 class Summary:
     """What became of the files.
 
-    files: photos that were aligned and written. skipped: photos that `resume` found done. passed_over: how many files
-    are no photos that can be read, by suffix.
+    files: photos that were aligned and written. skipped: photos that `resume` found done. failures: what failed, and
+    why. untold: how many more failed that are not among these. passed_over: how many files are no photos that can be
+    read, by suffix.
     """
 
     files: int = 0
     faces: int = 0
     skipped: int = 0
     seconds: float = 0.0
-    failures: list[tuple[Path, str]] = field(default_factory=list)
+    failures: list[tuple[str | Path, str]] = field(default_factory=list)
+    untold: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> int:
+        """How many photos and folders failed."""
+        return len(self.failures) + self.untold
 
 
 def _is_photo(name: str) -> bool:
@@ -102,23 +109,49 @@ def find_images(inputs: Iterable[str | Path]) -> Found:
 def align(
     found: Found,
     out: Path,
-    aligner: Predictor,
+    lanes: Lanes,
     outputs: Outputs = Outputs(),
     resume: bool = False,
     progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Align the photos that `find_images` found and write the results below `out`; `progress` after each chunk and each
-    photo that is skipped.
+    """Align the photos that `find_images` found and write the results below `out`; `progress` after each chunk.
 
     `resume` skips a photo if its JSON says that the same weights wrote all that is asked for, of the same photo.
     A photo of more than PHOTO_PIXELS is read reduced; the overlay has its reduced size, all numbers are of the whole.
     """
     summary, start = Summary(failures=list(found.failures), passed_over=found.passed_over), time.perf_counter()
-    folders, waiting = set[Path](), list[_Photo]()
+    work = partial(_align_chunk, outputs=outputs, resume=resume, share=lanes.share)
+    for done in lanes.map(work, ((path, out / name) for path, name in found.files)):
+        summary.files += done.files
+        summary.faces += done.faces
+        summary.skipped += done.skipped
+        summary.failures += done.failures
+        summary.seconds = time.perf_counter() - start
+        progress(summary)
+    return summary
 
-    def finish() -> None:
-        answers = aligner.predict_many([photo.picture.pixels for photo in waiting])
-        for photo, faces in zip(waiting, answers, strict=True):
+
+def _align_chunk(
+    aligner: Predictor, files: list[tuple[Path, Path]], outputs: Outputs, resume: bool, share: int
+) -> Summary:
+    """Do some photos (path, target)."""
+    summary, folders = Summary(), set[Path]()
+
+    def read(file: tuple[Path, Path]) -> _Photo | None:
+        path, target = file
+        if resume and _is_done(path, target, outputs, aligner.card.title):
+            summary.skipped += 1
+            return None
+        try:
+            return _Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path))
+        except CanthusError as error:
+            summary.failures.append((path, str(error)))
+            _remove_stale(target, path)
+            return None
+
+    for load in loads(files, lambda file: memory_of(file[0], PHOTO_PIXELS), read, share):
+        answers = aligner.predict_many([photo.picture.pixels for photo in load])
+        for photo, faces in zip(load, answers, strict=True):
             try:
                 _make_folder(photo.target, folders)
                 _write(photo, faces, outputs)
@@ -126,24 +159,8 @@ def align(
                 summary.faces += len(faces)
             except CanthusError as error:
                 summary.failures.append((photo.path, str(error)))
-        waiting.clear()
-        summary.seconds = time.perf_counter() - start
-        progress(summary)
-
-    for path, name in found.files:
-        target = out / name
-        if resume and _is_done(path, target, outputs, aligner.card.title):
-            summary.skipped += 1
-            progress(summary)
-            continue
-        try:
-            waiting.append(_Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path)))
-        except CanthusError as error:
-            summary.failures.append((path, str(error)))
-            _remove_stale(target, path)
-        if len(waiting) == CHUNK or sum(p.picture.pixels.size // 3 for p in waiting) >= CHUNK_PIXELS:
-            finish()
-    finish()
+        load.clear()
+        del photo
     return summary
 
 

@@ -33,10 +33,12 @@ WIDE = 100  # columns of a table that does not go to a terminal
 # modules of optional dependencies that do not belong to the extra of the verb that needs them
 EXTRA_OF = {
     "av": "video",
+    "fsspec": "scale",
     "h5py": "formats",
     "matplotlib": "plots",
     "mitsuba": "path",
     "pyarrow": "tables",
+    "ray": "scale",
     "tensorboard": "tensorboard",
 }
 

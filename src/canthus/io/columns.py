@@ -137,6 +137,12 @@ OPENFACE_COLUMNS = (
 )
 """What `openface_rows` gives, in this order."""
 
+FAILURE_COLUMNS = (
+    Column("image", "str", "", "name or path of the photo"),
+    Column("error", "str", "", "why it has no rows in the table of faces"),
+)
+"""Photos that could not be read."""
+
 Rows = dict[str, Any]
 """A table: arrays of one length by column; floats that are not known are NaN, other columns are masked there."""
 

@@ -6,7 +6,7 @@ import io
 import math
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from os import PathLike
@@ -91,16 +91,39 @@ def read_picture(path: str | PathLike[str], most: int) -> Picture:
         raise ImageError(f"got the path {path}, where there is {what}, want an image file") from error
 
 
+def decode_picture(data: bytes, name: str, most: int) -> Picture:
+    """`read_picture` of the bytes of a file, called `name` in errors. Raises `ImageError`."""
+    return _decoded(data, name, most, MAX_PIXELS)
+
+
 def decode_image(data: bytes, name: str, limit: int) -> np.ndarray:
     """`read_image` of the bytes of a file, called `name` in errors, of at most `limit` pixels.
 
     Raises `ImageKindError` for bytes of no known kind of image, `ImageSizeError` for more pixels than `limit`, and
     `ImageError` for what is damaged or empty.
     """
+    return _decoded(data, name, limit, limit).pixels
+
+
+def _decoded(data: bytes, name: str, most: int, limit: int) -> Picture:
     if not data:
         raise ImageError(f"got the empty file {name}, want an image")
     with _decoding(name), io.BytesIO(data) as file, _opened(file, name) as image:
-        return _read(image, name, limit, limit).pixels
+        return _read(image, name, most, limit)
+
+
+def memory_of(file: str | PathLike[str] | bytes, most: int) -> int:
+    """Bytes that `read_picture` of a file, or `decode_picture` of its bytes, takes, by its header and without what
+    decoders keep; 0 for what it would refuse."""
+    with suppress(Exception), io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as opened:  # as above
+        with _opened(opened, "") as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                return 0
+            area = _reduction(width, height, most) ** 2
+            drafted = area if isinstance(image, JpegImageFile) else 1
+            return 4 * width * height // drafted + 3 * width * height // area
+    return 0
 
 
 @contextmanager
@@ -159,9 +182,7 @@ def _read(image: Image.Image, path: str | Path, most: int, limit: int) -> Pictur
     width, height = image.size
     if width * height > limit:
         raise ImageSizeError(f"got the image {path} of {width} x {height} px, want at most {limit} pixels")
-    reduction, drafted = 1, 1
-    while -(-width // reduction) * -(-height // reduction) > most:
-        reduction *= 2
+    reduction, drafted = _reduction(width, height, most), 1
     if reduction > 1:
         draft = image.draft(None, (max(1, width // reduction), max(1, height // reduction)))  # None but for JPEG
         drafted = 1 if draft is None else round(width / draft[1][2])
@@ -178,6 +199,14 @@ def _read(image: Image.Image, path: str | Path, most: int, limit: int) -> Pictur
     lack_y = reduction * pixels.shape[0] - height if reverse_y else 0
     first = (reduction - 1) / 2 - lack_x, (reduction - 1) / 2 - lack_y
     return Picture(np.ascontiguousarray(pixels), (width, height), reduction, first)
+
+
+def _reduction(width: int, height: int, most: int) -> int:
+    """The least power of two by which a picture is reduced to at most `most` pixels."""
+    reduction = 1
+    while -(-width // reduction) * -(-height // reduction) > most:
+        reduction *= 2
+    return reduction
 
 
 def _rgb(image: Image.Image, reduction: int) -> np.ndarray:

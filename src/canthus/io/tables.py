@@ -12,8 +12,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -66,6 +67,78 @@ def write_table(path: str | os.PathLike[str], images: Sequence[ImageFaces], **op
         put(images)
 
 
+def write_rows(path: str | os.PathLike[str], table: Rows, columns: Sequence[Column]) -> None:
+    """Write a table of other columns, .csv or .parquet. Raises `OutputError`."""
+    if Path(path).suffix.lower() == ".csv":
+        lines = zip(*(_texts(table[column.name], column) for column in columns))
+        atomic_write(path, _csv([column.name for column in columns], *lines))
+        return
+    pa = _pyarrow(path)
+    import pyarrow.parquet as pq
+
+    fields = [_field(pa, column) for column in columns]
+    arrays = [_arrow(pa, table[column.name], field.type) for column, field in zip(columns, fields)]
+    with atomic_open(path) as file:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
+
+
+def read_columns(file: BinaryIO, name: str, wanted: Sequence[str], also: Sequence[str] = ()) -> Iterator[Rows]:
+    """Columns of COLUMNS out of a table that anybody wrote, some rows at a time; a Parquet file if `name` says so.
+
+    Those of `also` only if all of them are there. Raises `LandmarkError` for a file that is no such table.
+    """
+    of_name = {column.name: column for column in COLUMNS}
+    what = f"got a table {name} that cannot be read, want the columns {', '.join(wanted)}"
+    groups = _parquet_groups if Path(name).suffix.lower() == ".parquet" else _csv_groups
+    with decoding(LandmarkError, what):
+        there, tables = groups(file)
+        names = [*wanted, *(also if set(also) <= set(there) else ())]
+        if not set(wanted) <= set(there):
+            raise ValueError(f"it has the columns {', '.join(there[:20])}")
+        columns = [of_name[name] for name in names]
+    while True:
+        with decoding(LandmarkError, what):
+            table = tables(columns)
+        if table is None:
+            return
+        yield table
+
+
+Tables = Callable[[Sequence[Column]], Rows | None]
+
+
+def _csv_groups(file: BinaryIO) -> tuple[list[str], Tables]:
+    """Names of the columns, and a function to the next rows of some of them."""
+    lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=""), strict=True)
+    there = next(lines, [])
+
+    def some(columns: Sequence[Column]) -> Rows | None:
+        at = {column.name: there.index(column.name) for column in columns}
+        cells = list(islice(lines, ROW_GROUP))
+        if any(len(line) != len(there) for line in cells):
+            raise ValueError("its lines differ in length")
+        return {c.name: _parsed([line[at[c.name]] for line in cells], c) for c in columns} if cells else None
+
+    return there, some
+
+
+def _parquet_groups(file: BinaryIO) -> tuple[list[str], Tables]:
+    """The same of a Parquet file."""
+    _pyarrow("<list>")
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(file)
+    groups = iter(range(parquet.num_row_groups))
+
+    def some(columns: Sequence[Column]) -> Rows | None:
+        if (group := next(groups, None)) is None:
+            return None
+        table = parquet.read_row_group(group, [column.name for column in columns])
+        return {c.name: _numpy(table[c.name].combine_chunks(), c) for c in columns}
+
+    return parquet.schema_arrow.names, some
+
+
 def write_csv(
     path: str | os.PathLike[str],
     frames: Faces | Sequence[Faces],
@@ -92,11 +165,18 @@ def write_csv(
 
 def read_faces(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
     """The faces in a file that canthus wrote, image by image: .json of a photo, .jsonl of a video, or a table, .csv or
-    .parquet, of either with the columns of canthus.
+    .parquet, of either with the columns of canthus; or in all tables of a folder, part-00000.parquet and so on.
 
     Numbers are as exact as the file has them. A CSV file does not name the weights. A Parquet file is read by its row
     groups. Raises `LandmarkError` for a file that cannot be read, is of another kind, or lacks columns.
     """
+    if os.path.isdir(path):
+        parts = sorted(part for part in Path(path).glob("part-*") if part.suffix in FORMATS)
+        if not parts:
+            raise LandmarkError(f"got the folder {os.fspath(path)} without tables, want one that `canthus align` wrote")
+        for part in parts:
+            yield from read_faces(part)
+        return
     suffix = Path(path).suffix.lower()
     if suffix == ".json":
         document, faces = read_document(path)
@@ -168,8 +248,7 @@ def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera
     pa = _pyarrow(path)
     import pyarrow.parquet as pq
 
-    kinds = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "float": pa.float32(), "double": pa.float64()}
-    fields = [pa.field(c.name, kinds[c.kind], metadata={"unit": c.unit, "about": c.about}) for c in layout.columns]
+    fields = [_field(pa, column) for column in layout.columns]
     schema = pa.schema(fields, {KEY: json.dumps(about(camera, weights)).encode()})
     waiting: list[ImageFaces] = []
 
@@ -187,6 +266,12 @@ def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera
     with atomic_open(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield put
         flush()
+
+
+def _field(pa: Any, column: Column) -> Any:
+    """An Arrow field, with the unit and meaning of the column."""
+    kinds = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "float": pa.float32(), "double": pa.float64()}
+    return pa.field(column.name, kinds[column.kind], metadata={"unit": column.unit, "about": column.about})
 
 
 def _arrow(pa: Any, values: np.ndarray, kind: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from canthus.errors import CanthusError
-from canthus.synth.workers import Workers
+from canthus.workers import Workers
 
 WORKERS = 2  # processes that render
 ATTEMPTS = 3  # for a group whose renderer dies

@@ -23,7 +23,7 @@ from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
 from canthus.synth.recipe import SynthRecipe
 from canthus.synth.renderer import check_quality
 from canthus.synth.sequences import frames, write_clip
-from canthus.synth.workers import Workers
+from canthus.workers import Workers
 
 GROUPS_PER_SHARD = 64
 ATTEMPTS = 3  # number of pools in a row that may die before they finish anything

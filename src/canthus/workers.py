@@ -20,10 +20,11 @@ class Workers(ProcessPoolExecutor):
     process has died. Interrupts from the keyboard go to this process alone.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, start: Callable[[], None] | None = None):
+        """start: called in each process before its first work; it is pickled."""
         spawn = get_context("spawn")
         watched, self._lifeline = spawn.Pipe(duplex=False)
-        super().__init__(count, spawn, _begin, (watched,))
+        super().__init__(count, spawn, _begin, (watched, start))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """See `ProcessPoolExecutor.submit`, which starts processes."""
@@ -36,9 +37,11 @@ class Workers(ProcessPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
-def _begin(watched: Connection) -> None:
+def _begin(watched: Connection, start: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without masks of signals
     threading.Thread(target=_exit_with, args=(watched,), daemon=True).start()
+    if start is not None:
+        start()
 
 
 def _exit_with(watched: Connection) -> None:
