@@ -118,6 +118,8 @@ def test_stages_name_terms_and_submodules_that_exist_and_reach_every_parameter_t
     stages = aligner.stages()
     assert stages and all(stage.share > 0 for stage in stages)
     assert len({stage.name for stage in stages}) == len(stages)
+    assert {stage.name for stage in stages} <= set(aligner.stage_names)
+    assert aligner.needs.keys() <= aligner.loss(aligner(batch.crops), batch).keys()
     children = dict(aligner.named_children())
     for stage in stages:
         aligner.zero_grad()

@@ -189,7 +189,7 @@ class PartHeatmap(Aligner):
         if config.xy_from == "regression":
             self.regression = Regression(config)
         self.depth = Depth(config)
-        self.scheme = {66: "3dfaw66", 68: "ibug68"}[config.landmarks]
+        self.own_scheme = {66: "3dfaw66", 68: "ibug68"}[config.landmarks]
         self.map_size = config.size // config.map_stride
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
@@ -204,12 +204,12 @@ class PartHeatmap(Aligner):
             z = self._see_depth(crops, maps)
         with torch.autocast(crops.device.type, enabled=False):
             xy = crop_from_map(self._peaks(maps), self.config.map_stride)
-            points = convert(torch.cat([xy, z[..., None]], -1), self.scheme, "ibug68")[0]
+            points = convert(torch.cat([xy, z[..., None]], -1), self.own_scheme, "ibug68")[0]
             middle = points[..., 2:].mean(1, keepdim=True)
             peak = maps.float().amax((2, 3)).clamp(0, 1)
             return Alignment(
                 xyz=torch.cat([points[..., :2], points[..., 2:] - middle], -1),
-                score=convert(torch.stack([peak, peak], -1), self.scheme, "ibug68")[0][..., 0],
+                score=convert(torch.stack([peak, peak], -1), self.own_scheme, "ibug68")[0][..., 0],
                 maps=(logits, maps),
             )
 
@@ -290,7 +290,7 @@ class PartHeatmap(Aligner):
         return (decode_argmax if self.config.decode == "argmax" else decode_dark)(maps.float())
 
     def _mirror(self) -> Tensor:
-        return torch.tensor(scheme(self.scheme).mirror)
+        return torch.tensor(scheme(self.own_scheme).mirror)
 
     def _mirrored(self, maps: Tensor) -> Tensor:
         """Maps (B,L,M,M) of the mirrored picture as those of the picture, or the other way round."""
@@ -298,7 +298,7 @@ class PartHeatmap(Aligner):
 
     def _points(self, xyz: Tensor) -> Tensor:
         """The method's own landmarks (B,L,3) of 68."""
-        return convert(xyz, "ibug68", self.scheme)[0]
+        return convert(xyz, "ibug68", self.own_scheme)[0]
 
     def _gaussians(self, truth: FaceBatch) -> Tensor:
         """True maps (B,L,M,M): Gaussians of standard deviation `sigma` and peak 1 (Sect. 2.2)."""
