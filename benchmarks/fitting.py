@@ -43,6 +43,7 @@ from canthus.evaluation.corruptions import spoil
 from canthus.evaluation.protocols import protocol
 from canthus.evaluation.report import png
 from canthus.evaluation.scores import BINS, Scores, by_steps_of_yaw, score
+from canthus.face.faces import Alignment
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
@@ -146,13 +147,14 @@ def as_input(crops: np.ndarray) -> Tensor:
 
 
 def error_row(errors: np.ndarray, detected: np.ndarray, bins: np.ndarray) -> dict[str, Any]:
-    """A row of Table 1, percent; where nothing was found there is no error. Failed: an error above 10 % of the face's
-    size, or less than 10 % detected."""
-    seen = np.isfinite(errors)
-    row, rate = metrics.table_row(errors[seen], bins[seen]), metrics.table_row(detected, bins)
+    """A row of Table 1, percent, with the standard deviation over the bins; where nothing was found the error counts as
+    1. Failed: an error above 10 % of the face's size, or less than 10 % detected."""
+    errors = np.where(np.isfinite(errors), errors, 1.0)
+    row, rate = metrics.table_row(errors, bins), metrics.table_row(detected, bins)
 
     def told(r: Any) -> dict[str, float | None]:
         values = dict(zip((*BINS, "mean of bins"), (*r.bins, r.mean_of_bins)))
+        values["std"] = np.std(r.bins)
         return {name: 100 * float(v) if np.isfinite(v) else None for name, v in values.items()}
 
     failed = 100 * float(np.mean(~(errors <= 0.1) | (detected < 0.1)))
@@ -222,7 +224,7 @@ def damaged(what: str, percent: int, number: int, answer: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def under_damage(whole: Cprfa, rows: Mapping[str, tuple[Cprfa, bool]], samples: Sequence[FaceSample]) -> dict[str, Any]:
+def under_damage(whole: Cprfa, rows: Mapping[str, tuple[Any, bool]], samples: Sequence[FaceSample]) -> dict[str, Any]:
     """NME of the 68 points, percent, mean of images: damage -> row -> by strength. A row is an aligner with the crops
     of `whole`, and whether it is given the sparse points."""
     results: dict[str, Any] = {}
@@ -250,6 +252,19 @@ def under_damage(whole: Cprfa, rows: Mapping[str, tuple[Cprfa, bool]], samples: 
         errors = {name: [round(float(v), 4) for v in total / len(samples)] for name, total in sums.items()}
         results[what] = {"strength": unit, "strengths": list(strengths), "NME": errors}
     return results
+
+
+class Fitted:
+    """The shipped head fitted by least squares to the sparse points alone, in the place of a `Cprfa`."""
+
+    def __init__(self, whole: Cprfa):
+        self.unet = whole.unet
+
+    def align(self, maps: tuple[Tensor, ...], start: Tensor) -> Alignment:
+        """See `Cprfa.align`."""
+        model = MorphableModel.default()
+        fit = model.fit(start[..., :2].numpy().astype(np.float64))
+        return Alignment(torch.from_numpy(fit.camera.project(model.landmarks(fit.identity, fit.expression))))
 
 
 def damage_chart(what: str, result: Mapping[str, Any]) -> Any:
@@ -314,10 +329,13 @@ def main() -> None:
         results["annotation"] = dense_table(whole, sets["rendered"], vertices)
         for what in ("NME", "detected"):
             rows = {name: [*row[what].values(), row["failed"]] for name, row in results["annotation"].items()}
-            shown(f"annotation, {what} %", (*BINS, "mean of bins", "failed"), rows)
-    pnp, fused = (variant(whole, name, solver=name) for name in ("pnp-dense", "cpr-fused"))
-    pnp.unet = fused.unet = whole.unet  # asked once
-    solvers: dict[str, tuple[Any, bool]] = {"PnP": (pnp, False)}
+            shown(f"annotation, {what} %", (*BINS, "mean of bins", "std", "failed"), rows)
+    kinds = "pnp-dense", "pnp-sparse", "cpr-fused"
+    pnp, sparse, fused = (variant(whole, name, solver=name) for name in kinds)
+    pnp.unet = sparse.unet = fused.unet = whole.unet  # asked once
+    fitted = f"head fitted to {whole.config.sparse}"
+    solvers: dict[str, tuple[Any, bool]] = {"PnP": (pnp, False), f"PnP + {whole.config.sparse}": (sparse, True)}
+    solvers[fitted] = (Fitted(whole), True)
     if args.cpr:
         solvers["CPR"] = (Aligner.load(folder_of(args.cpr)), False)
     else:

@@ -113,5 +113,6 @@ def test_a_row_of_the_annotation_by_hand(fitting):
     errors, detected = np.array([0.02, 0.04, np.nan, 0.2]), np.array([0.5, 0.3, 0.0, 0.05])
     row = fitting.error_row(errors, detected, np.array([0, 0, 1, 2]))
     assert row["NME"]["0-30"] == pytest.approx(3) and row["NME"]["60-90"] == pytest.approx(20)
-    assert row["NME"]["30-60"] is None and row["detected"]["30-60"] == 0
+    assert row["NME"]["30-60"] == 100 and row["detected"]["30-60"] == 0  # as the paper counts a face without a vertex
+    assert row["NME"]["std"] == pytest.approx(np.std([3, 100, 20]))
     assert row["detected"]["0-30"] == pytest.approx(40) and row["failed"] == 50  # nothing found; too far and too few

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from canthus.face.completion import Completion, complete
 from canthus.face.faces import Alignment
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.camera import WeakPerspective
+from canthus.geometry.crop import Crop
 from canthus.geometry.rotation import geodesic, matrix_from_euler
 
 MODEL = MorphableModel.default()
@@ -75,6 +78,47 @@ def test_what_the_network_says_of_open_points_does_not_matter():
     network, how = placed(xyz), Completion(0.01, 5, "fixed")
     other = Alignment(np.where(STABLE[:, None], network.xyz, 300.0).astype(np.float32), score=network.score)
     np.testing.assert_array_equal(complete(network, how).xyz, complete(other, how).xyz)
+
+
+def test_rough_open_points_are_weak_evidence_where_they_are_asked():
+    """The rough points are true here: the more they weigh, the nearer are the open ones. A jaw that follows the outline
+    is no evidence for points of the skin."""
+    xyz, _ = random_faces(8)
+    rng = np.random.default_rng(2)
+    network = placed(xyz)
+    rough = np.where(STABLE[:, None], network.xyz + rng.normal(0, 2, network.xyz.shape), xyz).astype(np.float32)
+    network = Alignment(rough, score=network.score)
+    errors = [
+        np.linalg.norm(
+            (complete(network, Completion(0.01, 5, "fixed", evidence=e)).xyz - xyz)[:, ~STABLE, :2], axis=-1
+        ).mean()
+        for e in (0.0, 0.05, 1.0)
+    ]
+    assert errors[2] < 0.7 * errors[1] < 0.7 * errors[0]
+    jaw = np.arange(68) < 17
+    moved = Alignment(np.where(jaw[:, None], 300.0, network.xyz).astype(np.float32), score=network.score)
+    how = Completion(0.01, 5, "soft", evidence=0.5)
+    np.testing.assert_array_equal(complete(network, how).xyz, complete(moved, how).xyz)
+
+
+def test_the_mesh_is_the_head_that_was_fitted_and_no_fit_to_an_outline():
+    """Landmarks on the mesh are the fixed points of the skin, whatever outline the jaw follows, in the picture as in
+    the crop."""
+    xyz, _ = random_faces(6)
+    fixed, soft = (complete(placed(xyz), Completion(0.01, 5, jaw)) for jaw in ("fixed", "soft"))
+    crop = Crop(np.full((6, 2), 80.0), np.full(6, 128.0), np.linspace(-1, 1, 6), 256)
+    model = MorphableModel.default()
+    faces = soft.to_image(crop, (400, 400))
+    on_mesh = model.at_landmarks(faces.mesh().vertices)
+    wanted = crop.image_from_crop(fixed.xyz.astype(np.float64))
+    open_points = ~STABLE & (np.arange(68) < 17)
+    np.testing.assert_allclose(on_mesh[:, open_points, :2], wanted[:, open_points, :2], atol=0.02)
+    assert np.abs(on_mesh - faces.xyz)[:, open_points].max() > 2  # px: the outline is elsewhere
+    np.testing.assert_allclose(faces.mesh().identity, soft.coefficients[:, : len(model.identity)])
+    half = faces[2].scaled(0.5, (10.0, -4.0), (200, 200))
+    np.testing.assert_allclose(half.mesh().vertices[0], faces[2].mesh().vertices[0] * 0.5 + [10, -4, 0], atol=1e-3)
+    other = replace(model, identity=model.identity[:9])
+    assert faces.mesh(other).identity.shape == (6, 9)  # fitted to the landmarks
 
 
 def test_a_soft_jaw_differs_on_the_side_turned_away_only():

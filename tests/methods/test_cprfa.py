@@ -16,6 +16,7 @@ from torch import Tensor  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
+from canthus.face.faces import Alignment  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import geodesic  # noqa: E402
@@ -548,6 +549,25 @@ def true_sight(aligner: Cprfa, states: Tensor) -> tuple[Streams, Sample]:
     streams = Streams(points[:, ids], torch.ones_like(points[:, ids][..., 0], dtype=torch.bool), ids)
     sampled = points[:, face.region]
     return streams, Sample(sampled, torch.ones_like(sampled[..., 0]), face.region)
+
+
+def test_the_mesh_of_a_face_is_the_methods_own(faces):
+    """Coefficients, pose and placement say together where the vertices are, and so the landmarks."""
+    aligner = made(solver="pnp-sparse").eval()
+    torch.manual_seed(0)
+    state = aligner.face.start(6)
+    state[:, :-6] = 0.5 * torch.randn(6, aligner.face.coefficients)
+    state[:, -6:] += 0.2 * torch.randn(6, 6)
+    face = aligner.face
+    coefficients, placement = state[:, :-6] * face.spread, aligner._placement(state)
+    said = Alignment(
+        aligner.landmarks(state), rotation=face.rotation(state), coefficients=coefficients, placement=placement
+    )
+    crop = Crop(np.full((6, 2), 50.0), np.full(6, 128.0), np.full(6, 0.3), SIZE)
+    result = said.to_image(crop, (200, 200))
+    on_mesh = MorphableModel.default().at_landmarks(result.mesh().vertices)
+    np.testing.assert_allclose(on_mesh, result.xyz, atol=0.01)
+    np.testing.assert_allclose(result.mesh().identity, coefficients[:, : face.identities], atol=1e-6)
 
 
 def test_pnp_without_a_vertex_stays_where_it_was(face):

@@ -33,10 +33,12 @@ MAX_ROTATION_ERROR = 0.05
 MESH_ITERATIONS = 3
 """Rounds of the fit in `Faces.mesh`: more move no vertex by 0.01 % of the face size, as depth is known."""
 
-ALIGNMENT_FIELDS = ("xyz", "sigma", "visible", "rotation", "coefficients", "score", "expression", "expression_sigma")
+ALIGNMENT_FIELDS = (
+    "xyz", "sigma", "visible", "rotation", "coefficients", "placement", "score", "expression", "expression_sigma",
+)  # fmt: skip
 """What of an `Alignment` one row a face is kept of, and exported."""
 
-FACES_COLUMNS = ("xyz", "detection_scores", "sigma", "visible", "expression", "expression_sigma")
+FACES_COLUMNS = ("xyz", "detection_scores", "sigma", "visible", "expression", "expression_sigma", "own_head")
 """The arrays of `Faces`, float32, with one row a face."""
 
 
@@ -48,7 +50,8 @@ class Alignment:
     sigma: (B,L), one standard deviation of the error along x and along y (isotropic), or None.
     visible: (B,L), probability 0..1 that the point can be seen, or None.
     rotation: (B,3,3), camera-from-head in right-handed axes with y up, or None.
-    coefficients: (B,K) of the method's own face model, or None.
+    coefficients: (B,K) of the method's own face model: identity, then expression; or None.
+    placement: (B,3) of that model: crop pixels a unit of it, and x and y of its origin; or None.
     score: (B,L), the method's own confidence 0..1, such as the peak of a heatmap, not calibrated; or None.
     expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, 0 at rest and 1 fully done, or None.
     expression_sigma: (B,52), one standard deviation of the error of each, or None.
@@ -62,6 +65,7 @@ class Alignment:
     visible: Any = None
     rotation: Any = None
     coefficients: Any = None
+    placement: Any = None
     score: Any = None
     expression: Any = None
     expression_sigma: Any = None
@@ -113,6 +117,11 @@ class Alignment:
             # The crop's angle turns x towards y, which points down: with y up, a negative turn about z.
             turn = matrix_from_vector(crop.angle[:, None] * [0, 0, -1])
             rotation = turn @ _as_rotations(_numpy(self.rotation))
+        own_head = None
+        if self.coefficients is not None and self.placement is not None:
+            placement = _numpy(self.placement)
+            origin = crop.image_from_crop(placement[:, None, 1:])[:, 0]
+            own_head = np.concatenate([placement[:, :1] / crop.zoom[:, None], origin, _numpy(self.coefficients)], 1)
         unknown = np.full(xyz.shape[:2], np.nan)
         visible = unknown if self.visible is None else _numpy(self.visible)
         inside = ((xyz[..., :2] >= -0.5) & (xyz[..., :2] < np.array(image_size) - 0.5)).all(-1)
@@ -127,6 +136,7 @@ class Alignment:
             weights=weights,
             expression=None if self.expression is None else _numpy(self.expression).clip(0, 1),
             expression_sigma=None if self.expression_sigma is None else _numpy(self.expression_sigma),
+            own_head=own_head,
         )
 
 
@@ -176,6 +186,8 @@ class Faces:
     weights: name and version of the weights' card.
     expression: (N,52) coefficients in the order of `expressions.EXPRESSIONS` from the network, 0 at rest and 1 fully
     done; NaN where unknown. expression_sigma: (N,52), one standard deviation of the error of each.
+    own_head: (N,3+K) of weights that fit a head model themselves: pixels a unit of the model, x and y of its origin,
+    identity and expression; (N,0) of others. With `pose` that is a camera and a head, see `mesh`.
     Raises `LandmarkError`, `BoxError` or `ImageError` for parts whose shapes or values do not fit.
     """
 
@@ -189,8 +201,11 @@ class Faces:
     weights: str = ""
     expression: Any = None  # None is all NaN
     expression_sigma: Any = None
+    own_head: Any = None  # None is (N,0)
 
     def __post_init__(self) -> None:
+        if self.own_head is None:
+            object.__setattr__(self, "own_head", np.zeros((len(self.xyz), 0)))
         for name in ("expression", "expression_sigma"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.full((len(self.xyz), len(EXPRESSIONS)), np.nan))
@@ -211,6 +226,8 @@ class Faces:
             shape = getattr(self, name).shape
             if shape != (len(self), len(EXPRESSIONS)):
                 raise LandmarkError(f"got {name} of shape {shape}, want {(len(self), len(EXPRESSIONS))}")
+        if self.own_head.ndim != 2 or len(self.own_head) != len(self) or not np.isfinite(self.own_head).all():
+            raise LandmarkError(f"got own heads of shape {self.own_head.shape}, want finite numbers, one row a face")
         if ((self.expression < 0) | (self.expression > 1)).any():
             raise LandmarkError("got an expression coefficient outside 0 to 1, want 0 to 1, or NaN")
         if (self.sigma < 0).any() or np.isinf(self.sigma).any():
@@ -247,6 +264,8 @@ class Faces:
         schemes = {part.scheme for part in parts}
         if len(schemes) > 1:
             raise LandmarkError(f"got faces of the schemes {', '.join(sorted(schemes))}, want one scheme")
+        if len({part.own_head.shape[1] for part in parts}) > 1:  # of different models: each mesh is fitted anew
+            parts = [replace(part, own_head=None) for part in parts]
         columns: dict[str, Any] = {n: np.concatenate([getattr(part, n) for part in parts]) for n in FACES_COLUMNS}
         pose = Pose(np.concatenate([part.pose.matrix for part in parts]))
         weights = ", ".join(dict.fromkeys(part.weights for part in parts))
@@ -307,8 +326,15 @@ class Faces:
             self,
             xyz=self.xyz.astype(np.float64) * scale + [*shift, 0],
             sigma=self.sigma * scale,
+            own_head=self._own_head_scaled(scale, shift),
             image_size=image_size,
         )
+
+    def _own_head_scaled(self, scale: float, shift: tuple[float, float]) -> np.ndarray:
+        head = self.own_head.copy()
+        head[:, :3] *= scale
+        head[:, 1:3] += shift if head.shape[1] else 0
+        return head
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
         """The landmarks in another scheme, (N,M,3) image pixels; NaN for points that this one cannot give.
@@ -330,9 +356,12 @@ class Faces:
     def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
         """Whole heads: `model` (None: the default one) fitted to the landmarks, each weighted by 1 / sigma^2.
 
-        Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one.
+        Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one. Weights that fit a head
+        themselves (`own_head`) are believed, if the model has as many coefficients as theirs.
         """
         model = MorphableModel.default() if model is None else model
+        if self.own_head.shape[1] == 3 + len(model.identity) + len(model.expression):
+            return self._own_mesh(model)
         with blas_threads(1):
             faces = self.converted()
             fit = model.fit(faces.xyz, faces.fit_weights(), iterations=MESH_ITERATIONS)
@@ -342,6 +371,17 @@ class Faces:
         return FaceMeshes(
             vertices, model.triangles, model.uv, model.uv_triangles,
             fit.identity, fit.expression, model.expression_names, fit.camera, model.unit,
+        )  # fmt: skip
+
+    def _own_mesh(self, model: MorphableModel) -> FaceMeshes:
+        placement, identity, expression = np.split(self.own_head, [3, 3 + len(model.identity)], axis=1)
+        placement = placement.astype(np.float64)
+        camera = WeakPerspective(self.pose.matrix, placement[:, 0], placement[:, 1:])
+        vertices = camera.project(model.vertices(identity, expression))
+        vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
+        return FaceMeshes(
+            vertices, model.triangles, model.uv, model.uv_triangles,
+            identity, expression, model.expression_names, camera, model.unit,
         )  # fmt: skip
 
     def fit_weights(self) -> np.ndarray:

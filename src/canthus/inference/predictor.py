@@ -69,7 +69,11 @@ class Predictor(ABC):
             alignment = complete(alignment, Completion(**how), self.head_model, self.card.scheme)
         faces, points = np.shape(alignment.xyz)[:2] if np.ndim(alignment.xyz) == 3 else (0, 0)
         coefficients = faces, len(EXPRESSIONS)
-        shapes: dict[str, tuple[int, ...]] = {"xyz": (faces, points, 3), "rotation": (faces, 3, 3)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "xyz": (faces, points, 3),
+            "rotation": (faces, 3, 3),
+            "placement": (faces, 3),
+        }
         shapes |= {"expression": coefficients, "expression_sigma": coefficients}
         for name in ALIGNMENT_FIELDS:
             values = getattr(alignment, name)

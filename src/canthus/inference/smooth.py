@@ -153,4 +153,5 @@ def _together(face: Faces, parts: _Parts, unit: float) -> Faces:
     points = np.exp(parts.place[2]) * parts.shape @ rotation.T * FLIP
     points = points - points.mean(0) + [*(parts.place[:2] * unit), 0]
     expression = np.clip(parts.expression, 0, 1)[None]
-    return replace(face, xyz=points[None], pose=Pose(rotation[None]), expression=expression)
+    # a fitted head is of this frame alone
+    return replace(face, xyz=points[None], pose=Pose(rotation[None]), expression=expression, own_head=None)

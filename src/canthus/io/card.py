@@ -109,8 +109,8 @@ class Card:
                 fits(how[key], options[key]) for key in how
             ):
                 yield "completion", f"values of {', '.join(options)} are"
-            elif not (0 < how["noise"] <= 1 and 1 <= how["iterations"] <= 100):
-                yield "completion", "noise in 0..1 and 1 to 100 iterations are"
+            elif not (0 < how["noise"] <= 1 and 1 <= how["iterations"] <= 100 and 0 <= how.get("evidence", 0) <= 1):
+                yield "completion", "noise and evidence in 0..1 and 1 to 100 iterations are"
 
     def to_json(self) -> str:
         """The card's text."""

@@ -47,10 +47,10 @@ class PoseAwareConfig(AlignerConfig):
 
     second: what the second network places: the "stable" landmarks, "all" (no head model for any), or "none": there is
     one network only. extra: stable landmarks besides `SEMIFACE`. bins: of the pose that batches are balanced over,
-    1 for no balance; oversampling: a face comes at most so many times as often as without. jaw, noise, iterations: of
-    `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224. gain: such pixels a unit that
-    the last layers say; optimisers of the Adam family, whose steps do not grow with the loss, want more than one.
-    depths, width, bottleneck: of both ResNets.
+    1 for no balance; oversampling: a face comes at most so many times as often as without. jaw, evidence, noise,
+    iterations: of `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224. gain: such
+    pixels a unit that the last layers say; optimisers of the Adam family, whose steps do not grow with the loss, want
+    more than one. depths, width, bottleneck: of both ResNets.
     """
 
     size: int = 224
@@ -60,6 +60,7 @@ class PoseAwareConfig(AlignerConfig):
     bins: int = 9
     oversampling: float = 1000.0
     jaw: Literal["fixed", "soft"] = "soft"
+    evidence: float = 0.0
     noise: float = 0.068  # eos with lambda 30 and a variance of 3 px^2: sqrt(90) px of a face of 139 px
     iterations: int = 30
     omega: float = 18.0
@@ -119,7 +120,7 @@ class PoseAware(Aligner):
 
     def __init__(self, config: PoseAwareConfig):
         super().__init__(config)
-        how = Completion(config.noise, config.iterations, config.jaw)
+        how = Completion(config.noise, config.iterations, config.jaw, evidence=config.evidence)
         self.card = replace(self.card, completion=asdict(how))
         placed = sorted({*SEMIFACE, *config.extra}) if config.second == "stable" else range(LANDMARKS)
         self.rough = Regressor(config, LANDMARKS)

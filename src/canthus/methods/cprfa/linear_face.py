@@ -59,6 +59,7 @@ class LinearFace(nn.Module):
         marks = model.landmarks()[0].astype(np.float64)
         low, high = marks.min(0), marks.max(0)
         self.unit = float(crop_scale * (high - low)[:2].max() / 2)  # of the model, in a half crop
+        self.centre = tuple(((low + high) / 2).tolist())  # of the model's landmarks, which lies in the middle
         self.vertices, self.identities = len(model.mean), len(model.identity)
         bounds = model.expression_bounds.astype(np.float64)
         weights = np.where(bounds[:, 0] < 0, 1.0, np.ptp(bounds, axis=1) / np.sqrt(12))

@@ -143,9 +143,16 @@ class Cprfa(Aligner):
             xyz=self.landmarks(state),
             rotation=self.face.rotation(state),
             coefficients=state[:, :-6] * self.face.spread,
+            placement=self._placement(state),
             steps=tuple(steps[:-1]),
             maps=maps,
         )
+
+    def _placement(self, state: Tensor) -> Tensor:
+        """Pixels a unit of the model, and where its origin is (B,3)."""
+        origin = -state.new_tensor([self.face.centre]) / self.face.unit
+        scale = state[:, -3:-2] * (self.config.size / 2 / self.face.unit)
+        return torch.cat([scale, pixels(self.face.flat(origin, state)[:, 0], self.config.size)], dim=1)
 
     def rounds(self) -> dict[str, Round]:
         """The rounds by name."""
