@@ -130,7 +130,7 @@ def test_the_fields_of_faces():
     fields = list(inspect.signature(canthus.Faces).parameters)
     assert fields == [
         "xyz", "detection_scores", "sigma", "visible", "pose", "image_size", "scheme", "weights", "expression",
-        "expression_sigma",
+        "expression_sigma", "own_head",
     ]  # fmt: skip
     computed = {n for n, v in vars(canthus.Faces).items() if isinstance(v, property)}
     assert computed == {"xy", "boxes", "sizes", "scores"}
