@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -81,3 +82,32 @@ def test_the_cells_of_a_notebook_run(tmp_path, monkeypatch, path):
     script = tmp_path / "cells.py"
     script.write_text("\n".join(cells))
     runpy.run_path(str(script))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_an_array_of_slurm_jobs(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "canthus").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m canthus "$@"\n')
+    (tmp_path / "canthus").chmod(0o755)
+    (tmp_path / "list.txt").write_text(f"{EXAMPLES / 'astronaut.jpg'}\n")
+    job = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_CPUS_PER_TASK": "1"}
+    paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(EXAMPLES.parent / "src")}
+    environment = {**os.environ, **paths, **job, "LIST": "list.txt", "OUT": "faces"}
+    for task, told in (("0", "1 files, 1 faces"), ("0", "1 skipped"), ("1", "0 files")):
+        environment["SLURM_ARRAY_TASK_ID"] = task
+        result = subprocess.run(
+            ["bash", EXAMPLES / "slurm.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0 and told in result.stdout, result.stderr
+    assert (tmp_path / "faces" / "part-00000.parquet").exists()
+
+
+def test_the_job_for_kuberay_is_a_command_that_is_understood():
+    yaml = pytest.importorskip("yaml")
+    from canthus.cli import app
+
+    job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    words = job["spec"]["entrypoint"].split()
+    verb = typer.main.get_command(app).commands[words[1]]
+    assert words[0] == "canthus" and verb.make_context("align", words[2:]).params["ray"] == "auto"

@@ -115,6 +115,12 @@ def align(
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Write every N-th part only, from part I on.")
     ] = "0/1",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Align on the Ray cluster there; auto: on the one of this machine."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes; 1: threads instead.")] = 1,
     memory: Annotated[
         int | None, typer.Option("--memory", min=1, help="Megabytes that pictures and networks may take.")
@@ -140,6 +146,8 @@ def align(
 
     if format != "json" and (overlay or pts or csv or mesh or expressions):
         raise typer.BadParameter("--overlay, --pts, --csv, --mesh and --expressions go with --format json only")
+    if ray is not None and format == "json":
+        raise typer.BadParameter("--ray goes with --format csv or parquet only")
     most, kind, bound = threads or cores(), photos.photo_kind(), None if memory is None else memory * 10**6
 
     def lanes(count: int) -> Lanes:  # for so many photos
@@ -165,8 +173,14 @@ def align(
             first = list(islice(stream, CHUNK * max(most, workers)))  # so that a wrong input is told at once
             show = lambda s: update(s.files + s.skipped + s.failed, None, f"{s.faces} faces")
             plan = parts.Plan(format, part, *parts.read_shard(shard))
-            with lanes(len(first)) as run:
-                summary = parts.align(chain(first, stream), target, run, plan, resume, show)
+            if ray is None:
+                with lanes(len(first)) as run:
+                    summary = parts.align(chain(first, stream), target, run, plan, resume, show)
+            else:
+                from canthus.ray import align_parts
+
+                stream = chain(first, stream)
+                summary = align_parts(stream, out, ray, plan, weights, min_face, resume, show)
             summary.passed_over, where = passed, target.place
     for photo, reason in summary.failures:
         fail(f"failed: {photo}: {reason}")

@@ -79,19 +79,35 @@ def align(
     `out` must hold none of those that are to be written. Raises `OutputError` for parts there of other photos, weights
     or settings, and what reading the inputs raises.
     """
-    summary, start, there = Summary(), time.perf_counter(), out.names()
-    for part in parts_of(photos, plan):
-        if part.about in there:
-            if not resume:
-                raise OutputError(f"got '{out.place}' with parts of an earlier run, want --resume, or another folder")
-            done = part.read(out, lanes.aligner)
-            summary.skipped += done["photos"] - done["failures"]
-            summary.untold += done["failures"]
-        else:
-            answers = lanes.map(partial(align_chunk, share=lanes.share), part.photos)
-            part.write(out, _counted(answers, summary, start, progress), lanes.aligner)
+    summary, start = Summary(), time.perf_counter()
+    for part in left(photos, out, lanes.aligner, plan, resume, summary, progress):
+        answers = lanes.map(partial(align_chunk, share=lanes.share), part.photos)
+        part.write(out, _counted(answers, summary, start, progress), lanes.aligner)
         progress(summary)
     return summary
+
+
+def left(
+    photos: Iterable[Photo],
+    out: Folder,
+    aligner: Predictor,
+    plan: Plan,
+    resume: bool,
+    summary: Summary,
+    progress: Callable[[Summary], None],
+) -> Iterator[Part]:
+    """The parts that are to be written; those that are there go into the summary. Raises `OutputError` as `align`."""
+    there = out.names()
+    for part in parts_of(photos, plan):
+        if part.about not in there:
+            yield part
+            continue
+        if not resume:
+            raise OutputError(f"got '{out.place}' with parts of an earlier run, want --resume, or another folder")
+        done = part.read(out, aligner)
+        summary.skipped += done["photos"] - done["failures"]
+        summary.untold += done["failures"]
+        progress(summary)
 
 
 def _counted(

@@ -67,6 +67,19 @@ def write_table(path: str | os.PathLike[str], images: Sequence[ImageFaces], **op
         put(images)
 
 
+def arrow_table(
+    images: Sequence[ImageFaces], layout: Layout = CANTHUS, camera: Camera = ASSUMED, weights: str = ""
+) -> Any:
+    """The rows of images as a table of pyarrow, with what a Parquet file holds in its metadata. Raises `OutputError`
+    where pyarrow is missing."""
+    pa = _pyarrow("in memory")
+    fields = [_field(pa, column) for column in layout.columns]
+    rows = layout.rows(images, camera)
+    arrays = [_arrow(pa, rows[column.name], field.type) for column, field in zip(layout.columns, fields)]
+    schema = pa.schema(fields, {KEY: json.dumps(about(camera, weights)).encode()})
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
 def write_rows(path: str | os.PathLike[str], table: Rows, columns: Sequence[Column]) -> None:
     """Write a table of other columns, .csv or .parquet. Raises `OutputError`."""
     if Path(path).suffix.lower() == ".csv":
@@ -245,17 +258,13 @@ def _parsed(texts: Sequence[str], column: Column) -> np.ndarray:
 
 @contextmanager
 def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera, weights: str) -> Iterator[Put]:
-    pa = _pyarrow(path)
+    _pyarrow(path)
     import pyarrow.parquet as pq
 
-    fields = [_field(pa, column) for column in layout.columns]
-    schema = pa.schema(fields, {KEY: json.dumps(about(camera, weights)).encode()})
     waiting: list[ImageFaces] = []
 
     def flush() -> None:
-        table = layout.rows(waiting, camera)
-        arrays = [_arrow(pa, table[c.name], field.type) for c, field in zip(layout.columns, fields)]
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=2 * ROW_GROUP)
+        writer.write_table(arrow_table(waiting, layout, camera, weights), row_group_size=2 * ROW_GROUP)
         waiting.clear()
 
     def put(images: Sequence[ImageFaces]) -> None:
@@ -263,6 +272,7 @@ def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera
         if sum(max(len(image.faces), 1) for image in waiting) >= ROW_GROUP:
             flush()
 
+    schema = arrow_table([], layout, camera, weights).schema
     with atomic_open(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield put
         flush()

@@ -1,0 +1,145 @@
+"""Photos by the million on a Ray cluster (extra `scale`): a data set of Ray Data, or the parts of `canthus align`.
+
+What is aligned is what one machine would align, with the same rows. Photos, and the folder for results, must be where
+every machine of the cluster reaches them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canthus.commands.parts import SHOWN, Answer, Part, Plan, align_chunk, left
+from canthus.commands.photos import Summary
+from canthus.errors import CanthusError, pip_install
+from canthus.inference.lanes import Lanes
+from canthus.inference.predictor import Predictor
+from canthus.inference.runtime import OnnxAligner
+from canthus.io.columns import ImageFaces
+from canthus.io.photo_lists import Photo
+from canthus.io.places import folder
+from canthus.io.tables import arrow_table
+from canthus.weights import DEFAULT, find
+
+BATCH = 64  # photos of a batch of Ray Data
+LEAST = 16  # CPUs for which parts are waiting, whatever the cluster has now
+ATTEMPTS = 3  # of a part whose machine is lost
+
+
+def align(dataset: Any, weights: str | Path | None = None, *, min_face: float | None = None, actors: int = 1) -> Any:
+    """The faces of a data set of Ray Data with a column `image`, paths or addresses, one row a face.
+
+    The answer is a data set with `columns.COLUMNS` and a column `error`, which is null but for photos that could not be
+    read: these are one row with `image` and `error`. weights, min_face: as of `canthus.load`. actors: how many
+    processes align, each on one CPU of the cluster. Raises `CanthusError` where Ray is missing, and what `canthus.load`
+    raises.
+    """
+    _ray()
+    aligner = _load(weights, min_face)
+    return dataset.map_batches(
+        _Batches, fn_constructor_args=(aligner,), batch_size=BATCH, batch_format="numpy", concurrency=actors, num_cpus=1
+    )
+
+
+class _Batches:
+    """An actor of Ray Data."""
+
+    def __init__(self, aligner: Predictor):
+        self.lanes = Lanes(aligner)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Any:
+        import pyarrow as pa
+
+        photos = [Photo(str(image), str(image)) for image in batch["image"]]
+        answers = [a for some in self.lanes.map(partial(align_chunk, share=self.lanes.share), photos) for a in some]
+        images = [ImageFaces(a.name, 0, 0.0, a.faces, np.arange(len(a.faces))) for a in answers if a.faces is not None]
+        faces = arrow_table(images, weights=self.lanes.aligner.card.title)
+        faces = faces.append_column("error", pa.nulls(len(faces), pa.string())).replace_schema_metadata()
+        failed = [answer for answer in answers if answer.faces is None]
+        columns = {name: pa.nulls(len(failed), faces.schema.field(name).type) for name in faces.column_names}
+        columns["image"] = pa.array([answer.name for answer in failed], pa.string())
+        columns["error"] = pa.array([answer.error for answer in failed], pa.string())
+        return pa.concat_tables([faces, pa.table(columns, faces.schema)])
+
+
+def align_parts(
+    photos: Iterable[Photo],
+    out: str,
+    address: str,
+    plan: Plan,
+    weights: str | Path | None = None,
+    min_face: float | None = None,
+    resume: bool = False,
+    progress: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """What `commands.parts.align` does, on a cluster: each CPU of it takes a part at a time.
+
+    address: of the cluster; "auto" finds the one that this machine belongs to, "local" starts one on this machine. A
+    part whose machine is lost is done again, ATTEMPTS times in all. `progress` after each part. Raises as
+    `commands.parts.align`, and `CanthusError` where Ray is missing or no cluster is there.
+    """
+    ray = _ray()
+    aligner, summary, start = _load(weights, min_face), Summary(), time.perf_counter()
+    try:
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise CanthusError(f"got the Ray address '{address}', where no cluster answers ({error})") from error
+    remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_write_part)
+    shared, running = ray.put(aligner), list[Any]()
+
+    def finish_one() -> None:
+        done, running[:] = ray.wait(running)
+        for answer in done:
+            try:
+                files, faces, failures, failed = ray.get(answer)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, CanthusError):
+                    raise error.cause from error
+                raise
+            summary.files += files
+            summary.faces += faces
+            told = failures[: SHOWN - len(summary.failures)]
+            summary.failures += told
+            summary.untold += failed - len(told)
+            summary.seconds = time.perf_counter() - start
+            progress(summary)
+
+    for part in left(photos, folder(out), aligner, plan, resume, summary, progress):
+        running.append(remote.remote(shared, part, out))
+        while len(running) >= 2 * max(LEAST, ray.cluster_resources().get("CPU", 0)):  # machines come and go
+            finish_one()
+    while running:
+        finish_one()
+    return summary
+
+
+def _write_part(aligner: Predictor, part: Part, out: str) -> tuple[int, int, list[tuple[str, str]], int]:
+    """Write a part; how many photos and faces it has, some of the failures, and how many there are."""
+    failures = list[tuple[str, str]]()
+
+    def watched(some: list[Answer]) -> list[Answer]:
+        failures.extend((answer.name, answer.error) for answer in some if answer.faces is None)
+        return some
+
+    lanes = Lanes(aligner)
+    answers = map(watched, lanes.map(partial(align_chunk, share=lanes.share), part.photos))
+    told = part.write(folder(out), answers, aligner)
+    return len(part.photos) - told["failures"], told["faces"], failures[:SHOWN], len(failures)
+
+
+def _load(weights: str | Path | None, min_face: float | None) -> OnnxAligner:
+    return OnnxAligner(find(DEFAULT if weights is None else weights), 1, min_face)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise CanthusError(f"a cluster needs Ray, want it installed: {pip_install('scale')}") from error
+    return ray
