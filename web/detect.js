@@ -1,0 +1,158 @@
+/** Finding faces: `canthus.inference.detect` in JavaScript. */
+
+import {centre, centredIn, longer, overlap} from "./geometry.js";
+import {part, reduced} from "./pixels.js";
+
+const STRIDE = 32;  // the sides of what the network sees are multiples of this
+const MAX_OVERLAP = 0.4;  // intersection over union above which the weaker of two boxes is dropped
+const FINE_SIDE = 1600;  // longer side of the picture at the second look at most, px
+// In pictures up to so many times as large as the first look sees, the second one is confined to what was doubted, and
+// to so many sides around it.
+const HINT_RATIO = 2, HINT_MARGIN = 2;
+
+const MEAN = [104, 117, 123];  // of blue, green, red, as RetinaFace's network wants them
+const ANCHORS = [[8, [16, 32]], [16, [64, 128]], [32, [256, 512]]];  // strides and sides, px
+const TIGHT = [-0.014, 0.214, 0.014, 0.012];  // from RetinaFace's boxes to tight ones, in their widths and heights
+
+/** The detector that runs a network: each of the two kinds has its own input. */
+export function detectorOf(ort, session) {
+  return session.inputNames.includes("pictures") ? new PyramidDetector(ort, session) : new RetinaFaceDetector(ort, session);
+}
+
+/**
+ * The faces of a picture, best first: {box, score, square: {x, y, side, angle}}. The box is tight around the landmarks, the
+ * square too, of the upright head.
+ */
+class FaceDetector {
+  // coarseSide, quickSide: longer side of the picture at the first look and at a quick one, px. near: side of a face from
+  // which on the first look answers for it, px of that look. minScore, hintScore: of a face, and of a doubt.
+  constructor(ort, session, sizes) {
+    Object.assign(this, {ort, session, ...sizes});
+  }
+
+  /** All faces, from up to two looks at the picture. */
+  async detect(image) {
+    const side = Math.max(image.width, image.height);
+    const zoom = Math.min(1, this.coarseSide / side), fineZoom = Math.min(1, FINE_SIDE / side);
+    const seen = await this.detectAt(image, zoom, this.hintScore);
+    const coarse = seen.filter(face => face.score >= this.minScore);
+    const hints = seen.filter(face => face.score < this.minScore);
+    const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom, this.near / zoom) : null;
+    if (!area) return coarse;
+    const [x, y] = area;
+    const fine = (await this.detectAt(part(image, ...area), fineZoom)).map(face => moved(face, x, y));
+    return merged(coarse, fine, coarse.length ? this.near / zoom : Infinity);
+  }
+
+  /** Near faces alone, from one look: for the frames of a video. */
+  quick(image) {
+    return this.detectAt(image, Math.min(1, this.quickSide / Math.max(image.width, image.height)));
+  }
+}
+
+/** A network that `canthus train-detector` trained: it tells roll as well. */
+class PyramidDetector extends FaceDetector {
+  constructor(ort, session) {
+    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, minScore: 0.3, hintScore: 0.1});
+  }
+
+  /** The faces that the network sees in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
+  async detectAt(image, zoom, minScore = this.minScore) {
+    const small = reduced(image, zoom), [rows, columns] = padded(small), bytes = new Uint8Array(3 * rows * columns);
+    for (let row = 0; row < small.height; row++) {
+      bytes.set(small.data.subarray(3 * row * small.width, 3 * (row + 1) * small.width), 3 * row * columns);
+    }
+    const pictures = new this.ort.Tensor("uint8", bytes, [1, rows, columns, 3]);
+    const answer = await this.session.run({pictures});
+    const scores = answer.score.data, scaleX = image.width / small.width, scaleY = image.height / small.height;
+    const found = [];
+    for (let k = 0; k < scores.length; k++) {
+      if (!(scores[k] >= minScore)) continue;
+      const of = (name, width) => Array.from(answer[name].data.subarray(width * k, width * (k + 1)));
+      const [x, y, side] = of("upright", 3), [upX, upY] = of("up", 2);
+      const square = {x: (x + 0.5) * scaleX - 0.5, y: (y + 0.5) * scaleY - 0.5, side: side * scaleX};
+      found.push({
+        box: of("box", 4).map((v, axis) => (v + 0.5) * (axis % 2 ? scaleY : scaleX) - 0.5),
+        score: scores[k],
+        square: {...square, angle: Math.atan2(upX, -upY)},
+      });
+    }
+    return suppressed(found);
+  }
+}
+
+/** RetinaFace, the shipped detector: its faces are taken to stand upright. */
+class RetinaFaceDetector extends FaceDetector {
+  constructor(ort, session) {
+    super(ort, session, {coarseSide: 320, quickSide: 224, near: 48, minScore: 0.6, hintScore: 0.01});
+  }
+
+  /** See `PyramidDetector`. */
+  async detectAt(image, zoom, minScore = this.minScore) {
+    const small = reduced(image, zoom), [rows, columns] = padded(small), plane = rows * columns;
+    const values = new Float32Array(3 * plane);
+    for (let y = 0, from = 0; y < small.height; y++) {
+      for (let x = 0; x < small.width; x++, from += 3) {
+        for (let c = 0; c < 3; c++) values[c * plane + y * columns + x] = small.data[from + 2 - c] - MEAN[c];
+      }
+    }
+    const input = new this.ort.Tensor("float32", values, [1, 3, rows, columns]);
+    const {loc: {data: offsets}, conf: {data: scores}} = await this.session.run({input});
+    const scale = [image.width / small.width, image.height / small.height], found = [];
+    let k = 0;
+    for (const [stride, sides] of ANCHORS) for (let row = 0; row < rows / stride; row++) {
+      for (let column = 0; column < columns / stride; column++) for (const side of sides) {
+        const score = scores[2 * k + 1], o = offsets.subarray(4 * k, 4 * k++ + 4);
+        if (!(score >= minScore)) continue;
+        const x = (column + 0.5) * stride + 0.1 * side * o[0], y = (row + 0.5) * stride + 0.1 * side * o[1];
+        const width = side * Math.exp(0.2 * o[2]), height = side * Math.exp(0.2 * o[3]);
+        found.push({score, box: [x - width / 2, y - height / 2, x + width / 2, y + height / 2]});
+      }
+    }
+    return suppressed(found).map(({score, box}) => {
+      const whole = box.map((v, axis) => v * scale[axis % 2] - 0.5);
+      const extent = [whole[2] - whole[0], whole[3] - whole[1]];
+      const tight = whole.map((v, axis) => v + TIGHT[axis] * extent[axis % 2]), [x, y] = centre(tight);
+      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}};
+    });
+  }
+}
+
+/** Rows and columns of what a network is given. */
+function padded({width, height}) {
+  return [Math.ceil(height / STRIDE) * STRIDE, Math.ceil(width / STRIDE) * STRIDE];
+}
+
+/** The part [x0, y0, x1, y1] of the picture that is worth a second look, or null; `near` in its pixels. */
+function doubtfulArea({width, height}, doubts, found, zoom, near) {
+  if (zoom * HINT_RATIO < 1 || !found.length) return [0, 0, width, height];
+  const sure = found.map(face => face.box);
+  const hints = doubts.filter(({box}) => longer(box) < near && !centredIn(box, sure));
+  if (!hints.length) return null;
+  const edges = hints.map(({box}) => box.map((v, k) => v + (k < 2 ? -1 : 1) * HINT_MARGIN * longer(box)));
+  const low = axis => Math.max(0, Math.floor(Math.min(...edges.map(edge => edge[axis]))));
+  const high = (axis, most) => Math.min(most, Math.ceil(Math.max(...edges.map(edge => edge[axis]))));
+  return [low(0), low(1), high(2, width), high(3, height)];
+}
+
+/** The faces of two looks: of those of `near` px and more only the coarse ones count, and nothing seen inside them. */
+function merged(coarse, fine, near) {
+  const sure = coarse.filter(face => longer(face.box) >= near), boxes = sure.map(face => face.box);
+  const far = coarse.filter(face => !sure.includes(face));
+  const added = fine.filter(({box}) => longer(box) < near && !centredIn(box, boxes));
+  return [...sure, ...suppressed([...far, ...added])].sort((a, b) => b.score - a.score);
+}
+
+/** What greedy non-maximum suppression keeps, best first. */
+function suppressed(faces) {
+  const kept = [];
+  for (const face of [...faces].sort((a, b) => b.score - a.score)) {
+    if (kept.every(better => overlap(better.box, face.box) <= MAX_OVERLAP)) kept.push(face);
+  }
+  return kept;
+}
+
+function moved({box, square, ...rest}, x, y) {
+  const shifted = {...square, x: square.x + x, y: square.y + y};
+  return {...rest, box: box.map((v, k) => v + (k % 2 ? y : x)), square: shifted};
+}
