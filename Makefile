@@ -7,7 +7,7 @@ ASSETS ?= ../shared/assets/head
 DATA ?= ../shared/data
 OUT ?= out
 
-.PHONY: demo test test-all lint docs bench report clean
+.PHONY: demo test test-all lint docs web bench report clean
 
 demo: $(VENV)/base.done
 	$(BIN)/canthus align examples/astronaut.jpg --mesh obj --out $(OUT)
@@ -31,6 +31,11 @@ lint: $(VENV)/test.done
 docs: $(VENV)/test.done
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs $(OUT)/docs
 	@echo "pages in $(OUT)/docs/index.html"
+
+# the page that finds faces in the browser, into web/dist; wants npm
+web: $(VENV)/base.done
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python tools/build_web.py
 
 # what the pictures are drawn from, if it is there
 PARTS = $(if $(wildcard $(ASSETS)),--assets $(ASSETS))

