@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -154,3 +157,33 @@ def test_folders_for_results(room, memory):
         folder("")
     with pytest.raises(OutputError, match="nowhere://x"):
         folder("nowhere://x")
+
+
+def test_photos_of_a_web_server(room, monkeypatch):
+    pytest.importorskip("aiohttp")
+    (room / "site").mkdir()
+    (room / "site" / "a.png").write_bytes(png(7))
+    asked = []
+
+    class Server(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            if self.path == "/a.png" and asked.count("/a.png") == 1:
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(places.time, "sleep", lambda seconds: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=room / "site")) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        (room / "list.txt").write_text(f"{address}/a.png\n{address}/none.png\n")
+        there, missing = taken("list.txt")
+        assert greys([there]) == [7] and asked == ["/a.png", "/a.png"]  # the first answer was 503
+        with pytest.raises(ImageError, match="none.png"):
+            Opened.of(missing)
+        assert asked.count("/none.png") == 1
+        server.shutdown()
