@@ -125,7 +125,9 @@ def run(way: str, shots: Path, room: Path) -> dict[str, Any]:
     }[name]  # fmt: skip
     total = sum(1 for _ in shots.iterdir())
     with Lanes(canthus.load(threads=threads), count, processes) as lanes:
-        list(lanes.map(warm_up, range(CHUNK * count)))  # processes and networks are there before the clock starts
+        list(
+            lanes.map(warm_up, range(CHUNK * count), print)
+        )  # processes and networks are there before the clock starts
         if form == "json":
             found = photos.find_images([shots])
             call = lambda: photos.align(found, room / "out", lanes, photos.Outputs(overlay=False))

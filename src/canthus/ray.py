@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from canthus.commands.parts import SHOWN, Answer, Part, Plan, align_chunk, left
+from canthus.commands.parts import SHOWN, Answer, Part, Plan, align_chunk, left, lost
 from canthus.commands.photos import Summary
 from canthus.errors import CanthusError, pip_install
 from canthus.inference.lanes import Lanes
@@ -56,7 +56,9 @@ class _Batches:
         import pyarrow as pa
 
         photos = [Photo(str(image), str(image)) for image in batch["image"]]
-        answers = [a for some in self.lanes.map(partial(align_chunk, share=self.lanes.share), photos) for a in some]
+        answers = [
+            a for some in self.lanes.map(partial(align_chunk, share=self.lanes.share), photos, lost) for a in some
+        ]
         images = [ImageFaces(a.name, 0, 0.0, a.faces, np.arange(len(a.faces))) for a in answers if a.faces is not None]
         faces = arrow_table(images, weights=self.lanes.aligner.card.title)
         faces = faces.append_column("error", pa.nulls(len(faces), pa.string())).replace_schema_metadata()
@@ -127,7 +129,7 @@ def _write_part(aligner: Predictor, part: Part, out: str) -> tuple[int, int, lis
         return some
 
     lanes = Lanes(aligner)
-    answers = map(watched, lanes.map(partial(align_chunk, share=lanes.share), part.photos))
+    answers = map(watched, lanes.map(partial(align_chunk, share=lanes.share), part.photos, lost))
     told = part.write(folder(out), answers, aligner)
     return len(part.photos) - told["failures"], told["faces"], failures[:SHOWN], len(failures)
 

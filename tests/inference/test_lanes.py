@@ -19,8 +19,25 @@ def total(aligner, chunk):
     return aligner.card.name, sum(chunk)
 
 
-def killed(aligner, chunk):
-    os.kill(os.getpid(), signal.SIGKILL)
+def deadly(aligner, chunk):
+    if CHUNK + 1 in chunk:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return aligner.card.name, sum(chunk)
+
+
+def cannot_start():
+    raise RuntimeError("no copy of these can be made")
+
+
+class Unloadable:
+    """What no process can be given."""
+
+    def __reduce__(self):
+        return cannot_start, ()
+
+
+def lost(item):
+    return "lost", item
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -28,7 +45,7 @@ def test_answers_come_in_order_and_of_all_items(count):
     with Lanes(aligner(), count) as lanes:
         for items in (range(5 * CHUNK + 3), range(1)):  # threads are used again
             wanted = [("swift", sum(chunk)) for chunk in chunked(items, CHUNK)]
-            assert list(lanes.map(total, items)) == wanted
+            assert list(lanes.map(total, items, lost)) == wanted
 
 
 def test_lanes_run_side_by_side_and_take_no_more_items_than_they_need():
@@ -40,7 +57,7 @@ def test_lanes_run_side_by_side_and_take_no_more_items_than_they_need():
             yield number
 
     with Lanes(aligner(), 3) as lanes:
-        answers = lanes.map(lambda aligner, chunk: meet.wait() if chunk[0] < 3 * CHUNK else 0, items())
+        answers = lanes.map(lambda aligner, chunk: meet.wait() if chunk[0] < 3 * CHUNK else 0, items(), lost)
         next(answers)  # three chunks meet, so three lanes ran at a time
         assert len(taken) <= (AHEAD * 3 + 1) * CHUNK
         answers.close()
@@ -53,18 +70,27 @@ def test_an_error_of_a_chunk_ends_the_run():
         return 1
 
     with Lanes(aligner(), 2) as lanes:
-        answers = lanes.map(fails, range(4 * CHUNK))
+        answers = lanes.map(fails, range(4 * CHUNK), lost)
         assert next(answers) == 1
         with pytest.raises(ValueError, match="the second chunk"):
             list(answers)
 
 
 @pytest.mark.slow
-def test_processes_give_what_threads_give_and_a_killed_one_is_told():
+def test_processes_give_what_threads_give_and_one_that_dies_costs_the_item_that_it_died_of():
     with Lanes(aligner(), 2, processes=True) as lanes:
-        assert list(lanes.map(total, range(2 * CHUNK))) == [("swift", 28), ("swift", 92)]  # 0 + ... + 7, 8 + ... + 15
-        with pytest.raises(CanthusError, match="ended from outside"):
-            list(lanes.map(killed, range(1)))
+        # 0 + ... + 7 and 8 + ... + 15
+        assert list(lanes.map(total, range(2 * CHUNK), lost)) == [("swift", 28), ("swift", 92)]
+        singles = [("lost", n) if n == CHUNK + 1 else ("swift", n) for n in range(CHUNK, 2 * CHUNK)]
+        wanted = [("swift", 28), *singles, ("swift", 156)]  # 16 + ... + 23
+        assert list(lanes.map(deadly, range(3 * CHUNK), lost)) == wanted
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_start_are_told():
+    with Lanes(Unloadable(), 2, processes=True) as lanes:
+        with pytest.raises(CanthusError, match="cannot be started"):
+            list(lanes.map(total, range(1), lost))
 
 
 def test_memory_limits_lanes_and_then_their_pictures():

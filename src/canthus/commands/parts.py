@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from canthus.commands.photos import PHOTO_PIXELS, Summary
+from canthus.commands.photos import LOST, PHOTO_PIXELS, Summary
 from canthus.decode import decoding, fits, parse_json
 from canthus.errors import CanthusError, OutputError
 from canthus.face.faces import Faces
@@ -81,7 +81,7 @@ def align(
     """
     summary, start = Summary(), time.perf_counter()
     for part in left(photos, out, lanes.aligner, plan, resume, summary, progress):
-        answers = lanes.map(partial(align_chunk, share=lanes.share), part.photos)
+        answers = lanes.map(partial(align_chunk, share=lanes.share), part.photos, lost)
         part.write(out, _counted(answers, summary, start, progress), lanes.aligner)
         progress(summary)
     return summary
@@ -203,6 +203,11 @@ def parts_of(photos: Iterable[Photo], plan: Plan) -> Iterator[Part]:
     for number, some in enumerate(chunked(photos, plan.size)):
         if number % plan.shards == plan.shard:
             yield Part(number, some, plan)
+
+
+def lost(photo: Photo) -> list[Answer]:
+    """The answer of a photo that ends the process that aligns it."""
+    return [Answer(photo.name, None, LOST)]
 
 
 class _Read(NamedTuple):

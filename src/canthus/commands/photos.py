@@ -37,6 +37,7 @@ from canthus.io.outputs import (
 from canthus.io.tables import write_csv
 
 OVERLAY = ".overlay.png"
+LOST = "the process that aligned it was ended, by a fault in a decoder or for lack of memory"
 PHOTO_PIXELS = 2**26  # larger photos are read at a half, a quarter, ... of their size
 
 
@@ -121,7 +122,8 @@ def align(
     """
     summary, start = Summary(failures=list(found.failures), passed_over=found.passed_over), time.perf_counter()
     work = partial(_align_chunk, outputs=outputs, resume=resume, share=lanes.share)
-    for done in lanes.map(work, ((path, out / name) for path, name in found.files)):
+    files = ((path, out / name) for path, name in found.files)
+    for done in lanes.map(work, files, lambda file: Summary(failures=[(file[0], LOST)])):
         summary.files += done.files
         summary.faces += done.faces
         summary.skipped += done.skipped

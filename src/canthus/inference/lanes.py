@@ -55,37 +55,78 @@ class Lanes:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def map(self, function: Callable[[Predictor, list[T]], R], items: Iterable[T]) -> Iterator[R]:
+    def map(
+        self, function: Callable[[Predictor, list[T]], R], items: Iterable[T], lost: Callable[[T], R]
+    ) -> Iterator[R]:
         """`function(aligner, chunk)` of each CHUNK of items, in order; items are taken as they are needed.
 
-        With processes, function and items are pickled. Raises what `function` raises, and `CanthusError` if a process
-        is killed. Within `with lanes:` threads and processes stay for the next call.
+        With processes, function and items are pickled. If a process dies, the chunks that it may have died of are done
+        anew, at last item by item, each in a process of its own; `lost` says what an item gives that ends that one,
+        too. Raises what `function` raises, and `CanthusError` if processes cannot start. Within `with lanes:` threads
+        and processes stay for the next call.
         """
         chunks = chunked(items, CHUNK)
         if self.count == 1 and not self.processes:
             yield from (function(self.aligner, chunk) for chunk in chunks)
             return
+        call = partial(_with_held, function) if self.processes else partial(function, self.aligner)
+        waiting = deque[tuple[list[T], Future[R]]]()
+
+        def first() -> Iterator[R]:
+            chunk, future = waiting.popleft()
+            try:
+                yield future.result()
+                return
+            except BrokenProcessPool:
+                self.__exit__()
+            yield from self._alone(call, chunk, lost)
+            for number, (other, told) in enumerate(waiting):
+                if told.cancelled() or told.exception() is not None:
+                    waiting[number] = other, self._submit(call, other)
+
+        try:
+            for chunk in chunks:
+                while True:
+                    try:
+                        waiting.append((chunk, self._submit(call, chunk)))
+                        break
+                    except BrokenProcessPool:
+                        self.__exit__()
+                        if waiting:
+                            yield from first()
+                if len(waiting) >= AHEAD * self.count:
+                    yield from first()
+            while waiting:
+                yield from first()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _submit(self, call: Callable[[list[T]], R], chunk: list[T]) -> Future[R]:
         if self._pool is None and self.processes:
             self._pool = Workers(self.count, partial(_hold, self.aligner))
         elif self._pool is None:
             self._pool = ThreadPoolExecutor(self.count, "lane")
-        call = partial(_with_held, function) if self.processes else partial(function, self.aligner)
-        waiting = deque[Future[R]]()
-        try:
-            for chunk in chunks:
-                waiting.append(self._pool.submit(call, chunk))
-                if len(waiting) >= AHEAD * self.count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise CanthusError(
-                "a worker process was ended from outside, perhaps for lack of memory, want fewer workers or less "
-                "memory; finished results are kept"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+        return self._pool.submit(call, chunk)
+
+    def _alone(self, call: Callable[[list[T]], R], chunk: list[T], lost: Callable[[T], R]) -> Iterator[R]:
+        """What a chunk gives in a process of its own; if that dies, what each of its items does."""
+        for part in ([chunk], [[item] for item in chunk]):
+            answers, died = list[R](), False
+            for some in part:
+                with Workers(1, partial(_hold, self.aligner)) as pool:
+                    try:
+                        pool.submit(_ready).result()
+                    except BrokenProcessPool as error:
+                        raise CanthusError("worker processes cannot be started, want more memory for them") from error
+                    try:
+                        answers.append(pool.submit(call, some).result())
+                    except BrokenProcessPool:
+                        died = True
+                        answers += [lost(item) for item in some]
+            if not died or len(part) == len(chunk):
+                break
+        yield from answers
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -125,6 +166,10 @@ _held: Any = None  # the aligner of a process that is a lane
 def _hold(aligner: Predictor) -> None:
     global _held
     _held = aligner
+
+
+def _ready() -> None:
+    """What a process does to show that it is there."""
 
 
 def _with_held(function: Callable[[Predictor, list[T]], R], chunk: list[T]) -> R:
