@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "report", "beside")
+    names = ("common", "accuracy", "report", "beside", "throughput")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -131,3 +131,18 @@ def test_the_size_of_a_package_holds_what_it_needs(script, monkeypatch):
     cost = importlib.import_module("cost")
     assert cost.megabytes("canthus") > cost.megabytes("numpy") > 5
     sys.modules.pop("cost")
+
+
+@pytest.mark.parametrize("way", ["one core, parquet", "lanes, json"])
+def test_throughput_counts_photos_and_bytes(script, tmp_path, monkeypatch, way):
+    pytest.importorskip("pyarrow")
+    throughput = script("throughput")
+    monkeypatch.setattr(throughput, "FACES", 3)
+    monkeypatch.setattr(throughput, "CHUNK", 1)  # one photo a lane to warm up
+    (tmp_path / "shots").mkdir()
+    throughput.picture((160, 120)).save(tmp_path / "shots" / "a.jpg")
+    result = throughput.run(way, tmp_path / "shots", tmp_path)
+    assert result["photos"] == 1 and result["photos_a_second"] > 0 and result["peak_mb"] > 50
+    assert any((tmp_path / "out").rglob("part-00000.parquet" if "parquet" in way else "a.json"))
+    found = throughput.sizes(tmp_path)
+    assert found["json"] > 1000 and set(found) == {"parquet", "csv", "json"}
