@@ -72,7 +72,7 @@ function draw() {
   const pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
   pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  drawFaces(pen, faces, zoom, chosen);
+  drawFaces(pen, faces, zoom, chosen, mirrored);
 }
 
 /** One tab a face, where there are several. */
@@ -218,7 +218,7 @@ async function follow(mirrored) {
     const now = performance.now();
     pace = pace ? 0.9 * pace + 0.1 * (now - before) : now - before;
     [before, first] = [now, false];
-    say(`${counted(faces)} · ${milliseconds.toFixed(0)} ms · ${(1000 / pace).toFixed(0)} frames/s`);
+    say(`${counted(faces)} · ${milliseconds.toFixed(0)} ms · ${(1000 / pace).toFixed(pace > 100 ? 1 : 0)} frames/s`);
     if (film.duration) $("seek").value = film.currentTime / film.duration;
     await new Promise(requestAnimationFrame);
   }
