@@ -3,8 +3,8 @@
     canthus synth --assets HEAD_ASSETS --seed 7 --count 1024 --out out/boxes
     python benchmarks/detector_box.py out/boxes
 
-Prints the constants of `canthus.inference.detect.TIGHT` and how well the converted boxes fit. Left and right are made
-equal, since a mirrored photo must give a mirrored box.
+Prints the constants of `canthus.inference.retinaface.TIGHT` and how well the converted boxes fit. Left and right are
+made equal, since a mirrored photo must give a mirrored box.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.inference import detect
+from canthus.inference import retinaface
+from canthus.inference.retinaface import RetinaFaceDetector
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of rendered shards")
     folder = parser.parse_args().folder
-    detector = detect.FaceDetector()
+    retinaface.TIGHT = np.zeros(4)  # the network's own boxes
+    detector = RetinaFaceDetector()
     found, truth, rotation, missed = [], [], [], 0
     for path in sorted(folder.glob("shard-*.npz")):
         with np.load(path, allow_pickle=False) as shard:
@@ -30,7 +32,7 @@ def main() -> None:
             # a face fills half of a rendered picture; on a larger canvas it is as large as in a photo
             canvas = np.full((320, 320, 3), 110, np.uint8)
             canvas[72 : 72 + len(image), 72 : 72 + len(image)] = image
-            boxes, _ = detector.detect_at(canvas, 1.0)
+            boxes = detector.detect_at(canvas, 1.0).boxes
             if len(boxes):
                 found.append(boxes[0])
                 truth.append(np.concatenate([points[:, :2].min(0), points[:, :2].max(0)]) + 72)

@@ -29,7 +29,7 @@ def steps(weights: Path, threads: int | None) -> dict[str, dict[str, float]]:
     aligner = canthus.load(weights, threads=threads)
     photo = canthus.read_image(PHOTO)
     size = photo.shape[1], photo.shape[0]
-    boxes, scores = aligner.detector(photo)
+    boxes, scores, *_ = aligner.detector(photo)
     crop = Crop.around_boxes(boxes.astype(np.float64), aligner.card.crop_scale, aligner.card.crop_size)
     cut = crop_image(photo, crop)
     many = np.repeat(cut[:1], 64, 0)

@@ -45,9 +45,11 @@ def test_the_public_names():
 def test_type_checkers_see_the_same_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    imported = {(n.module, alias.name) for n in block.body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    ours = [n for n in block.body if isinstance(n, ast.ImportFrom) and str(n.module).startswith("canthus.")]
+    imported = {(n.module, alias.name) for n in ours for alias in n.names}
     lazy = {(f"canthus.{module}", name) for module, names in canthus._MODULES.items() for name in names}
-    assert imported == lazy | {("canthus.inference.predictor", "Predictor")}  # what `load` gives
+    load = {("canthus.inference.predictor", "Predictor"), ("canthus.inference.detect", "Detector")}  # gives and takes
+    assert imported == lazy | load
     assert {name for _, name in lazy} | {"load"} == set(canthus.__all__)
 
 
@@ -118,7 +120,8 @@ def test_the_version_is_that_of_the_distribution():
 
 def test_how_the_first_calls_are_made():
     assert str(inspect.signature(canthus.load)).startswith(
-        "(weights: 'str | Path | None' = None, *, threads: 'int | None' = None, min_face: 'float | None' = None)"
+        "(weights: 'str | Path | None' = None, *, threads: 'int | None' = None, min_face: 'float | None' = None, "
+        "detector: "
     )
     from canthus.inference.predictor import Predictor
 

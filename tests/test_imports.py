@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "canthus"
 PHOTO = str(PACKAGE.parents[1] / "examples" / "astronaut.jpg")
 # Parts that an extra is needed for; everything else is the base install.
 EXTRAS = (
-    "codecs.volumes", "data", "geometry.mesh", "geometry.raster", "io.yaml_config", "methods", "nn", "papers", "serve",
-    "synth", "training",
+    "codecs.volumes", "data", "detection", "geometry.mesh", "geometry.raster", "io.yaml_config", "methods", "nn",
+    "papers", "serve", "synth", "training",
 )  # fmt: skip
 
 BLOCK = """

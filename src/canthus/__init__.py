@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
     from canthus.errors import CanthusError
     from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose, TrackedFaces
     from canthus.face.landmarks import LandmarkScheme, convert, scheme
     from canthus.face.morphable import MorphableModel
+    from canthus.inference.detect import Detector
     from canthus.inference.predictor import Predictor
     from canthus.inference.tracker import Tracker
     from canthus.io.draw import overlay
@@ -70,24 +75,35 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def load(weights: str | Path | None = None, *, threads: int | None = None, min_face: float | None = None) -> Predictor:
+def load(
+    weights: str | Path | None = None,
+    *,
+    threads: int | None = None,
+    min_face: float | None = None,
+    detector: str | Path | Callable[[np.ndarray], tuple[Any, Any]] | Detector | None = None,
+) -> Predictor:
     """An aligner that runs shipped weights, by name, or the weights in a folder; None: the default weights.
 
     `threads` is the number of CPU threads of a call of `predict`, of its networks and its linear algebra alike; None
     leaves it to the libraries. `min_face` is the smallest face to look for, by the longer side of its tight box in px:
-    a large one saves time in large pictures; None: as small as can be seen at 1600 px. Nothing is downloaded.
-    A folder that training wrote and that was not exported is run by torch. Raises `WeightsError` for weights that are
-    unknown, damaged or incomplete, or that need torch where it is not installed, `CanthusError` for `threads` that are
-    no positive integer, `BoxError` for a `min_face` that is not positive.
+    a large one saves time in large pictures; None: as small as can be seen at 1600 px. `detector` finds faces instead
+    of the shipped network: a folder that `canthus train-detector` wrote, or a function of an RGB image (H,W,3) uint8
+    that gives boxes (N,4) = (x0, y0, x1, y1) and scores (N,). Nothing is downloaded. Weights that training wrote and
+    that were not exported are run by torch. Raises `WeightsError` for weights that are unknown, damaged or incomplete,
+    or that need torch where it is not installed, `CanthusError` for `threads` that are no positive integer, `BoxError`
+    for a `min_face` that is not positive, or that is given beside a detector.
     """
+    from canthus.inference.detect import as_detector
     from canthus.inference.runtime import OnnxAligner
     from canthus.io.session import MODEL_FILE
     from canthus.weights import DEFAULT, find
 
     folder = find(DEFAULT if weights is None else weights)
-    if (folder / MODEL_FILE).exists() or not (folder / "model.safetensors").exists():
-        return OnnxAligner(folder, threads, min_face)
-    return _by_torch(folder, threads, min_face)
+    exported = (folder / MODEL_FILE).exists() or not (folder / "model.safetensors").exists()
+    aligner = (OnnxAligner if exported else _by_torch)(folder, threads, min_face)
+    if detector is not None:
+        aligner.detector = as_detector(detector, threads, min_face)
+    return aligner
 
 
 def _by_torch(folder: Path, threads: int | None, min_face: float | None) -> Predictor:

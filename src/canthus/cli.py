@@ -532,6 +532,35 @@ def train(
     say(f"weights in {(out / 'weights').resolve()}")
 
 
+def train_detector(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML); default: of the shipped detector.")] = None,
+    out: Out = Path("runs/detector"),
+    heads: Annotated[
+        list[str] | None, typer.Option("--heads", help="Folders of renders with regions (synth --set maps=true).")
+    ] = None,
+    environments: Annotated[
+        str | None, typer.Option("--environments", help="Folder of environment maps (.exr) to stand behind the heads.")
+    ] = None,
+    photos: Annotated[str | None, typer.Option("--photos", help="Folder of pictures without faces.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps to take instead of the recipe's.")] = None,
+) -> None:
+    """Train a face detector on composites of rendered heads; run it again to resume after a stop."""
+    with plain_errors():
+        from canthus.detection.train import DetectorRecipe, draw
+        from canthus.detection.train import train_detector as run
+
+        given = {"heads": heads, "environments": environments, "photos": photos, "steps": steps}
+        plan = DetectorRecipe.read(recipe, **{key: value for key, value in given.items() if value is not None})
+        with progress("composites") as update:
+            for done in draw(plan, out):
+                update(done, plan.composites)
+        with progress("train-detector") as update:
+            for step in run(plan, out):
+                losses = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k not in ("step", "stage", "lr"))
+                update(step["step"], plan.steps, losses)
+    say(f"weights in {(out / 'weights').resolve()}")
+
+
 def export(
     weights: Annotated[Path, typer.Argument(help="Folder of weights that training wrote.")],
     out: Out = Path("out/export"),
@@ -616,7 +645,7 @@ def check(
 
 
 register(data, check)
-for _verb in (align, track, models, evaluate, reproduce, synth, train, export, serve):
+for _verb in (align, track, models, evaluate, reproduce, synth, train, train_detector, export, serve):
     register(app, _verb)
 
 

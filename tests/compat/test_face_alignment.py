@@ -16,7 +16,7 @@ from canthus.compat import face_alignment
 from canthus.compat.face_alignment import FaceAlignment, LandmarksType
 from canthus.errors import BoxError, CanthusError, ImageError
 from canthus.face.landmarks import mirror
-from canthus.inference.detect import face_boxes, tight
+from canthus.inference.retinaface import face_boxes, tight
 
 GREY = np.full((64, 80, 3), 110, np.uint8)
 

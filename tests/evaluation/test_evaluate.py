@@ -22,6 +22,7 @@ from canthus.evaluation.protocols import PROTOCOLS  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
+from canthus.inference.detect import Detections
 from canthus.inference.predictor import Predictor  # noqa: E402
 from canthus.inference.tracker import Tracker  # noqa: E402
 from canthus.io.card import Card  # noqa: E402
@@ -193,11 +194,11 @@ class Finder:
     def __init__(self, boxes: np.ndarray):
         self.boxes, self.number = boxes, -1
 
-    def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, picture: np.ndarray) -> Detections:
         self.number += 1
         far = np.array([[0.0, 0, 12, 12]])
         boxes = np.concatenate([far, self.boxes[[self.number]]]) if self.number % 2 == 0 else far
-        return boxes.astype(np.float32), np.full(len(boxes), 0.9, np.float32)
+        return Detections.of_boxes(boxes.astype(np.float32), np.full(len(boxes), 0.9, np.float32))
 
 
 class Echo(Oracle):
@@ -236,10 +237,11 @@ def test_frames_are_tracked_and_lost_faces_looked_for_anew(tmp_path):
     class Blind:
         number = 0
 
-        def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def __call__(self, picture: np.ndarray) -> Detections:
             points = faces[self.number].points[:, :2]
             box = np.array([[*points.min(0), *points.max(0)]], np.float32)
-            return box[: self.number % 8 not in (0, 1, 5)], np.ones(1, np.float32)
+            box = box[: self.number % 8 not in (0, 1, 5)]
+            return Detections.of_boxes(box, np.ones(len(box), np.float32))
 
         quick = __call__
 

@@ -17,6 +17,7 @@ import canthus
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.face.faces import Alignment
 from canthus.geometry.rotation import geodesic
+from canthus.inference.detect import Detections
 from canthus.inference.predictor import BATCH, points_within, upright_crops
 from canthus.io.images import crop_image
 
@@ -97,7 +98,7 @@ class Turned:
         self.boxes = np.array(boxes, np.float32)
 
     def __call__(self, picture):
-        return self.boxes, np.full(len(self.boxes), 0.9, np.float32)
+        return Detections.of_boxes(self.boxes, np.full(len(self.boxes), 0.9, np.float32))
 
 
 @pytest.mark.parametrize("degrees", [35, -50, 80])

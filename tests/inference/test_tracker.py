@@ -14,6 +14,7 @@ from canthus.errors import ImageError, LandmarkError
 from canthus.evaluation.metrics import jitter, nme_box
 from canthus.face.faces import Alignment, TrackedFaces
 from canthus.geometry.crop import Crop
+from canthus.inference.detect import Detections
 from canthus.inference.predictor import Predictor
 from canthus.inference.smooth import OneEuro, Smoother
 from canthus.inference.tracker import Tracker
@@ -25,6 +26,11 @@ COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
 CARD = Card("discs", "1", "discs", SIZE, 1.5, "", True, "", "", "")
 SHAPE = face()
 SHAPE = (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) / np.ptp(SHAPE[:, :2], axis=0).max()  # box: 1 wide, 0.88 high
+
+
+def detections(boxes, score=0.9) -> Detections:
+    """Faces in boxes, all with one score."""
+    return Detections.of_boxes(boxes, np.full(len(boxes), score, np.float32))
 
 
 class Detector:
@@ -44,7 +50,7 @@ class Detector:
             if len(x) and not self.blind:
                 low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
                 boxes.append(np.concatenate(whole((low + high) / 2, (high - low).max())))
-        return np.array(boxes, np.float32).reshape(-1, 4), np.full(len(boxes), 0.8, np.float32)
+        return detections(np.array(boxes, np.float32).reshape(-1, 4), 0.8)
 
 
 class Discs(Predictor):
@@ -452,11 +458,11 @@ def test_an_empty_frame_takes_one_quick_search():
     class Spy:
         def __call__(self, image):
             searches.append("thorough")
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+            return detections(np.zeros((0, 4), np.float32))
 
         def quick(self, image):
             searches.append("quick")
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+            return detections(np.zeros((0, 4), np.float32))
 
     model = Discs()
     model.detector = Spy()

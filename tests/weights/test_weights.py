@@ -18,7 +18,7 @@ import canthus
 from canthus.decode import listed
 from canthus.errors import ModelError, WeightsError
 from canthus.face.morphable import MorphableModel
-from canthus.inference.detect import FaceDetector
+from canthus.inference.retinaface import RetinaFaceDetector
 from canthus.inference.runtime import OnnxAligner
 from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.session import MODEL_FILE, open_session
@@ -292,9 +292,9 @@ def test_the_head_and_the_detector_are_listed_on_their_cards(tmp_path, folder, n
 def test_a_detector_that_is_not_the_one_of_its_card_is_refused(tmp_path, monkeypatch):
     shutil.copytree(ROOT / DETECTOR, tmp_path / DETECTOR)
     (tmp_path / DETECTOR / MODEL_FILE).write_bytes(b"another")
-    monkeypatch.setattr("canthus.inference.detect.ROOT", tmp_path)
+    monkeypatch.setattr("canthus.inference.retinaface.ROOT", tmp_path)
     with pytest.raises(WeightsError, match="damaged"):
-        FaceDetector()
+        RetinaFaceDetector()
 
 
 def test_a_head_that_is_not_the_one_of_its_card_is_refused(tmp_path, monkeypatch):

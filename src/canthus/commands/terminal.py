@@ -71,7 +71,7 @@ def register(app: typer.Typer, function: Callable[..., None]) -> None:
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     summary = " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
-    app.command(function.__name__, short_help=summary)(run)
+    app.command(function.__name__.replace("_", "-"), short_help=summary)(run)
 
 
 class _Handler(logging.Handler):

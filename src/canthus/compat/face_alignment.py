@@ -33,8 +33,8 @@ import canthus
 from canthus.errors import BoxError, ImageError
 from canthus.face.faces import Faces
 from canthus.face.landmarks import mirror
-from canthus.inference.detect import face_boxes, tight
 from canthus.inference.predictor import Predictor, upright_crops
+from canthus.inference.retinaface import face_boxes, tight
 from canthus.io.images import as_rgb, crop_image, read_image
 
 

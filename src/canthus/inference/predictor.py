@@ -25,7 +25,8 @@ from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
-from canthus.inference.detect import FaceDetector
+from canthus.inference.detect import Detections, Detector
+from canthus.inference.retinaface import RetinaFaceDetector
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.threads import blas_threads
@@ -88,9 +89,9 @@ class Predictor(ABC):
         return alignment
 
     @cached_property
-    def detector(self) -> FaceDetector:
+    def detector(self) -> Detector:
         """The face detector, made when it is first needed."""
-        return FaceDetector(self.threads, self.min_face)
+        return RetinaFaceDetector(self.threads, self.min_face)
 
     def predict(self, image: ImageLike, boxes: Any = None) -> Faces:
         """The faces in one image: a path, a binary file or its bytes, a Pillow image, or an RGB array that
@@ -125,14 +126,12 @@ class Predictor(ABC):
         aligned = self._run_crops(pictures, owner, crop)
         return self._faces(pictures, owner, crop, aligned, np.full(len(owner), np.nan))
 
-    def align_detected(
-        self, pictures: Sequence[np.ndarray], found: Sequence[tuple[np.ndarray, np.ndarray]]
-    ) -> list[Faces]:
-        """The faces of pictures (H,W,3) uint8, in each of which a detector has `found` boxes and scores."""
-        boxes = np.concatenate([box.astype(np.float64) for box, _ in found])
-        scores = np.concatenate([score for _, score in found])
-        owner = np.repeat(np.arange(len(pictures)), [len(box) for box, _ in found])
-        crop = Crop.around_boxes(boxes, self.card.crop_scale, self.card.crop_size)
+    def align_detected(self, pictures: Sequence[np.ndarray], found: Sequence[Detections]) -> list[Faces]:
+        """The faces of pictures (H,W,3) uint8, in each of which a detector has `found` some."""
+        squares = np.concatenate([detections.squares.astype(np.float64) for detections in found])
+        scores = np.concatenate([detections.scores for detections in found])
+        owner = np.repeat(np.arange(len(pictures)), [len(detections.scores) for detections in found])
+        crop = Crop(squares[:, :2], squares[:, 2] * self.card.crop_scale, squares[:, 3], self.card.crop_size)
         aligned = self._run_crops(pictures, owner, crop)
         crop, aligned = self._turn_crops(pictures, owner, crop, aligned)
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned)

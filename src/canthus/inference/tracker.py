@@ -16,6 +16,7 @@ from canthus.decode import decoding
 from canthus.errors import LandmarkError
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
+from canthus.inference.detect import Detections
 from canthus.inference.predictor import Predictor, upright_crops
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
@@ -143,12 +144,12 @@ class Tracker:
             every = every or EMPTY_EVERY
         if every and self._since_search >= every:
             self._since_search = 0
-            boxes, scores = self.aligner.detector(picture)
-            self._confirm(boxes, scores)
-            self._add(picture, boxes, scores)
+            found = self.aligner.detector(picture)
+            self._confirm(found)
+            self._add(picture, found)
         else:
             if not self._present():
-                self._add(picture, *self._search(picture, np.zeros(2, int), np.array(size)))
+                self._add(picture, self.aligner.detector.quick(picture))
             for lost in sorted(self._missing(), key=lambda t: t.missing)[:MAX_SEARCHES]:
                 self._find_again(picture, lost)
         self._tracks = [t for t in self._tracks if t.missing <= self.memory]
@@ -196,20 +197,15 @@ class Tracker:
     def _crops(self, last: Faces) -> Crop:
         return _crops_by(self.tracking.card, last)
 
-    def _aligned(self, picture: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Faces:
+    def _aligned(self, picture: np.ndarray, detections: Detections) -> Faces:
         """Detected faces as the first model aligns them."""
-        (found,) = (self.initial or self.aligner).align_detected([picture], [(boxes, scores)])
+        (found,) = (self.initial or self.aligner).align_detected([picture], [detections])
         if self.initial is None or not len(found):
             return found
         card, crop = self.aligner.card, _crops_by(self.aligner.card, found)
         aligned = self.aligner.run_batches(crop_image(picture, crop))
         known = found.detection_scores
         return aligned.to_image(crop, self._size, scheme=card.scheme, detection_scores=known, weights=card.title)
-
-    def _search(self, picture: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes and scores of near faces in a part of the picture, from pixel `low` (x, y) to before `high`."""
-        boxes, scores = self.aligner.detector.quick(picture[low[1] : high[1], low[0] : high[0]])
-        return boxes + np.tile(low, 2), scores
 
     def _find_again(self, picture: np.ndarray, lost: _Track) -> None:
         """Search for a missing face around where it should be; others that are found there are left alone."""
@@ -218,18 +214,17 @@ class Tracker:
         low, high = (np.clip(np.rint(centre + d), 0, self._size).astype(int) for d in (-reach, reach))
         if (high - low).min() < 2:
             return
-        boxes, scores = self._search(picture, low, high)
-        known = list(self._recognised(boxes))
-        self._add(picture, boxes[known], scores[known])
+        found = self.aligner.detector.quick(picture[low[1] : high[1], low[0] : high[0]]).moved(*low)
+        self._add(picture, found.take(np.array(list(self._recognised(found.boxes)), int)))
 
-    def _add(self, picture: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> None:
+    def _add(self, picture: np.ndarray, found: Detections) -> None:
         """Align detected faces that are not there yet: missing ones, and newcomers."""
-        taken = box_overlaps(_boxes(self._present()), boxes).max(0, initial=0) >= MIN_OVERLAP
+        taken = box_overlaps(_boxes(self._present()), found.boxes).max(0, initial=0) >= MIN_OVERLAP
         if taken.all():
             return
-        found = self._aligned(picture, boxes[~taken], scores[~taken])
-        known = self._recognised(found.boxes)
-        for k, face in enumerate(found):
+        faces = self._aligned(picture, found.take(~taken))
+        known = self._recognised(faces.boxes)
+        for k, face in enumerate(faces):
             if (box_overlaps(_boxes(self._present()), face.boxes) > SAME_FACE).any():
                 continue
             if k in known:
@@ -240,18 +235,18 @@ class Tracker:
                 self._tracks.append(_Track(self._next_id, face, np.zeros(2)))
                 self._next_id += 1
 
-    def _confirm(self, boxes: np.ndarray, scores: np.ndarray) -> None:
+    def _confirm(self, found: Detections) -> None:
         """Give faces that are there the score of their detection; those that it disagrees with become missing."""
-        if not len(boxes):
+        if not len(found.scores):
             return
         present = self._present()
-        shared = box_overlaps(_boxes(present), boxes)
+        shared = box_overlaps(_boxes(present), found.boxes)
         for track, row, others in zip(present, shared, (np.delete(shared, k, 0) for k in range(len(present)))):
             best = row.argmax()
             x0, y0, x1, y1 = track.face.boxes[0]
-            x, y = box_centres(boxes[[best]])[0]
+            x, y = box_centres(found.boxes[[best]])[0]
             if row[best] >= MIN_OVERLAP:
-                track.face = replace(track.face, detection_scores=scores[[best]])
+                track.face = replace(track.face, detection_scores=found.scores[[best]])
             elif x0 < x < x1 and y0 < y < y1 and others[:, best].max(initial=0) < MIN_OVERLAP:
                 track.missing = 1
 

@@ -12,13 +12,16 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from canthus.data.augment import Augmentation
 from canthus.decode import decoding, fits, read_json
 from canthus.errors import RecipeError
 from canthus.io.yaml_config import parse_yaml, read_keys, refuse_unknown
 from canthus.training.aligner import method_class
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
 SCHEDULES = ("cosine", "exponential", "multistep")
@@ -159,7 +162,7 @@ def _file(path: str | Path) -> Path:
     return Path(path)
 
 
-def refuse_changes(recipe: Recipe, began: Path) -> None:
+def refuse_changes(recipe: DataclassInstance, began: Path) -> None:
     """Raise `RecipeError` unless a run that began with the recipe in file `began` (JSON) may go on with this one."""
     with decoding(RecipeError, f"'{began}', which says how the run began, cannot be read"):
         before = read_json(began)
@@ -173,7 +176,7 @@ def refuse_changes(recipe: Recipe, began: Path) -> None:
         )
     if now["steps"] < before.get("steps", 0):
         raise RecipeError(f"the run began with `steps` {before['steps']}, now {now['steps']}; fewer are not possible")
-    for f in fields(Recipe):
+    for f in fields(recipe):
         if f.name not in MAY_CHANGE:
             default = f.default if f.default_factory is MISSING else f.default_factory()
             for key, old, new in _differences(f.name, before.get(f.name, default), now[f.name]):
@@ -183,7 +186,7 @@ def refuse_changes(recipe: Recipe, began: Path) -> None:
                 )
 
 
-def as_json(recipe: Recipe) -> str:
+def as_json(recipe: DataclassInstance) -> str:
     """The recipe, every key of it, as JSON."""
     return json.dumps(asdict(recipe), indent=2)
 

@@ -209,15 +209,25 @@ def _cpu_flags() -> set[str]:
     return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
 
 
-def _optimizer(aligner: Aligner, span: OptimizerSpan) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, span: OptimizerSpan) -> torch.optim.Optimizer:
     """A fresh optimiser. Biases and norms, which have one dimension, do not decay."""
-    plain = [p for p in aligner.parameters() if p.ndim < 2]
-    weights = [p for p in aligner.parameters() if p.ndim >= 2]
+    plain = [p for p in network.parameters() if p.ndim < 2]
+    weights = [p for p in network.parameters() if p.ndim >= 2]
     groups = [{"params": weights, "weight_decay": span.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if span.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=span.lr, momentum=0.9)
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
     return kinds[span.optimizer](groups, lr=span.lr)
+
+
+@torch.no_grad()
+def move_average(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
+    """Move averaged weights and batch statistics towards a network's: `keep` of the old and the rest of the new."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - keep)
+        else:
+            average[name].copy_(value)
 
 
 class _Run:
@@ -233,14 +243,14 @@ class _Run:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.ema = {k: v.detach().clone() for k, v in aligner.state_dict().items()}
         self.span = stages[0].span
-        self.optimizer = _optimizer(aligner, self.span)
+        self.optimizer = optimizer_of(aligner, self.span)
         self._entered: ScheduledStage | None = None
         self._model: nn.Module = _Objective(aligner)
 
     def _enter(self, scheduled: ScheduledStage) -> None:
         """Begin a stage: freeze what it does not train; a new span gets a fresh optimiser."""
         if scheduled.span is not self.span:
-            self.span, self.optimizer = scheduled.span, _optimizer(self.aligner, scheduled.span)
+            self.span, self.optimizer = scheduled.span, optimizer_of(self.aligner, scheduled.span)
         trains = scheduled.stage.trains
         for name, child in self.aligner.named_children():
             child.requires_grad_(not trains or name in trains)
@@ -285,12 +295,7 @@ class _Run:
         be new, it forgets faster."""
         since = self.step - at(self.stages, self.step - 1).first
         keep = min(self.recipe.ema_decay, since / (since + 10))
-        with torch.no_grad():
-            for name, value in self.aligner.state_dict().items():
-                if value.is_floating_point():
-                    self.ema[name].lerp_(value, 1 - keep)
-                else:
-                    self.ema[name].copy_(value)
+        move_average(self.ema, self.aligner, keep)
 
     def picture(self, batch: FaceBatch) -> bytes:
         """A PNG of what the averaged weights predict for the first faces of a batch."""
@@ -329,7 +334,7 @@ class _Run:
         self.step = int(tensors["step"])
         number = int(tensors["span"])
         self.span = next(s.span for s in self.stages if s.span.number == number)
-        self.optimizer = _optimizer(self.aligner, self.span)
+        self.optimizer = optimizer_of(self.aligner, self.span)
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part("optimizer.").items():
             index, name = key.split(".", 1)
