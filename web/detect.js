@@ -50,6 +50,8 @@ class FaceDetector {
   }
 }
 
+const MIN_UP = 0.6; // length of an upward axis from which on it is believed
+
 /** A network that `canthus train-detector` trained: it tells roll as well. */
 class PyramidDetector extends FaceDetector {
   constructor(ort, session) {
@@ -74,7 +76,7 @@ class PyramidDetector extends FaceDetector {
       found.push({
         box: of("box", 4).map((v, axis) => (v + 0.5) * (axis % 2 ? scaleY : scaleX) - 0.5),
         score: scores[k],
-        square: {...square, angle: Math.atan2(upX, -upY)},
+        square: {...square, angle: Math.hypot(upX, upY) < MIN_UP ? 0 : Math.atan2(upX, -upY)},
       });
     }
     return suppressed(found);

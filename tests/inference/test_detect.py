@@ -102,6 +102,16 @@ def test_an_answer_of_the_network_becomes_pixels_of_the_image():
     np.testing.assert_allclose(found.squares, [[26.5, 22.5, 30, np.pi / 2]])
 
 
+def test_a_short_upward_axis_is_not_believed():
+    class Unsure(OneFace):
+        def run(self, names, feed):
+            score, box, upright, up, sigma = super().run(names, feed)
+            return [score, box, upright, up * np.float32(0.5), sigma]
+
+    (square,) = with_network(Unsure()).detect_at(np.zeros((64, 64, 3), np.uint8), 1).squares
+    np.testing.assert_allclose(square, [13, 11, 15, 0])
+
+
 def test_a_head_that_lies_stands_upright_in_its_crop():
     """The upward axis of a square, cut as a crop, points up."""
     (square,) = with_network(OneFace()).detect_at(np.zeros((64, 64, 3), np.uint8), 1).squares

@@ -18,6 +18,8 @@ import canthus
 from canthus.decode import listed
 from canthus.errors import ModelError, WeightsError
 from canthus.face.morphable import MorphableModel
+from canthus.geometry.crop import box_overlaps
+from canthus.inference.detect import PyramidDetector
 from canthus.inference.retinaface import RetinaFaceDetector
 from canthus.inference.runtime import OnnxAligner
 from canthus.io.card import CARD_FILE, Card, sha256
@@ -340,3 +342,12 @@ def test_a_shipped_card_is_true_of_its_network(name):
 
 def test_the_default_may_be_used_for_everything():
     assert shipped()[DEFAULT].commercial_use is True
+
+
+def test_the_detector_from_rendered_heads_finds_a_face_and_its_roll():
+    folder = Path(__file__).parents[2] / "weights" / "detectors" / "rendered"
+    if not folder.is_dir():
+        pytest.skip(f"no '{folder}': the repository has it")
+    found = PyramidDetector(folder, threads=1)(photo())
+    assert box_overlaps(found.boxes[:1], BOX[None])[0, 0] > 0.6
+    assert abs(np.rad2deg(found.squares[0, 3])) < 25

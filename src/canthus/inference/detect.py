@@ -18,6 +18,7 @@ from canthus.io.session import MODEL_FILE, Session
 
 OUTPUTS = ("score", "box", "upright", "up", "sigma")  # of a trained network, see `detection.network.Cells`
 MAX_OVERLAP = 0.4  # intersection over union above which the weaker of two boxes is dropped
+MIN_UP = 0.6  # length of an upward axis from which on it is believed; of shorter ones half are off by over 30 degrees
 STRIDE = 32  # the sides of what a network sees are multiples of this
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
@@ -263,5 +264,7 @@ class PyramidDetector(FaceDetector):
         scale = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
         boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
         centre = (upright[:, :2] + 0.5) * scale - 0.5
-        squares = np.column_stack([centre, upright[:, 2] * scale[0], np.arctan2(up[:, 0], -up[:, 1])])
+        known = np.linalg.norm(up, axis=1) >= MIN_UP  # an axis is short where the network is unsure of it
+        angle = np.where(known, np.arctan2(up[:, 0], -up[:, 1]), 0)
+        squares = np.column_stack([centre, upright[:, 2] * scale[0], angle])
         return Detections(boxes, scores[keep], squares, sigma)
