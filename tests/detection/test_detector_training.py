@@ -131,6 +131,17 @@ def test_recipes_that_make_no_sense_are_refused(heads, changes):
         recipe(heads, **{"composites": 256} | changes)
 
 
+def test_a_run_starts_from_the_weights_of_another(heads, tmp_path, small_parts):
+    for name in ("one", "two", "three"):
+        list(draw(recipe(heads), tmp_path / name))
+    first = list(train_detector(recipe(heads, ema_decay=0.0), tmp_path / "one"))
+    start = str(tmp_path / "one" / "detector.safetensors")
+    still = list(train_detector(recipe(heads, weights=start, lr=1e-9, steps=1), tmp_path / "two"))
+    assert still[0]["loss"] != pytest.approx(first[0]["loss"], rel=1e-3)  # the same pictures, other weights
+    with pytest.raises(RecipeError, match="no weights of a detector"):
+        next(train_detector(recipe(heads, weights=str(tmp_path / "one" / "recipe.json")), tmp_path / "three"))
+
+
 def test_another_recipe_does_not_go_on(heads, tmp_path, small_parts):
     list(draw(recipe(heads), tmp_path))
     list(train_detector(recipe(heads), tmp_path))

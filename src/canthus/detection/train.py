@@ -45,13 +45,15 @@ class DetectorRecipe:
 
     heads: folders of renders with regions (`canthus synth --set maps=true`). environments: a folder of .exr to stand
     behind them, photos: a folder of pictures without faces. composites: pictures to draw, a multiple of 256. side: of
-    a picture, px, a multiple of 32. warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other
-    recipes. Raises `RecipeError` for a value of another type or out of range.
+    a picture, px, a multiple of 32. weights: a file `detector.safetensors` to start from. warmup_steps,
+    final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other recipes. Raises `RecipeError` for a value of another
+    type or out of range.
     """
 
     heads: tuple[str, ...] = ()
     environments: str | None = None
     photos: str | None = None
+    weights: str | None = None
     composites: int = 15360
     side: int = 320
     steps: int = 12000
@@ -107,6 +109,8 @@ def train_detector(recipe: DetectorRecipe, out: str | Path) -> Iterator[dict[str
     atomic_write(out / RECIPE, as_json(recipe).encode())
     composites = Composites(out / COMPOSITES, recipe.composites // PART)
     run = _Run(recipe)
+    if recipe.weights is not None:
+        run.start_from(recipe.weights)
     if resumed:
         with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
             run.restore(load(read_bytes(out / CHECKPOINT)))
@@ -147,6 +151,12 @@ class _Run:
             recipe.weight_decay,
         )  # fmt: skip
         self.optimizer = optimizer_of(self.network, self.span)
+
+    def start_from(self, weights: str) -> None:
+        """Take the weights of another run. Raises `RecipeError`."""
+        with decoding(RecipeError, f"'{weights}' holds no weights of a detector"):
+            self.network.load_state_dict(load(read_bytes(weights)))
+        self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def advance(self, pictures: Tensor, faces: FacesTruth) -> dict[str, Any]:
         """One step of the optimiser."""
