@@ -27,7 +27,9 @@ from canthus.errors import pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
 
-VERBS = ("align", "track", "models", "evaluate", "reproduce", "synth", "train", "export", "serve", "data")
+VERBS = (
+    "align", "track", "models", "evaluate", "reproduce", "synth", "train", "train-detector", "export", "serve", "data",
+)  # fmt: skip
 
 
 def run(*arguments: object, code: int = 0) -> str:

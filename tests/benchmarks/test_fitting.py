@@ -63,13 +63,14 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     assert written["annotation"]["swift, 68 points"]["NME"]["0-30"] is not None
     assert written["damage"]["faces"] == 3
     assert all(len(r["strengths"]) == 2 for name, r in written["damage"].items() if name != "faces")
-    names = {"PnP", "CPR, sparse points kept away", "CPR + swift", "whole"}
+    names = {"PnP", "PnP + swift", "head fitted to swift", "CPR, sparse points kept away", "CPR + swift", "whole"}
     assert written["damage"]["occlusion"]["NME"].keys() == names
     assert {p.name for p in tmp_path.glob("*.png")} == {"fitting-yaw.png", "fitting-damage.png"}
     written.clear()
     monkeypatch.setattr(sys, "argv", ["fitting", *given, f"--cpr={weights[2]}", f"--one-stage={weights[3]}"])
     fitting.main()
-    assert written["damage"]["occlusion"]["NME"].keys() == {"PnP", "CPR", "CPR + swift", "whole"}
+    names = {"PnP", "PnP + swift", "head fitted to swift", "CPR", "CPR + swift", "whole"}
+    assert written["damage"]["occlusion"]["NME"].keys() == names
     assert "pose below one network, alone" in written["photos"]
 
 

@@ -25,6 +25,7 @@ from canthus.evaluation.evaluate import evaluate, predict  # noqa: E402
 from canthus.evaluation.protocols import protocol  # noqa: E402
 from canthus.face.landmarks import convert, scheme  # noqa: E402
 from canthus.geometry.crop import tight_boxes  # noqa: E402
+from canthus.inference.detect import Detections  # noqa: E402
 from canthus.inference.tracker import Tracker  # noqa: E402
 from canthus.io.draw import overlay  # noqa: E402
 from canthus.io.outputs import read_json, write_json, write_pts  # noqa: E402
@@ -64,8 +65,8 @@ class Finder:
     def __init__(self, boxes: np.ndarray):
         self.boxes = boxes.astype(np.float32)
 
-    def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.boxes, np.full(len(self.boxes), 0.9, np.float32)
+    def __call__(self, picture: np.ndarray) -> Detections:
+        return Detections.of_boxes(self.boxes, np.full(len(self.boxes), 0.9, np.float32))
 
     quick = __call__
 

@@ -212,12 +212,12 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     _add_page(app, "/docs", "docs.html")
-    _describe(app)
     browser = browser_page()
     if browser is None:
         _add_page(app, "/", "page.html")
     else:
         app.mount("/", _BrowserPage(directory=browser, html=True))
+    _describe(app)  # after the last route: each new one makes FastAPI forget its document
     return app
 
 
