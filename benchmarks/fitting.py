@@ -50,9 +50,9 @@ from canthus.inference.predictor import Predictor
 from canthus.io.charts import Chart, beside, lines, rendered
 from canthus.io.images import crop_image
 from canthus.io.outputs import atomic_write
-from canthus.methods.cprfa.linear_face import pixels
 from canthus.methods.cprfa.method import Cprfa
 from canthus.methods.cprfa.unet import UNet
+from canthus.papers.annotation import vertex_errors
 from canthus.training.aligner import Aligner
 from canthus.weights import find
 
@@ -161,41 +161,13 @@ def error_row(errors: np.ndarray, detected: np.ndarray, bins: np.ndarray) -> dic
     return {"NME": told(row), "detected": told(rate), "failed": failed}
 
 
-@torch.inference_mode()
 def dense_table(aligner: Cprfa, samples: Sequence[FaceSample], vertices: np.ndarray) -> dict[str, Any]:
     """Table 1: how near the annotation is to the true vertices (N,V,3) in image pixels, and how many it gives."""
-    face, size = aligner.face, aligner.config.size
-    region = face.region.numpy()
-    head = MorphableModel.default()
-    nearest = head.landmark_weights.argmax(1)[:, None]
-    marks = np.take_along_axis(head.landmark_ids, nearest, 1)[:, 0]  # the vertex nearest to each landmark
-    sets = {
-        "annotation, 68 vertices": np.flatnonzero(np.isin(region, marks)),
-        "annotation, all vertices": np.arange(len(region)),
-        "annotation, chosen vertices": aligner.layout[:2].flatten().numpy(),
-    }
-    apart, found, sparse = [], [], []
-    for begin in range(0, len(samples), BATCH):
-        part = samples[begin : begin + BATCH]
-        crop, inputs = placed(part, aligner), as_input(crops_of(part, aligner))
-        points, there = aligner.look_up(aligner.unet(inputs)[-1], torch.arange(len(region)))
-        truth = crop.crop_from_image(vertices[begin : begin + BATCH, region].astype(np.float64))[..., :2]
-        marks68 = crop.crop_from_image(np.stack([s.points for s in part]).astype(np.float64))[..., :2]
-        extent = np.sqrt(np.prod(np.ptp(marks68, axis=1), axis=1))
-        apart.append(np.linalg.norm(pixels(points, size).numpy() - truth, axis=-1) / extent[:, None])
-        found.append(there.numpy())
-        if aligner.fused:
-            said = aligner.sparse_points(inputs).numpy()[..., :2]
-            sparse.append(np.linalg.norm(said - marks68, axis=-1).mean(1) / extent)
-    bins, distance, known = metrics.yaw_bins(yaws_of(samples)), np.concatenate(apart), np.concatenate(found)
-    rows = {}
-    if sparse:
-        rows[f"{aligner.config.sparse}, 68 points"] = error_row(np.concatenate(sparse), np.ones(len(samples)), bins)
-    for name, ids in sets.items():
-        there = known[:, ids]
-        mean = (distance[:, ids] * there).sum(1) / np.where(there.any(1), there.sum(1), np.nan)
-        rows[name] = error_row(mean, there.mean(1), bins)
-    return rows
+    errors, rates = vertex_errors(aligner, samples, vertices)
+    names = {"FAN-3D (68)": f"{aligner.config.sparse}, 68 points", "DAFI (68)": "annotation, 68 vertices"}
+    names |= {"DAFI (53215)": "annotation, all vertices", "DAFI (512 for CPR)": "annotation, chosen vertices"}
+    bins = metrics.yaw_bins(yaws_of(samples))
+    return {names[row]: error_row(errors[row], rates[row], bins) for row in errors}
 
 
 def damaged(what: str, percent: int, number: int, answer: Tensor) -> Tensor:

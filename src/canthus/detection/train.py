@@ -29,6 +29,7 @@ from canthus.errors import RecipeError
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.yaml_config import read_keys, refuse_unknown
 from canthus.training import monitor
+from canthus.training.checkpoint import pack, unpack
 from canthus.training.recipe import as_json, refuse_changes
 from canthus.training.schedule import OptimizerSpan
 from canthus.training.train import CHECKPOINT, RECIPE, WEIGHTS, move_average, optimizer_of
@@ -179,23 +180,8 @@ class _Run:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds."""
-        out = {f"model.{k}": v for k, v in self.network.state_dict().items()} | {
-            f"ema.{k}": v for k, v in self.ema.items()
-        }
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            out |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        return {k: v.detach().contiguous().clone() for k, v in (out | {"step": torch.tensor(self.step)}).items()}
+        return pack(self.network, self.ema, self.optimizer) | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from the tensors of `state`."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.network.load_state_dict(part("model."))
-        self.ema, self.step = part("ema."), int(tensors["step"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.ema, self.step = unpack(tensors, self.network, self.optimizer), int(tensors["step"])

@@ -35,6 +35,7 @@ from canthus.nn.pretrained import load_trunk
 from canthus.nn.resnet import PreActResNet, ResNet
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
+from canthus.training.checkpoint import pack, unpack
 from canthus.training.monitor import LOG
 from canthus.training.partial import counted, learnable
 from canthus.training.recipe import Recipe, as_json, refuse_changes
@@ -316,30 +317,17 @@ class _Run:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, as tensors by name."""
-        out = {f"model.{k}": v for k, v in self.aligner.state_dict().items()}
-        out |= {f"ema.{k}": v for k, v in self.ema.items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            out |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
-        out |= {"step": torch.tensor(self.step), "span": torch.tensor(self.span.number)}
-        return {k: v.detach().cpu().contiguous().clone() for k, v in out.items()}
+        numbers = {"step": torch.tensor(self.step), "span": torch.tensor(self.span.number)}
+        return pack(self.aligner, self.ema, self.optimizer) | numbers
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Resume from the tensors of `state`."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.aligner.load_state_dict(part("model."))
-        self.ema = {k: v.to(self.accelerator.device) for k, v in part("ema.").items()}
         self.step = int(tensors["step"])
         number = int(tensors["span"])
         self.span = next(s.span for s in self.stages if s.span.number == number)
         self.optimizer = optimizer_of(self.aligner, self.span)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        average = unpack(tensors, self.aligner, self.optimizer)
+        self.ema = {k: v.to(self.accelerator.device) for k, v in average.items()}
 
 
 _CPU = torch.device("cpu")
