@@ -510,6 +510,7 @@ def train(
     """Train a method from a recipe; run it again to resume after a stop."""
     with plain_errors():
         from canthus.training.recipe import Recipe, packaged, title
+        from canthus.training.train import leave_processes
         from canthus.training.train import train as run
 
         if listed:
@@ -529,6 +530,7 @@ def train(
                 losses = {k: v for k, v in step.items() if k not in ("step", "stage", "lr", "faces")}
                 note = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
                 update(step["step"], plan.steps, f"{step['stage']} {rate:.0f} images/s {note}")
+        leave_processes()
     say(f"weights in {(out / 'weights').resolve()}")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ from canthus.training.partial import counted, learnable
 from canthus.training.recipe import Recipe, as_json, refuse_changes
 from canthus.training.schedule import OptimizerSpan, ScheduledStage, at, plan
 
-__all__ = ["CHECKPOINT", "LOG", "Recipe", "train"]
+__all__ = ["CHECKPOINT", "LOG", "Recipe", "leave_processes", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.json"
@@ -86,8 +86,18 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
             with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
                 run.restore(_read(out / CHECKPOINT))
         yield from _steps(run, faces, augmenter, out)
+        del run
     finally:
         faces.close()
+        accelerator.free_memory()
+
+
+def leave_processes() -> None:
+    """Leave the group of processes that `train` joined, once no more is trained.
+
+    A process that ends without it may be aborted: threads of the group still free tensors when the interpreter is gone.
+    """
+    PartialState().destroy_process_group()
 
 
 def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterator[dict[str, Any]]:
