@@ -245,6 +245,9 @@ def track(
     allow_failures: Annotated[
         bool, typer.Option("--allow-failures", help="Exit with 0 if any video worked; default: only if all did.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Number of processes, each of which tracks a video at a time.")
+    ] = 1,
     threads: Threads = None,
 ) -> None:
     """Follow every face through videos; write one line of JSON per frame, each face under a lasting number.
@@ -261,26 +264,35 @@ def track(
     from canthus.inference.tracker import Tracker
     from canthus.io.columns import Camera
     from canthus.io.streams import is_live
+    from canthus.threads import cores
 
     with plain_errors():
         if any(map(is_live, inputs)):
-            if len(inputs) > 1 or overlay or table or plot or animation or resume:
+            if len(inputs) > 1 or overlay or table or plot or animation or resume or workers > 1:
                 raise CanthusError("got a camera or stream with other inputs, or options for files, want it alone")
         elif send:
             raise CanthusError("got --send with files, want it with a camera or stream")
         found = None if any(map(is_live, inputs)) else find_videos(inputs)
+        workers = min(workers, len(found.files) or 1) if found else 1
+        threads = threads if workers == 1 else max(1, (threads or cores()) // workers)
         second = None if tracking is None else canthus.load(tracking, threads=threads)
         tracker = Tracker(canthus.load(weights, threads=threads), second, detect_every=detect_every)
         if found is None:
             _follow(inputs[0], out, tracker, smooth, send)
             return
         with progress("track") as update:
+            begun: dict[Path, tuple[int, int | None]] = {}
 
             def show(video: Path, frame: int, count: int | None) -> None:
-                update(frame, count, video.name)
+                if workers == 1:
+                    begun.clear()
+                begun[video] = frame, count
+                counts = [c for _, c in begun.values() if c is not None]
+                total = sum(counts) if len(counts) == len(begun) else None
+                update(sum(done for done, _ in begun.values()), total, video.name)
 
             outputs = Outputs(overlay, table, columns, plot, smooth, animation, Camera(focal, euler), rate)
-            summary = run(found, out, tracker, outputs, resume, show)
+            summary = run(found, out, tracker, outputs, resume, show, workers)
             if plot:
                 write_page(found, out)
     for video, reason in summary.failures:

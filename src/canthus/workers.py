@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 
@@ -20,11 +23,13 @@ class Workers(ProcessPoolExecutor):
     process has died. Interrupts from the keyboard go to this process alone.
     """
 
-    def __init__(self, count: int, start: Callable[[], None] | None = None):
-        """start: called in each process before its first work; it is pickled."""
+    def __init__(self, count: int, start: Callable[[], None] | None = None, grace: float = 0.0):
+        """start: called in each process before its first work; it is pickled. grace: seconds that its work has to
+        unwind, by a `SystemExit`, before the process exits; SIGTERM raises one, too. 0: it has none.
+        """
         spawn = get_context("spawn")
         watched, self._lifeline = spawn.Pipe(duplex=False)
-        super().__init__(count, spawn, _begin, (watched, start))
+        super().__init__(count, spawn, _begin, (watched, start, grace))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """See `ProcessPoolExecutor.submit`, which starts processes."""
@@ -37,18 +42,27 @@ class Workers(ProcessPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
-def _begin(watched: Connection, start: Callable[[], None] | None) -> None:
+def _begin(watched: Connection, start: Callable[[], None] | None, grace: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without masks of signals
-    threading.Thread(target=_exit_with, args=(watched,), daemon=True).start()
+    if grace:
+        signal.signal(signal.SIGTERM, _unwind)
+    threading.Thread(target=_exit_with, args=(watched, grace), daemon=True).start()
     if start is not None:
         start()
 
 
-def _exit_with(watched: Connection) -> None:
+def _exit_with(watched: Connection, grace: float) -> None:
     try:
         watched.recv_bytes()
     except (EOFError, OSError):
+        if grace:
+            _thread.interrupt_main(signal.SIGTERM)
+            time.sleep(grace)
         os._exit(1)
+
+
+def _unwind(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

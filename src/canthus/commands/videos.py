@@ -1,4 +1,4 @@
-"""The verb `track`: reads videos and writes the faces of every frame, video by video.
+"""The verb `track`: reads videos and writes the faces of every frame, video by video, or several in processes.
 
 A video that cannot be read or written is reported, and the next one follows. Of a damaged video everything readable is
 tracked, and the frames that are missing are reported. The summary is written last, so it stands for all files of its
@@ -8,11 +8,14 @@ video; it says of which video and by which settings they are, and `resume` skips
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,13 @@ from canthus.inference.tracker import Tracker
 from canthus.io.inputs import Found, Kind, file_of, find, make_folder_of
 from canthus.io.outputs import remove_leftovers
 from canthus.io.video import FILES, check_source, is_frame
+from canthus.workers import Workers
+
+LOST = "the process that tracked it was ended, by a fault in a decoder or for lack of memory"
+STOPPED = "the process that tracked it was told to stop"
+GRACE = 10.0  # seconds that a process has to remove its unfinished files
+LOOK_EVERY = 0.2  # seconds between two looks at how far the processes are
+Outcome = ClipSummary | str | None  # of a video that was tracked, of one that failed, and of one that was done already
 
 
 @dataclass
@@ -87,34 +97,118 @@ def track(
     outputs: Outputs = LINES_ONLY,
     resume: bool = False,
     progress: Progress = lambda video, frame, count: None,
+    workers: int = 1,
 ) -> Summary:
     """Track faces in the videos that `find_videos` found and write the results below `out`.
 
     `progress` is called after each frame with the video, the number of frames done and how many there are, if known.
     `resume` skips a video if its summary says that the same weights and settings wrote all that is asked for, of the
-    same file.
+    same file. workers: how many processes work on a video each, which changes nothing in the results; a video whose
+    process dies is a failure, and the others go on. 1: this process, one video after the other.
     """
-    summary, folders = Summary(failures=list(found.failures), passed_over=found.passed_over), set[Path]()
-    for path, name in found.files:
-        target = out / name
-        earlier = _Results.read(target)
-        if resume and earlier and earlier.is_done(path, settings_of(tracker, outputs), outputs.files(earlier.people)):
+    work = _Work([(path, out / name) for path, name in found.files], tracker, outputs, resume)
+    if workers == 1:
+        outcomes = [work.do(number, progress) for number in range(len(work.videos))]
+    else:
+        outcomes = _in_processes(work, workers, progress)
+    summary = Summary(failures=list(found.failures), passed_over=found.passed_over)
+    for (path, _), outcome in zip(work.videos, outcomes):
+        if outcome is None:
             summary.skipped += 1
-            continue
+        elif isinstance(outcome, str):
+            summary.failures.append((path, outcome))
+        else:
+            summary.clips.append((path, outcome))
+    return summary
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done with videos, given with their targets."""
+
+    videos: list[tuple[Path, Path]]
+    tracker: Tracker
+    outputs: Outputs
+    resume: bool
+
+    def do(self, number: int, progress: Progress) -> Outcome:
+        """Track one of them."""
+        path, target = self.videos[number]
+        earlier = _Results.read(target)
+        settings = settings_of(self.tracker, self.outputs)
+        if self.resume and earlier and earlier.is_done(path, settings, self.outputs.files(earlier.people)):
+            return None
         try:
-            clip = Clip(path, target, tracker, outputs)
-            if target.parent not in folders:
-                make_folder_of(target)
-                remove_leftovers(target.parent)
-                folders.add(target.parent)
-            done = clip.run(resume, partial(_give_way, clip), progress)
+            clip = Clip(path, target, self.tracker, self.outputs)
+            make_folder_of(target)
+            remove_leftovers(target.parent)
+            return clip.run(self.resume, partial(_give_way, clip), progress)
         except CanthusError as error:
-            summary.failures.append((path, str(error)))
             if earlier and exists(path) and not earlier.is_of(path):  # it speaks of another file
                 earlier.remove()
-        else:
-            summary.clips.append((path, done))
-    return summary
+            return str(error)
+
+
+def _in_processes(work: _Work, workers: int, progress: Progress) -> list[Outcome]:
+    """What becomes of all videos. Each process is a pool of its own, so that it is known which video ends one."""
+    outcomes: list[Outcome] = [None] * len(work.videos)
+    # frames done and their number; shared without a lock, which a process that is killed would keep
+    board = get_context("spawn").RawArray("q", 2 * len(work.videos))
+    new = partial(Workers, 1, partial(_begin, work, board), GRACE)
+    pools = [new() for _ in range(min(workers, len(work.videos)))]
+    idle, waiting, shown = [*range(len(pools))], deque(range(len(work.videos))), [0] * len(work.videos)
+    running: dict[Future[Outcome], tuple[int, int]] = {}  # -> pool and video
+    try:
+        while waiting or running:
+            while waiting and idle:
+                pool, video = idle.pop(), waiting.popleft()
+                try:
+                    future = pools[pool].submit(_do, video)
+                except BrokenProcessPool:  # it died while it had nothing to do
+                    pools[pool] = new()
+                    future = pools[pool].submit(_do, video)
+                running[future] = pool, video
+            for future in wait(running, LOOK_EVERY, FIRST_COMPLETED).done:
+                pool, video = running.pop(future)
+                try:
+                    outcomes[video] = future.result()
+                except BrokenProcessPool:
+                    outcomes[video] = LOST
+                    pools[pool] = new()
+                idle.append(pool)
+            for video, (path, _) in enumerate(work.videos):
+                frames, count = board[2 * video : 2 * video + 2]
+                if frames != shown[video]:
+                    shown[video] = frames
+                    progress(path, frames, count or None)
+    except BaseException:
+        for one in pools:
+            one.stop()
+        raise
+    for one in pools:
+        one.shutdown()
+    return outcomes
+
+
+_held: tuple[_Work, Any]  # of a process: the work and the board
+
+
+def _begin(work: _Work, board: Any) -> None:
+    global _held
+    _held = work, board
+
+
+def _do(video: int) -> Outcome:
+    """Track a video in a process."""
+    work, board = _held
+
+    def show(path: Path, frame: int, count: int | None) -> None:
+        board[2 * video : 2 * video + 2] = frame, count or 0
+
+    try:
+        return work.do(video, show)
+    except SystemExit:
+        return STOPPED
 
 
 def _give_way(clip: Clip) -> list[str]:
