@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
+from canthus.face.pose import Pose
 from canthus.geometry.rotation import matrix_from_euler
 
 MIRROR = np.array(

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from canthus.errors import CanthusError
-    from canthus.face.faces import Alignment, FaceMeshes, Faces, Pose, TrackedFaces
+    from canthus.face.faces import Alignment, FaceMeshes, Faces, TrackedFaces
     from canthus.face.landmarks import LandmarkScheme, convert, scheme
     from canthus.face.morphable import MorphableModel
+    from canthus.face.pose import Pose
     from canthus.inference.detect import Detector
     from canthus.inference.predictor import Predictor
     from canthus.inference.tracker import Tracker
@@ -53,7 +54,8 @@ __all__ = [
 ]
 _MODULES = {
     "errors": ["CanthusError"],
-    "face.faces": ["Alignment", "FaceMeshes", "Faces", "Pose", "TrackedFaces"],
+    "face.faces": ["Alignment", "FaceMeshes", "Faces", "TrackedFaces"],
+    "face.pose": ["Pose"],
     "face.landmarks": ["LandmarkScheme", "convert", "scheme"],
     "face.morphable": ["MorphableModel"],
     "inference.tracker": ["Tracker"],

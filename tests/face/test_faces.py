@@ -9,8 +9,9 @@ import pytest
 from shapes import MIRROR, head68, made_up_faces
 
 from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError, WeightsError
-from canthus.face.faces import Alignment, Faces, Pose, TrackedFaces
+from canthus.face.faces import Alignment, Faces, TrackedFaces
 from canthus.face.morphable import MorphableModel
+from canthus.face.pose import Pose
 from canthus.geometry.crop import Crop
 from canthus.geometry.rotation import geodesic
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from canthus.errors import ModelError
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
 from canthus.face.morphable import MorphableModel
 from canthus.face.person import MOST_FRAMES, pooled_identity
+from canthus.face.pose import Pose
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import matrix_from_euler
 

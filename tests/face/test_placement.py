@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from canthus.errors import LandmarkError
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
 from canthus.face.morphable import MorphableModel
 from canthus.face.placement import assumed_focal_length, head_poses, head_scales
+from canthus.face.pose import Pose
 from canthus.geometry.rotation import geodesic, matrix_from_euler, matrix_from_vector
 
 ANGLES = [(0, 0, 0), (10, -40, 5), (-15, 70, -20)]

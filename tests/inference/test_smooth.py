@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from canthus.evaluation.metrics import jitter
-from canthus.face.faces import Faces, Pose, TrackedFaces
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.measures import eye_aspect_ratio
 from canthus.face.morphable import MorphableModel
+from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_euler

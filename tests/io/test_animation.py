@@ -12,8 +12,9 @@ import pytest
 
 from canthus.errors import OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import Faces, Pose, TrackedFaces
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.morphable import MorphableModel
+from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.geometry.projection import project
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_euler, matrix_from_quaternion

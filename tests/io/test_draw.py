@@ -9,7 +9,8 @@ import pytest
 from shapes import made_up_faces
 
 from canthus.errors import ImageError
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
+from canthus.face.pose import Pose
 from canthus.io.draw import depth_colours, overlay
 
 GREY = np.full((480, 640, 3), 128, np.uint8)

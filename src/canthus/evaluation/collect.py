@@ -12,10 +12,11 @@ from canthus.errors import CanthusError, LandmarkError
 from canthus.evaluation import boxes as box_rules
 from canthus.evaluation.predictions import Predictions
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
 from canthus.face.landmarks import convert
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.morphable import MorphableModel
+from canthus.face.pose import Pose
 from canthus.geometry.crop import Crop
 from canthus.inference.predictor import Predictor
 from canthus.inference.tracker import Tracker

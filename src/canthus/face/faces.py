@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
+from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import convert
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.morphable import MorphableModel
+from canthus.face.pose import Pose, as_rotations, head_rotation, some
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.crop import Crop, box_sizes, tight_boxes
-from canthus.geometry.projection import fit_weak_perspective
-from canthus.geometry.rotation import euler_from_matrix, matrix_from_vector, nearest_rotation, quaternion_from_matrix
+from canthus.geometry.rotation import matrix_from_vector
 from canthus.threads import blas_threads
 
 SCORE_RADIUS = 0.05
@@ -26,9 +26,6 @@ SCORE_RADIUS = 0.05
 
 MEAN_RADIUS = 2 / np.sqrt(3)
 """Mean distance from the truth in sigmas, by the density of `scores_of`."""
-
-MAX_ROTATION_ERROR = 0.05
-"""By how much an entry of a network's rotation matrix may differ from that of the nearest rotation."""
 
 MESH_ITERATIONS = 3
 """Rounds of the fit in `Faces.mesh`: more move no vertex by 0.01 % of the face size, as depth is known."""
@@ -112,11 +109,11 @@ class Alignment:
         crop = Crop(_numpy(crop.center), _numpy(crop.side), _numpy(crop.angle), crop.size)
         xyz = crop.image_from_crop(_numpy(self.xyz))
         if self.rotation is None:
-            rotation = _head_rotation(convert(xyz, scheme, "ibug68")[0])
+            rotation = head_rotation(convert(xyz, scheme, "ibug68")[0])
         else:
             # The crop's angle turns x towards y, which points down: with y up, a negative turn about z.
             turn = matrix_from_vector(crop.angle[:, None] * [0, 0, -1])
-            rotation = turn @ _as_rotations(_numpy(self.rotation))
+            rotation = turn @ as_rotations(_numpy(self.rotation))
         own_head = None
         if self.coefficients is not None and self.placement is not None:
             placement = _numpy(self.placement)
@@ -138,39 +135,6 @@ class Alignment:
             expression_sigma=None if self.expression_sigma is None else _numpy(self.expression_sigma),
             own_head=own_head,
         )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Pose:
-    """Head rotations: `matrix` (N,3,3), camera-from-head in right-handed axes.
-
-    Head axes: x to the subject's left, y up, z out of the face. Camera axes: x right, y up, z to the camera.
-    """
-
-    matrix: np.ndarray
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "matrix", np.asarray(self.matrix, np.float64))
-        if self.matrix.ndim != 3 or self.matrix.shape[1:] != (3, 3) or not np.isfinite(self.matrix).all():
-            raise LandmarkError(f"got a pose of shape {self.matrix.shape}, want finite matrices (N, 3, 3)")
-
-    def __len__(self) -> int:
-        return len(self.matrix)
-
-    def __repr__(self) -> str:
-        return f"Pose({_some(f'pitch {p} yaw {y} roll {r}' for p, y, r in np.rint(self.euler()).astype(int))})"
-
-    @property
-    def quaternion(self) -> np.ndarray:
-        """Unit quaternions (N,4) = (w, x, y, z), w >= 0."""
-        return quaternion_from_matrix(self.matrix)
-
-    def euler(self, convention: str = "aflw") -> np.ndarray:
-        """Angles (N,3) = (pitch, yaw, roll) in degrees, by a convention of `geometry.rotation`.
-
-        Raises `CanthusError` for an unknown convention.
-        """
-        return np.rad2deg(euler_from_matrix(self.matrix, convention))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,7 +241,7 @@ class Faces:
     def __repr__(self) -> str:
         width, height = self.image_size
         about = f"{width}x{height} px, {self.scheme}" + (f", {self.weights}" if self.weights else "")
-        sizes = _some(f"{size:.0f} px" for size in self.sizes)
+        sizes = some(f"{size:.0f} px" for size in self.sizes)
         return f"Faces({len(self)} in {about}{': ' if sizes else ''}{sizes})"
 
     def _repr_html_(self) -> str:
@@ -444,12 +408,6 @@ class FaceMeshes:
         return f"FaceMeshes({len(self)} of {self.vertices.shape[1]} vertices, {len(self.triangles)} triangles)"
 
 
-def _some(words: Iterable[str], most: int = 5) -> str:
-    """The first words of a list, and how many more there are."""
-    known = list(words)
-    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
-
-
 def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Probabilities (N,L) that points with `sigma` (N,L) lie within 5 % of the face sizes (N,) of the truth, pixels.
 
@@ -459,26 +417,6 @@ def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """
     a = np.sqrt(3) * SCORE_RADIUS * sizes[:, None] / np.maximum(sigma, 1e-6)
     return 1 - (1 + a) * np.exp(-a)
-
-
-def _head_rotation(xyz: np.ndarray) -> np.ndarray:
-    """Rotations (B,3,3) that best lay the mean head on landmarks (B,68,3), in the image plane where all z are 0."""
-    if xyz.shape[1:] != (68, 3):
-        raise LandmarkError(f"got landmarks of shape {xyz.shape}, want (B, 68, 3)")
-    mean = np.broadcast_to(MorphableModel.default().landmarks()[0], xyz.shape)
-    seen = xyz if xyz[..., 2].any() else xyz[..., :2]
-    return fit_weak_perspective(mean.astype(np.float64), seen.astype(np.float64))[0]
-
-
-def _as_rotations(matrices: np.ndarray) -> np.ndarray:
-    """The rotations (B,3,3) nearest to what a network gave, which a low precision may have moved a little."""
-    if not np.isfinite(matrices).all():
-        raise WeightsError("got weights that give rotations with NaN or infinity, want rotation matrices")
-    rotations = nearest_rotation(matrices)
-    error = np.abs(rotations - matrices).max(initial=0)
-    if error > MAX_ROTATION_ERROR:
-        raise WeightsError(f"got weights that give matrices {error:.2g} off a rotation, want rotation matrices")
-    return rotations
 
 
 def _numpy(array: Any) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from canthus.face.faces import Faces, Pose, TrackedFaces
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.morphable_fit import FLIP
+from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame, gaps
 from canthus.geometry.rotation import nearest_rotation
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import Faces, Pose
+from canthus.face.faces import Faces
 from canthus.face.measures import brow_height, eye_aspect_ratio, mouth_opening
 from canthus.face.placement import HeadPoses, assumed_focal_length, head_poses, head_scales
+from canthus.face.pose import Pose
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_quaternion
 
 LANDMARKS = 68

@@ -19,7 +19,8 @@ from PIL import Image
 
 from canthus.decode import decoding, parse_json, read_npz
 from canthus.errors import OutputError
-from canthus.face.faces import FACES_COLUMNS, Faces, Pose, TrackedFaces
+from canthus.face.faces import FACES_COLUMNS, Faces, TrackedFaces
+from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.io.outputs import atomic_write, make_folder
 

@@ -1,0 +1,170 @@
+"""Verbs that train: synth, train, train-detector, export."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from canthus.cli.options import Out
+from canthus.commands.terminal import plain_errors, print_table, progress, say
+from canthus.errors import RecipeError
+
+
+def _recipe_names() -> list[str]:
+    from canthus.training.recipe import packaged  # needs the train extra
+
+    return list(packaged())
+
+
+def synth(
+    assets: Annotated[
+        Path | None,
+        typer.Option("--assets", help="Folder of head assets (see docs/data.md); default: simpler heads."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of pictures, rounded up to whole shards.")] = 256,
+    out: Out = Path("out/synth"),
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="What to render (see docs/synthetic.md).")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key of the recipe: --set glasses=0.", metavar="KEY=VALUE"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Random seed; another seed gives other people.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")] = 2,
+    layout: Annotated[
+        Literal["npz", "tar", "300wlp"],
+        typer.Option("--format", help="Layout: tar is WebDataset, 300wlp is jpg, mat and npz."),
+    ] = "npz",
+    quality: Annotated[
+        Literal["raster", "path"], typer.Option("--quality", help="Renderer: path is path tracing (Mitsuba), slow.")
+    ] = "raster",
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of the first shard.")] = False,
+    sequence: Annotated[
+        int,
+        typer.Option("--sequence", min=0, help="Render clips of this many frames; --count is the number of clips."),
+    ] = 0,
+) -> None:
+    """Render faces with exact 3D labels for training, or video clips for tracking; run it again to resume."""
+    with plain_errors("synth"):
+        from canthus.synth.recipe import SynthRecipe
+        from canthus.synth.render_jobs import (
+            SHARD_SIZE,
+            clip_path,
+            contact_sheet,
+            render_clips,
+            render_shards,
+            shard_path,
+        )
+
+        changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
+        plan = SynthRecipe.read(recipe, **changes)
+        if sequence:
+            jobs = render_clips(out, assets, plan, count, workers, sequence, quality)
+            paths, each = [clip_path(out, n) for n in range(count)], sequence
+        else:
+            jobs = render_shards(out, assets, plan, count, workers, layout, quality)
+            paths, each = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))], SHARD_SIZE
+        with progress("synth") as update:
+            done = sum(os.path.exists(path) for path in paths)
+            update(done * each, len(paths) * each)
+            for number, _ in enumerate(jobs, done + 1):
+                update(number * each, len(paths) * each)
+        if sheet:
+            contact_sheet(paths[0], out / "sheet.png")
+    say(f"{'clips' if sequence else 'shards'} in {out.resolve()}")
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a recipe (see --list), or a file (YAML).", autocompletion=_recipe_names),
+    ] = None,
+    out: Out = Path("runs/train"),
+    faces: Annotated[
+        list[str] | None,
+        typer.Option("--faces", help="Folders of faces, of shards or of a data set, to use instead of the recipe's."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of the recipe: --set augment.scale=0.2.",
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the recipes that come with canthus, and end.")] = False,
+) -> None:
+    """Train a method from a recipe; run it again to resume after a stop."""
+    with plain_errors():
+        from canthus.training.recipe import Recipe, packaged, title
+        from canthus.training.train import leave_processes
+        from canthus.training.train import train as run
+
+        if listed:
+            rows = [[name, title(path)] for name, path in packaged().items()]
+            print_table("", {"recipe": "left", "what": "left"}, rows)
+            return
+        if recipe is None:
+            raise RecipeError("got no recipe, want the name of one (`canthus train --list`) or a file")
+        plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))
+        with progress("train") as update:
+            began, taken = time.monotonic(), 0
+            for step in run(plan, out):
+                if not taken:  # the speed is measured from the end of this run's first step
+                    began = time.monotonic()
+                taken += step["faces"]
+                rate = (taken - step["faces"]) / max(time.monotonic() - began, 1e-9)
+                losses = {k: v for k, v in step.items() if k not in ("step", "stage", "lr", "faces")}
+                note = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
+                update(step["step"], plan.steps, f"{step['stage']} {rate:.0f} images/s {note}")
+        leave_processes()
+    say(f"weights in {(out / 'weights').resolve()}")
+
+
+def train_detector(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML); default: of the shipped detector.")] = None,
+    out: Out = Path("runs/detector"),
+    heads: Annotated[
+        list[str] | None, typer.Option("--heads", help="Folders of renders with regions (synth --set maps=true).")
+    ] = None,
+    environments: Annotated[
+        str | None, typer.Option("--environments", help="Folder of environment maps (.exr) to stand behind the heads.")
+    ] = None,
+    photos: Annotated[str | None, typer.Option("--photos", help="Folder of pictures without faces.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps to take instead of the recipe's.")] = None,
+) -> None:
+    """Train a face detector on composites of rendered heads; run it again to resume after a stop."""
+    with plain_errors():
+        from canthus.detection.train import DetectorRecipe, draw
+        from canthus.detection.train import train_detector as run
+
+        given = {"heads": heads, "environments": environments, "photos": photos, "steps": steps}
+        plan = DetectorRecipe.read(recipe, **{key: value for key, value in given.items() if value is not None})
+        with progress("composites") as update:
+            for done in draw(plan, out):
+                update(done, plan.composites)
+        with progress("train-detector") as update:
+            for step in run(plan, out):
+                losses = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k not in ("step", "stage", "lr"))
+                update(step["step"], plan.steps, losses)
+    say(f"weights in {(out / 'weights').resolve()}")
+
+
+def export(
+    weights: Annotated[Path, typer.Argument(help="Folder of weights that training wrote.")],
+    out: Out = Path("out/export"),
+    int8: Annotated[
+        Path | None, typer.Option("--int8", help="Also quantise to 8 bits, calibrated on this shard.")
+    ] = None,
+) -> None:
+    """Convert trained weights to ONNX, in a folder that `canthus.load` can run."""
+    with plain_errors():
+        from canthus.training.export import export_onnx, quantise
+
+        export_onnx(weights, out)
+        if int8:
+            quantise(out, int8)
+    say(f"exported to {out.resolve()}")
