@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import canthus
-from canthus.io.outputs import write_mesh
+from canthus.io.meshes import write_mesh
 
 photo = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("astronaut.jpg")
 faces = canthus.load().predict(photo)

@@ -66,7 +66,7 @@ DOCUMENTED = {
     "canthus.face.faces": {"Alignment"},
     "canthus.geometry.projection": {"project"},
     "canthus.geometry.rotation": {"euler_from_matrix", "matrix_from_euler", "quaternion_from_matrix"},
-    "canthus.io.outputs": {"write_mesh"},
+    "canthus.io.meshes": {"write_mesh"},
     "canthus.serve.app": {"Limits", "create_app"},
     "canthus.synth.generator": {"SynthGenerator"},
     "canthus.synth.recipe": {"SynthRecipe"},

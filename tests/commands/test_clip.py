@@ -112,3 +112,17 @@ def test_a_chart_of_each_video_and_a_page_over_all(clip, tmp_path):
         assert 'src="clip.plot.png"' in page and "<td>12</td>" in page
         assert "b&amp;d.gif" in page and page.count("not done") == 1
     assert Image.open(out / "clip.plot.png").width == 1400
+
+
+def test_a_sequence_of_obj_is_a_folder_that_the_next_run_replaces(clip, tmp_path):
+    out = tmp_path / "out"
+    command = ["track", str(clip), "--animation", "obj", "--out", str(out)]
+    for more, said in (([], "1 videos"), (["--resume"], "1 skipped"), ([], "1 videos")):
+        result = CliRunner().invoke(app, [*command, *more])
+        assert result.exit_code == 0 and said in result.output, result.output
+        names = [path.name for path in sorted((out / "clip.heads").iterdir())]
+        assert names == [f"face0.{frame:06d}.obj" for frame in range(12)]
+        assert sorted(path.name for path in out.iterdir()) == ["clip.heads", "clip.jsonl", "clip.summary.json"]
+    assert json.loads((out / "clip.summary.json").read_text())["files"] == ["clip.jsonl", "clip.heads"]
+    track(find_videos([clip]), out, Tracker(aligner(), detect_every=3))  # by other settings, without heads
+    assert sorted(path.name for path in out.iterdir()) == ["clip.jsonl", "clip.summary.json"]

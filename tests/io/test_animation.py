@@ -93,11 +93,11 @@ def test_trimesh_reads_the_heads() -> None:
     heads = motions(frames(3), CAMERA)
     model = MorphableModel.default()
     scene = trimesh.load(io.BytesIO(motions_glb(model, [heads[0], heads[0]], 0.6)), file_type="glb", process=False)
-    assert len(scene.geometry) == 2
-    for mesh in scene.geometry.values():
-        assert len(mesh.faces) == len(model.triangles)
-        size = np.ptp(mesh.vertices, axis=0)
-        np.testing.assert_allclose(size, np.ptp(model.mean, axis=0) / 1000, rtol=0.1)  # metres
+    assert len(scene.geometry) == 2 * len(model.parts)  # a mesh for each material
+    assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == 2 * len(model.triangles)
+    assert {mesh.visual.material.name for mesh in scene.geometry.values()} == set(model.parts)
+    low, high = scene.bounds
+    np.testing.assert_allclose(high - low, np.ptp(model.mean, axis=0) / 1000, rtol=0.15)  # metres
 
 
 def test_rotations_take_the_short_way_and_lengths_are_multiples_of_four() -> None:
@@ -105,7 +105,14 @@ def test_rotations_take_the_short_way_and_lengths_are_multiples_of_four() -> Non
     model = MorphableModel.default()
     quaternions = np.array([[1.0, 0, 0, 0], [-0.9, 0.1, 0, 0], [-1.0, 0, 0, 0]])
     head = HeadMotion(
-        "a", np.zeros(80), np.arange(3) / 25, quaternions, np.zeros((3, 3)), np.zeros((3, 52)), [(0.04, 0.08)]
+        "a",
+        np.zeros(80),
+        np.arange(3),
+        np.arange(3) / 25,
+        quaternions,
+        np.zeros((3, 3)),
+        np.zeros((3, 52)),
+        [(0.04, 0.08)],
     )
     data = motions_glb(model, [head], 0.6)
     gltf = pygltflib.GLTF2().load_from_bytes(data)

@@ -16,8 +16,7 @@ from shapes import made_up_faces
 
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes, Faces
-from canthus.geometry.camera import WeakPerspective
+from canthus.face.faces import Faces
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
@@ -27,7 +26,6 @@ from canthus.io.outputs import (
     remove_leftovers,
     to_json,
     write_json,
-    write_mesh,
     write_pts,
 )
 
@@ -268,51 +266,3 @@ def test_pts_is_one_based(tmp_path: Path) -> None:
     assert lines[3] == f"{x + 1:.3f} {y + 1:.3f}"
     points = np.array([line.split() for line in lines[3:71]], float)
     np.testing.assert_allclose(points - 1, faces.xy[1], atol=6e-4)
-
-
-def tetrahedra() -> FaceMeshes:
-    """Two "faces": a tetrahedron at (0, 0, 0) and at (10, 20, 30) of the image, with a seam in the uv."""
-    corners = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 0, 1]], float)  # image frame: -1 is up
-    return FaceMeshes(
-        vertices=np.stack([corners, corners + [10, 20, 30]]),
-        triangles=np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
-        uv=np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.25, 0.5]]),
-        uv_triangles=np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [4, 2, 3]]),  # corner 1 has two
-        identity=np.zeros((2, 0)), expression=np.zeros((2, 0)), expression_names=(),
-        camera=WeakPerspective(np.stack([np.eye(3)] * 2), np.ones(2), np.zeros((2, 2))), unit="mm",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
-@pytest.mark.parametrize("textured", [True, False])
-def test_mesh_comes_back_upright(tmp_path: Path, suffix: str, textured: bool) -> None:
-    trimesh = pytest.importorskip("trimesh")
-    meshes = tetrahedra()
-    if not textured:
-        meshes = replace(meshes, uv=None, uv_triangles=None)
-    path = tmp_path / f"a.{suffix}"
-    write_mesh(path, meshes, face=1)
-    assert list(tmp_path.iterdir()) == [path]
-    back = trimesh.load_mesh(path, process=False)
-    corners = np.array([[10, -20, 30], [11, -20, 30], [10, -19, 30], [10, -20, 31]])
-    np.testing.assert_allclose(back.triangles, corners[meshes.triangles], atol=1e-5)
-    # A positive volume means that the triangles still face outwards; that of the tetrahedron is 1/6.
-    assert back.volume == pytest.approx(1 / 6, rel=1e-4)
-    if textured:
-        np.testing.assert_allclose(back.visual.uv[back.faces], meshes.uv[meshes.uv_triangles], atol=1e-6)
-
-
-def test_mesh_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="want one that ends in"):
-        write_mesh(tmp_path / "a.stl", tetrahedra())
-
-
-def test_mesh_of_a_face_can_be_written(tmp_path: Path) -> None:
-    """The chin of the file lies below its brows, and the nose towards the viewer."""
-    trimesh = pytest.importorskip("trimesh")
-    faces = made_up_faces(ANGLES[:1])
-    write_mesh(tmp_path / "a.glb", faces.mesh())
-    back = trimesh.load_mesh(tmp_path / "a.glb", process=False)
-    low, high = back.bounds
-    assert low[1] < -faces.xyz[0, 8, 1] + 10 and high[1] > -faces.xyz[0, 19, 1]
-    assert high[2] > faces.xyz[0, 30, 2] - 10 and back.volume > 0

@@ -181,8 +181,11 @@ def track(
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a chart of each video, and a page over all.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="Also write results smoothed over time.")] = False,
     animation: Annotated[
-        Literal["glb", "livelink"] | None,
-        typer.Option("--animation", help="Also write moving heads: one GLB, or a CSV of Live Link Face for each face."),
+        Literal["glb", "livelink", "obj"] | None,
+        typer.Option(
+            "--animation",
+            help="Also write moving heads: one GLB, a CSV of Live Link Face for each face, or an OBJ a frame and face.",
+        ),
     ] = None,
     send: Annotated[
         str | None,

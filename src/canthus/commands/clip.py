@@ -33,7 +33,8 @@ from canthus.io.draw import overlay
 from canthus.io.gltf import HeadMotion, motions_glb
 from canthus.io.inputs import Source, file_of
 from canthus.io.lines import frame_line, header_line
-from canthus.io.outputs import atomic_open, atomic_write
+from canthus.io.meshes import write_obj_sequence
+from canthus.io.outputs import atomic_folder, atomic_open, atomic_write
 from canthus.io.recording import Recording
 from canthus.io.tables import table_writer
 from canthus.io.track_charts import chosen, drawn_on, track_chart
@@ -54,8 +55,9 @@ class Outputs:
 
     table: ending of a table, or None. columns: whose names and units it has. plot: a chart. smooth: whether lines and
     table are also written smoothed, and overlay and animation show smoothed faces. animation: moving heads, all in one
-    GLB, or a table of Live Link Face for each. camera: for millimetres and angles. rate: frames a second of folders of
-    frames. Raises `VideoError` for a rate that is none, `ModuleNotFoundError` where a format needs a package that is
+    GLB, a table of Live Link Face for each, or a folder with an OBJ for each frame and face. camera: for millimetres
+    and angles. rate: frames a second of folders of frames. Raises `VideoError` for a rate that is none,
+    `ModuleNotFoundError` where a format needs a package that is
     not installed.
     """
 
@@ -64,7 +66,7 @@ class Outputs:
     columns: Literal["canthus", "openface"] = "canthus"
     plot: bool = False
     smooth: bool = False
-    animation: Literal["glb", "livelink"] | None = None
+    animation: Literal["glb", "livelink", "obj"] | None = None
     camera: Camera = ASSUMED
     rate: float = RATE
 
@@ -79,6 +81,7 @@ class Outputs:
         faces = [".jsonl", *([f".{self.table}"] if self.table else [])]
         smooth = [SMOOTH + ending for ending in faces] if self.smooth else []
         heads = {"glb": [".heads.glb"], "livelink": [f".livelink.{number}.csv" for number in range(people)]}
+        heads["obj"] = [".heads"]
         moving = [(SMOOTH if self.smooth else "") + ending for ending in heads.get(self.animation or "", [])]
         return [*faces, *smooth, *([PLOT] * self.plot), *([self.overlay_ending()] * self.overlay), *moving]
 
@@ -268,10 +271,16 @@ class Clip:
         files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
 
     def _write_heads(self, files: ExitStack, heads: Sequence[HeadMotion]) -> None:
-        start = SMOOTH if self.outputs.smooth else ""
+        start, model = SMOOTH if self.outputs.smooth else "", MorphableModel.default()
+        if self.outputs.animation == "obj":
+            folder = files.enter_context(atomic_folder(file_of(self.target, f"{start}.heads")))
+            for number, head in enumerate(heads):
+                write_obj_sequence(folder, model, number, head)
+            return
         if self.outputs.animation == "glb":
             view = field_of_view(self.outputs.camera, self.size)
-            made = {".heads.glb": motions_glb(MorphableModel.default(), heads, view)}
+            about = {"video": self.video.path.name, "frames_per_second": self.video.rate}
+            made = {".heads.glb": motions_glb(model, heads, view, about)}
         else:
             made = {f".livelink.{number}.csv": live_link_table(head) for number, head in enumerate(heads)}
         for ending, data in made.items():

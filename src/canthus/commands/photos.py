@@ -26,12 +26,12 @@ from canthus.inference.predictor import Predictor
 from canthus.io.draw import overlay
 from canthus.io.images import HEIF, Picture, as_png, can_read, memory_of, read_picture
 from canthus.io.inputs import Found, Kind, Source, file_of, find, make_folder_of, reason
+from canthus.io.meshes import write_mesh
 from canthus.io.outputs import (
     atomic_write,
     read_document,
     remove_leftovers,
     write_json,
-    write_mesh,
     write_pts,
 )
 from canthus.io.tables import write_csv
@@ -45,7 +45,7 @@ PHOTO_PIXELS = 2**26  # larger photos are read at a half, a quarter, ... of thei
 class Outputs:
     """What is written for each photo, beside the JSON.
 
-    mesh: a suffix of `outputs.write_mesh`, or None. expressions: whether a head model is fitted and the JSON holds its
+    mesh: a suffix of `meshes.write_mesh`, or None. expressions: whether a head model is fitted and the JSON holds its
     identity and, where the weights give none, its expression; both are there with a mesh too.
     """
 

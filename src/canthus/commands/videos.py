@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
-from os.path import exists  # unlike pathlib's, it says False of a name that cannot be
+from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from canthus.commands.clip import (
@@ -265,4 +266,4 @@ class _Results:
         """Remove the summary, and then the files that it names."""
         for path in (self.summary, *map(self.summary.with_name, self.files)):
             with suppress(OSError):
-                path.unlink()
+                rmtree(path) if isdir(path) else path.unlink()

@@ -332,10 +332,7 @@ class Faces:
             identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
             vertices = fit.camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
-        return FaceMeshes(
-            vertices, model.triangles, model.uv, model.uv_triangles,
-            fit.identity, fit.expression, model.expression_names, fit.camera, model.unit,
-        )  # fmt: skip
+        return FaceMeshes(vertices, model, fit.identity, fit.expression, fit.camera)
 
     def _own_mesh(self, model: MorphableModel) -> FaceMeshes:
         placement, identity, expression = np.split(self.own_head, [3, 3 + len(model.identity)], axis=1)
@@ -343,10 +340,7 @@ class Faces:
         camera = WeakPerspective(self.pose.matrix, placement[:, 0], placement[:, 1:])
         vertices = camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
-        return FaceMeshes(
-            vertices, model.triangles, model.uv, model.uv_triangles,
-            identity, expression, model.expression_names, camera, model.unit,
-        )  # fmt: skip
+        return FaceMeshes(vertices, model, identity, expression, camera)
 
     def fit_weights(self) -> np.ndarray:
         """1 / sigma^2 (N,L), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""
@@ -382,30 +376,50 @@ class TrackedFaces:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FaceMeshes:
-    """Heads fitted to N faces, all of one topology.
+    """Heads fitted to N faces, all of one model.
 
     vertices: (N,V,3), image pixels as `Faces.xyz`; z is zero at the mean of the face's landmarks.
-    triangles: (T,3) vertex indices, counter-clockwise from outside in the head frame.
-    uv, uv_triangles: texture coordinates (U,2), v up, and their indices at triangle corners (T,3), or None.
+    model: the head model that was fitted; its triangles are counter-clockwise from outside.
     identity: (N,K), standard deviations. expression: (N,E), 0 = neutral, with E expression_names.
-    camera: maps the model's head frame, in `unit`, to image pixels (except for the origin of z).
+    camera: maps the model's head frame, in its `unit`, to image pixels (except for the origin of z).
     """
 
     vertices: np.ndarray
-    triangles: np.ndarray
-    uv: np.ndarray | None
-    uv_triangles: np.ndarray | None
+    model: MorphableModel
     identity: np.ndarray
     expression: np.ndarray
-    expression_names: tuple[str, ...]
     camera: WeakPerspective
-    unit: str
 
     def __len__(self) -> int:
         return len(self.vertices)
 
     def __repr__(self) -> str:
         return f"FaceMeshes({len(self)} of {self.vertices.shape[1]} vertices, {len(self.triangles)} triangles)"
+
+    @property
+    def triangles(self) -> np.ndarray:
+        """Vertex indices (T,3), counter-clockwise from outside in the head frame."""
+        return self.model.triangles
+
+    @property
+    def uv(self) -> np.ndarray | None:
+        """Texture coordinates (U,2), v up, or None."""
+        return self.model.uv
+
+    @property
+    def uv_triangles(self) -> np.ndarray | None:
+        """Indices (T,3) of texture coordinates at the corners of triangles, or None."""
+        return self.model.uv_triangles
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        """The names of the E expressions."""
+        return self.model.expression_names
+
+    @property
+    def unit(self) -> str:
+        """The unit of length of the model."""
+        return self.model.unit
 
 
 def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -230,6 +230,18 @@ class MorphableModel:
         return _Basis(*(self.at_landmarks(points) for points in (self.mean, self.identity, self.expression)))
 
     @functools.cached_property
+    def parts(self) -> dict[str, slice]:
+        """The triangles of each part, such as skin and eyes, by name; of a model that tells no parts all are skin.
+
+        Raises ModelError for a card whose triangle_ranges are none.
+        """
+        with decoding(ModelError, f"model {self.name!r} has a card whose triangle_ranges are not names and ranges"):
+            ranges = self.card.get("triangle_ranges", {"skin": [0, len(self.triangles)]})
+            if not fits(ranges, dict[str, list[int]]):
+                raise ValueError("other types")
+            return {name: slice(first, end) for name, (first, end) in ranges.items()}
+
+    @functools.cached_property
     def mirror(self) -> np.ndarray:
         """For every vertex the one at its place on the other side of the mean head, (V,) int.
 

@@ -40,18 +40,19 @@ def motions(frames: Iterable[TrackedFrame], camera: Camera, model: MorphableMode
     faces are held in memory, 2 kB a face and frame.
     """
     model = MorphableModel.default() if model is None else model
-    tracks: dict[int, tuple[list[float], list[Faces]]] = {}
+    tracks: dict[int, tuple[list[tuple[int, float]], list[Faces]]] = {}
     for frame in frames:
         for number, face in zip(frame.tracked.ids.tolist(), frame.tracked.faces):
-            times, faces = tracks.setdefault(number, ([], []))
-            times.append(frame.time)
+            when, faces = tracks.setdefault(number, ([], []))
+            when.append((frame.number, frame.time))
             faces.append(face)
-    return [
-        _motion(f"face {number}", np.array(t), faces, camera, model) for number, (t, faces) in sorted(tracks.items())
-    ]
+    return [_motion(f"face {number}", when, faces, camera, model) for number, (when, faces) in sorted(tracks.items())]
 
 
-def _motion(name: str, times: np.ndarray, faces: list[Faces], camera: Camera, model: MorphableModel) -> HeadMotion:
+def _motion(
+    name: str, when: Sequence[tuple[int, float]], faces: list[Faces], camera: Camera, model: MorphableModel
+) -> HeadMotion:
+    numbers, times = (np.array(column) for column in zip(*when))
     identity = pooled_identity(faces, model)
     person = model.of_person(identity)
     together = Faces.concat(faces, faces[0].image_size).converted()
@@ -64,6 +65,7 @@ def _motion(name: str, times: np.ndarray, faces: list[Faces], camera: Camera, mo
     return HeadMotion(
         name,
         identity,
+        numbers,
         times,
         quaternion_from_matrix(poses.rotation),
         poses.translation,

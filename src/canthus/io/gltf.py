@@ -1,43 +1,45 @@
-"""Moving heads as glTF 2.0 in one file (GLB): a mesh with named morph targets and an animated node for each face.
+"""Heads as glTF 2.0 in one file (GLB): a mesh with named morph targets for each face, moving or still.
 
-The file's frame is the camera's: metres, x right, y up, z towards the camera, which stands at the origin and looks
-along -z. https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Lengths are metres, y is up. The frame of moving heads is the camera's: x right, z towards the camera, which stands at
+the origin and looks along -z. A still head stands at the origin and looks along +z.
+https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from canthus.errors import OutputError
 from canthus.face.morphable import MorphableModel
-from canthus.io.outputs import split_seams
 
 _FLOAT, _UINT = 5126, 5125
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _VERTICES, _INDICES = 34962, 34963  # what a buffer view is for
-_SKIN = {
-    "pbrMetallicRoughness": {"baseColorFactor": [0.72, 0.55, 0.47, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.7}
-}
-METRES = 1e-3  # of the models' millimetres
+_METRES = {"um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0}
+_COLOURS = {"eyes": (0.9, 0.89, 0.87), "teeth": (0.93, 0.9, 0.83), "tongue": (0.76, 0.45, 0.43)}  # sRGB
+_SKIN = (0.87, 0.76, 0.71)
+_ROUGHNESS = {"eyes": 0.2, "teeth": 0.3, "tongue": 0.4}
 
 
 @dataclass(frozen=True, eq=False)
 class HeadMotion:
     """One head over time.
 
-    name: of its node. identity: (K,) of the model. times: (T,) seconds, rising, T > 0. rotation: (T,4) quaternions
-    (w, x, y, z) camera from head. translation: (T,3) mm. expression: (T,E) weights of the model's expressions. there:
-    (first, last) seconds of each stretch in which it is seen; outside it has no size.
+    name: of its node. identity: (K,) of the model. frames: (T,) numbers of the frames, rising, T > 0. times: (T,)
+    seconds. rotation: (T,4) quaternions (w, x, y, z) camera from head. translation: (T,3) mm. expression: (T,E) weights
+    of the model's expressions. there: (first, last) seconds of each stretch in which it is seen; outside it has no
+    size.
     """
 
     name: str
     identity: np.ndarray
+    frames: np.ndarray
     times: np.ndarray
     rotation: np.ndarray
     translation: np.ndarray
@@ -45,36 +47,63 @@ class HeadMotion:
     there: Sequence[tuple[float, float]]
 
 
-def motions_glb(model: MorphableModel, heads: Sequence[HeadMotion], field_of_view: float) -> bytes:
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of a head, such as its skin, with a material of its own.
+
+    vertex: (W,), the model's vertex that each of the part's is. corners: (T,3) of the part's. uv: (W,2) texture
+    coordinates, v down, or None. texture: the colours of the material as the bytes of a PNG; None: one plain colour.
+    """
+
+    name: str
+    vertex: np.ndarray
+    corners: np.ndarray
+    uv: np.ndarray | None = None
+    texture: bytes | None = None
+
+
+def parts_of(model: MorphableModel) -> list[Part]:
+    """The parts of a model as glTF wants them: one texture coordinate a vertex, by the model's own layout."""
+    parts = []
+    for name, chosen in model.parts.items():
+        if model.uv is not None and model.uv_triangles is not None:
+            vertex, corners, uv = split_seams(model.triangles[chosen], model.uv, model.uv_triangles[chosen])
+            parts.append(Part(name, vertex, corners, uv * [1, -1] + [0, 1]))
+        else:
+            vertex, corners = np.unique(model.triangles[chosen], return_inverse=True)
+            parts.append(Part(name, vertex, corners.reshape(-1, 3)))
+    return parts
+
+
+def metres(model: MorphableModel) -> float:
+    """A model's unit of length. Raises `OutputError` for one whose length is not known."""
+    if model.unit not in _METRES:
+        raise OutputError(f"got a head model in {model.unit!r}, want one in {', '.join(_METRES)}")
+    return _METRES[model.unit]
+
+
+def motions_glb(
+    model: MorphableModel, heads: Sequence[HeadMotion], field_of_view: float, about: Mapping[str, Any] | None = None
+) -> bytes:
     """A GLB file with a node, a mesh and an animation for each head, and a camera.
 
     The mesh is the neutral head of a person; its morph targets have the names of the model's expressions, in
     `mesh.extras.targetNames`, where viewers, Blender and engines look for them. All heads share the targets, as the
-    model is linear. field_of_view: the camera's, from top to bottom, radians. Raises `OutputError` for a model that is
-    not in millimetres.
+    model is linear. field_of_view: the camera's, from top to bottom, radians. about: plain data for `extras` of the
+    scene. Raises `OutputError` for a model that is not in millimetres, as motions are.
     """
     if model.unit != "mm":
         raise OutputError(f"got a head model in {model.unit!r}, want one in mm")
-    file = _File()
-    vertex, corners, texture = np.arange(len(model.mean)), model.triangles, dict[str, int]()
-    if model.uv is not None and model.uv_triangles is not None:
-        vertex, corners, uv = split_seams(model.triangles, model.uv, model.uv_triangles)
-        texture["TEXCOORD_0"] = file.add(uv * [1, -1] + [0, 1], _VERTICES)
-    indices = file.add(corners.ravel().astype(np.uint32), _INDICES)
-    targets = [{"POSITION": file.add(METRES * mode[vertex], _VERTICES, bounds=True)} for mode in model.expression]
+    file, unit = _File(), metres(model)
+    shape = _Shape(file, model, parts_of(model) if heads else [])
     meshes, nodes, channels, samplers = [], [], list[Any](), list[Any]()
     for number, head in enumerate(heads):
-        neutral = model.vertices(np.asarray(head.identity, np.float32)[None])[0][vertex]
-        attributes = {"POSITION": file.add(METRES * neutral, _VERTICES, bounds=True)}
-        attributes |= {"NORMAL": file.add(_normals(neutral, corners, vertex), _VERTICES), **texture}
-        primitive = {"attributes": attributes, "indices": indices, "targets": targets, "material": 0}
-        names = {"targetNames": list(model.expression_names)}
-        meshes.append({"name": head.name, "primitives": [primitive], "weights": [0.0] * len(targets), "extras": names})
+        meshes.append(shape.mesh(head.name, head.identity, np.zeros(len(model.expression))))
         nodes.append({"name": head.name, "mesh": number})
         edges, sizes = _presence(head)
         times = file.add(head.times, bounds=True)
         moved = {
-            "translation": (times, METRES * head.translation, "LINEAR"),
+            "translation": (times, unit * head.translation, "LINEAR"),
             "rotation": (times, _continuous(head.rotation)[:, [1, 2, 3, 0]], "LINEAR"),
             "weights": (times, head.expression.ravel(), "LINEAR"),
             "scale": (file.add(edges, bounds=True), np.repeat(sizes[:, None], 3, axis=1), "STEP"),
@@ -84,40 +113,82 @@ def motions_glb(model: MorphableModel, heads: Sequence[HeadMotion], field_of_vie
             samplers.append({"input": when, "output": file.add(values), "interpolation": between})
     camera = {"type": "perspective", "perspective": {"yfov": field_of_view, "znear": 0.01}}
     nodes.append({"name": "camera", "camera": 0})
-    document = {
-        "asset": {"version": "2.0", "generator": "canthus", "copyright": f"head model: {model.licence}"},
-        "scene": 0,
-        "scenes": [{"nodes": list(range(len(nodes)))}],
-        "nodes": nodes,
-        "cameras": [camera],
-        "materials": [{"name": "skin", **_SKIN}],
-    }
+    document: dict[str, Any] = {"nodes": nodes, "cameras": [camera]}
     if heads:
         document["meshes"] = meshes
         document["animations"] = [{"name": "faces", "channels": channels, "samplers": samplers}]
-    return file.glb(document)
+    return file.glb(document, model, about)
 
 
+def head_glb(
+    model: MorphableModel,
+    parts: Sequence[Part],
+    identity: np.ndarray,
+    expression: np.ndarray,
+    about: Mapping[str, Any] | None = None,
+) -> bytes:
+    """A GLB file with one still head, of identity (K,) and expression (E,), upright at the origin.
+
+    The mesh is the neutral head, and the weights of its morph targets are the expression. parts: as of `parts_of`.
+    about: plain data for `extras` of the node. Raises `OutputError` as `metres`.
+    """
+    file = _File()
+    mesh = _Shape(file, model, parts).mesh("head", identity, expression)
+    return file.glb({"nodes": [{"name": "head", "mesh": 0, "extras": dict(about or {})}], "meshes": [mesh]}, model)
+
+
+class _Shape:
+    """What the heads of one model in a file have in common."""
+
+    def __init__(self, file: _File, model: MorphableModel, parts: Sequence[Part]) -> None:
+        self.file, self.model, self.unit = file, model, metres(model)
+        self.parts = [(part, self._shared(part)) for part in parts]
+
+    def _shared(self, part: Part) -> dict[str, Any]:
+        """A primitive without its places."""
+        add, moves = self.file.add, self.unit * self.model.expression[:, part.vertex]
+        texture = {} if part.uv is None else {"TEXCOORD_0": add(part.uv, _VERTICES)}
+        return {
+            "attributes": texture,
+            "indices": add(part.corners.ravel().astype(np.uint32), _INDICES),
+            "targets": [{"POSITION": add(mode, _VERTICES, bounds=True)} for mode in moves],
+            "material": self.file.add_material(part),
+        }
+
+    def mesh(self, name: str, identity: np.ndarray, expression: np.ndarray) -> dict[str, Any]:
+        """A mesh of the neutral head, a primitive for each part."""
+        neutral = self.model.vertices(np.asarray(identity, np.float32)[None])[0]
+        normals, primitives = _normals(neutral, self.model.triangles), []
+        for part, shared in self.parts:
+            places = self.file.add(self.unit * neutral[part.vertex], _VERTICES, bounds=True)
+            around = {"POSITION": places, "NORMAL": self.file.add(normals[part.vertex], _VERTICES)}
+            primitive = {**shared, "attributes": around | shared["attributes"]}
+            if not primitive["targets"]:
+                del primitive["targets"]
+            primitives.append(primitive)
+        mesh: dict[str, Any] = {"name": name, "primitives": primitives}
+        if len(expression):
+            mesh |= {"weights": expression.tolist(), "extras": {"targetNames": list(self.model.expression_names)}}
+        return mesh
+
+
+@dataclass(eq=False)
 class _File:
-    """The binary part of a GLB and the views into it."""
+    """The binary part of a GLB, the views into it, and the materials."""
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.length = 0
-        self.views: list[dict[str, Any]] = []
-        self.accessors: list[dict[str, Any]] = []
+    parts: list[bytes] = field(default_factory=list)
+    length: int = 0
+    views: list[dict[str, Any]] = field(default_factory=list)
+    accessors: list[dict[str, Any]] = field(default_factory=list)
+    materials: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
         """The number of a new accessor with these values (n,) or (n,k): uint32, and all else as float32."""
         whole = values.dtype == np.uint32
         array = np.ascontiguousarray(values, np.uint32 if whole else np.float32)
-        data = array.tobytes()
-        view = {"buffer": 0, "byteOffset": self.length, "byteLength": len(data)}
-        self.views.append(view if target is None else {**view, "target": target})
-        self.parts.append(data)
-        self.length += len(data)
         accessor = {
-            "bufferView": len(self.views) - 1,
+            "bufferView": self._add_view(array.tobytes(), {} if target is None else {"target": target}),
             "componentType": _UINT if whole else _FLOAT,
             "count": len(array),
             "type": _KINDS[1 if array.ndim == 1 else array.shape[1]],
@@ -127,14 +198,44 @@ class _File:
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 
-    def glb(self, document: dict[str, Any]) -> bytes:
-        """The whole file: header, JSON, binary; lengths are multiples of four."""
-        if self.parts:
-            document |= {
-                "bufferViews": self.views,
-                "accessors": self.accessors,
-                "buffers": [{"byteLength": self.length}],
-            }
+    def add_material(self, part: Part) -> int:
+        """The number of a new material for a part."""
+        look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": _ROUGHNESS.get(part.name, 0.7)}
+        if part.texture is None:
+            colour = np.array(_COLOURS.get(part.name, _SKIN)) ** 2.2  # factors are linear
+            look["baseColorFactor"] = [*colour.round(4).tolist(), 1.0]
+        else:
+            look["baseColorTexture"] = {"index": len(self.images)}
+            view = self._add_view(part.texture)
+            self.images.append({"name": part.name, "mimeType": "image/png", "bufferView": view})
+        self.materials.append({"name": part.name, "pbrMetallicRoughness": look})
+        return len(self.materials) - 1
+
+    def _add_view(self, data: bytes, more: Mapping[str, int] | None = None) -> int:
+        self.views.append({"buffer": 0, "byteOffset": self.length, "byteLength": len(data), **(more or {})})
+        padded = data + b"\0" * (-len(data) % 4)
+        self.parts.append(padded)
+        self.length += len(padded)
+        return len(self.views) - 1
+
+    def glb(self, parts: dict[str, Any], model: MorphableModel, about: Mapping[str, Any] | None = None) -> bytes:
+        """The whole file: header, JSON, binary; lengths are multiples of four. about: for `extras` of the scene."""
+        scene: dict[str, Any] = {"nodes": list(range(len(parts["nodes"])))}
+        document = {
+            "asset": {"version": "2.0", "generator": "canthus", "copyright": f"head model: {model.licence}"},
+            "scene": 0,
+            "scenes": [{**scene, "extras": dict(about)} if about else scene],
+            **parts,
+        }
+        lists = {
+            "materials": self.materials,
+            "textures": [{"source": number} for number in range(len(self.images))],
+            "images": self.images,
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": self.length}] * (self.length > 0),
+        }
+        document |= {name: values for name, values in lists.items() if values}  # empty lists are not allowed
         text = json.dumps(document, allow_nan=False).encode()
         text += b" " * (-len(text) % 4)
         binary = b"".join(self.parts)
@@ -142,16 +243,25 @@ class _File:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _normals(vertices: np.ndarray, corners: np.ndarray, vertex: np.ndarray) -> np.ndarray:
-    """Unit normals (V,3), area-weighted; vertices that are one vertex of the model have one normal."""
-    a, b, c = (vertices[corners[:, k]].astype(np.float64) for k in range(3))
+def split_seams(
+    triangles: np.ndarray, uv: np.ndarray, uv_triangles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What file formats want, one texture coordinate a vertex, for which a vertex on a seam becomes two: the old vertex
+    (W,) that each new one is, triangles (T,3) of new ones, and texture coordinates (W,2)."""
+    corners = np.stack([triangles, uv_triangles], axis=-1).reshape(-1, 2)
+    pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
+    return pairs[:, 0], numbers.reshape(-1, 3), uv[pairs[:, 1]]
+
+
+def _normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Unit normals (V,3), area-weighted."""
+    a, b, c = (vertices[triangles[:, k]].astype(np.float64) for k in range(3))
     across = np.cross(b - a, c - a)
-    total = np.zeros((vertex.max() + 1, 3))
+    total = np.zeros((len(vertices), 3))
     for k in range(3):
-        np.add.at(total, vertex[corners[:, k]], across)
-    normal = total[vertex]
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    return np.where(length > 1e-12, normal / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
+        np.add.at(total, triangles[:, k], across)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(length > 1e-12, total / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
 
 
 def _continuous(quaternions: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Files that hold faces: JSON (see `faces.schema.json`) and menpo PTS; OBJ, PLY and GLB meshes."""
+"""Files that hold faces: JSON (see `faces.schema.json`) and menpo PTS; writing of files whole or not at all."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder, to write files into, that becomes `path` when the block ends, and is gone if it ends by an error.
 
-    Raises `OutputError` as `atomic_write`; name and lock are as of `atomic_open`.
+    An older folder there is removed then. Raises `OutputError` as `atomic_write`; name and lock are as of
+    `atomic_open`.
     """
     part = Path(path).with_name(PART.format(os.getpid(), uuid.uuid4().hex[:12]))
     lock = None
@@ -101,7 +102,13 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield part
-        os.replace(part, path)
+        if Path(path).is_dir():  # only an empty one would be replaced
+            older = Path(path).with_name(PART.format(os.getpid(), uuid.uuid4().hex[:12]))
+            os.replace(path, older)
+            os.replace(part, path)
+            shutil.rmtree(older, ignore_errors=True)
+        else:
+            os.replace(part, path)
     except CanthusError:
         raise
     except OSError as error:
@@ -260,40 +267,6 @@ def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None
     points = faces.xy[face] + 1.0
     lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points)
     atomic_write(path, f"version: 1\nn_points:  {len(points)}\n{{\n{lines}}}\n".encode())
-
-
-def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) -> None:
-    """Write one face of `faces.mesh()` as .obj, .ply or .glb, by the suffix of `path`.
-
-    The file's frame is the image's with y turned up, so that the face stands upright in viewers: x right, y
-    up, z towards the camera, right-handed, in pixels, origin at the centre of the image's top left pixel.
-    Raises `OutputError`, also for another suffix.
-    """
-    import trimesh  # slow to import
-
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("obj", "ply", "glb"):
-        raise OutputError(f"got a mesh file {os.fspath(path)!r}, want one that ends in .obj, .ply or .glb")
-    vertices, triangles, visual = meshes.vertices[face] * [1, -1, 1], meshes.triangles, None
-    if meshes.uv is not None and meshes.uv_triangles is not None:
-        vertex, triangles, uv = split_seams(triangles, meshes.uv, meshes.uv_triangles)
-        vertices, visual = vertices[vertex], trimesh.visual.TextureVisuals(uv=uv)
-    mesh = trimesh.Trimesh(vertices, triangles, visual=visual, process=False)
-    data: Any = mesh.export(file_type=kind)
-    if kind == "obj":  # trimesh names a material file, which is not there: there is no texture image
-        lines = (line for line in data.splitlines() if not line.startswith(("mtllib", "usemtl")))
-        data = ("\n".join(lines) + "\n").encode()
-    atomic_write(path, data)
-
-
-def split_seams(
-    triangles: np.ndarray, uv: np.ndarray, uv_triangles: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What file formats want, one texture coordinate a vertex, for which a vertex on a seam becomes two: the old vertex
-    (W,) that each new one is, triangles (T,3) of new ones, and texture coordinates (W,2)."""
-    corners = np.stack([triangles, uv_triangles], axis=-1).reshape(-1, 2)
-    pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
-    return pairs[:, 0], numbers.reshape(-1, 3), uv[pairs[:, 1]]
 
 
 def face_record(face: Faces) -> dict[str, Any]:

@@ -42,8 +42,7 @@ class DenseHead:
         self.ids = np.concatenate([np.arange(*run) for run in RUNS])
         rest = assets._makehuman_vertices(assets.mean)[self.ids]
         self.rest, self.parts = rest, []
-        ranges = model.card["triangle_ranges"]
-        shipped = {name: np.unique(model.triangles[slice(*ranges[name])]) for name in ("eyes", "teeth", "tongue")}
+        shipped = {name: np.unique(model.triangles[model.parts[name]]) for name in ("eyes", "teeth", "tongue")}
         ict = {name: np.unique(assets.surfaces[name].vertex) for name in assets.surfaces}
         drop = assets.expression[assets.expression_names.index("jawOpen")].reshape(-1, 3)
         falls = np.linalg.norm(drop, axis=1) > 1  # cm: what moves with the lower jaw

@@ -48,15 +48,14 @@ class ShippedHead(HeadAssets):
         self.identity = np.stack(modes[: len(model.identity)]).reshape(len(model.identity), -1)
         self.expression = np.stack(modes[len(model.identity) :]).reshape(len(model.expression), -1)
         self.expression_names = [ict_name(n) for n in model.expression_names]
-        balls = np.unique(model.triangles[slice(*model.card["triangle_ranges"]["eyes"])])
+        balls = np.unique(model.triangles[model.parts["eyes"]])
         for name, mode in zip(self.expression_names, self.expression.reshape(len(self.expression), -1, 3)):
             if name.startswith("eyeLook"):
                 mode[balls] = 0  # the lids only: eyeballs turn, which no linear mode says
         self.landmark_ids, self.landmark_weights = model.landmark_ids, model.landmark_weights
         points = self.landmarks(self.mean)
 
-        ranges = {n: slice(*r) for n, r in model.card["triangle_ranges"].items()}
-        triangles = {n: model.triangles[r].astype(np.int64) for n, r in ranges.items()}
+        triangles = {n: model.triangles[r].astype(np.int64) for n, r in model.parts.items()}
         skin = triangles["skin"]
         middle = self.mean[skin].mean(1)
         back = (middle[:, 2] < -7.5) | (middle[:, 1] > 10)

@@ -69,11 +69,11 @@ class LinearFace(nn.Module):
         mean = (model.mean - (low + high) / 2) / self.unit
         mean, modes = (np.concatenate([a, model.at_landmarks(a)], axis=-2) for a in (mean, modes))
         self.coefficients = len(modes)
-        first, last = model.card.get("triangle_ranges", {}).get("skin", (0, len(model.triangles)))
+        skin = model.parts.get("skin", slice(0, len(model.triangles)))
         grown = GROWN * (high - low)
         inside = ((model.mean >= low - grown) & (model.mean <= high + grown)).all(1)
         drawn = inside[model.triangles].all(1)
-        drawn[:first], drawn[last:] = False, False
+        drawn[: skin.start], drawn[skin.stop :] = False, False
         region = np.unique(model.triangles[drawn])
         codes = np.full((self.vertices, 3), 0.5)
         codes[region] = encode_vertices(mean[region])
