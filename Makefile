@@ -57,7 +57,7 @@ report: $(VENV)/test.done
 
 $(VENV)/base.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[cpu]'
 	touch $@
 
 $(VENV)/test.done: $(VENV)/base.done

@@ -3,7 +3,7 @@
 Each peer runs in a process of its own, in an environment of its own if its packages want that, by its own recommended
 call and with its own detector; of several faces the one nearest to the true one counts.
 
-    pip install 'canthus[formats]' PEER
+    pip install 'canthus[cpu,formats]' PEER
     python benchmarks/peers/PEER.py aflw2000 FOLDER --out peer.npz
     canthus evaluate aflw2000 FOLDER --predictions peer.npz --report --out out/peer
 

@@ -83,6 +83,7 @@ def load(
     threads: int | None = None,
     min_face: float | None = None,
     detector: str | Path | Callable[[np.ndarray], tuple[Any, Any]] | Detector | None = None,
+    provider: str = "cpu",
 ) -> Predictor:
     """An aligner that runs shipped weights, by name, or the weights in a folder; None: the default weights.
 
@@ -90,10 +91,13 @@ def load(
     leaves it to the libraries. `min_face` is the smallest face to look for, by the longer side of its tight box in px:
     a large one saves time in large pictures; None: as small as can be seen at 1600 px. `detector` finds faces instead
     of the shipped network: a folder that `canthus train-detector` wrote, or a function of an RGB image (H,W,3) uint8
-    that gives boxes (N,4) = (x0, y0, x1, y1) and scores (N,). Nothing is downloaded. Weights that training wrote and
-    that were not exported are run by torch. Raises `WeightsError` for weights that are unknown, damaged or incomplete,
-    or that need torch where it is not installed, `CanthusError` for `threads` that are no positive integer, `BoxError`
-    for a `min_face` that is not positive, or that is given beside a detector.
+    that gives boxes (N,4) = (x0, y0, x1, y1) and scores (N,). `provider` is what ONNX Runtime runs the networks on:
+    'cpu', 'cuda', 'coreml', 'directml' or 'openvino', where the installed package of ONNX Runtime has it, or 'auto',
+    the first of the others that works on this machine, else the CPU. Nothing is downloaded. Weights that training wrote
+    and that were not exported are run by torch, on the CPU. Raises `WeightsError` for weights that are unknown, damaged
+    or incomplete, or that need torch where it is not installed, `CanthusError` for `threads` that are no positive
+    integer and for a provider that is not there, `BoxError` for a `min_face` that is not positive, or that is given
+    beside a detector.
     """
     from canthus.inference.detect import as_detector
     from canthus.inference.runtime import OnnxAligner
@@ -102,16 +106,17 @@ def load(
 
     folder = find(DEFAULT if weights is None else weights)
     exported = (folder / MODEL_FILE).exists() or not (folder / "model.safetensors").exists()
-    aligner = (OnnxAligner if exported else _by_torch)(folder, threads, min_face)
+    aligner = (OnnxAligner if exported else _by_torch)(folder, threads, min_face, provider)
     if detector is not None:
-        aligner.detector = as_detector(detector, threads, min_face)
+        aligner.detector = as_detector(detector, threads, min_face, provider)
     return aligner
 
 
-def _by_torch(folder: Path, threads: int | None, min_face: float | None) -> Predictor:
-    """Weights as training left them."""
+def _by_torch(folder: Path, threads: int | None, min_face: float | None, provider: str) -> Predictor:
+    """Weights as training left them; the provider is for the detector alone."""
     from canthus.errors import WeightsError, pip_install
     from canthus.inference.detect import check_min_face
+    from canthus.io.providers import check_provider
     from canthus.threads import check_threads
 
     try:
@@ -123,4 +128,5 @@ def _by_torch(folder: Path, threads: int | None, min_face: float | None) -> Pred
         ) from error
     aligner: Predictor = load_aligner(folder)
     aligner.threads, aligner.min_face = check_threads(threads), check_min_face(min_face)
+    aligner.provider = check_provider(provider)
     return aligner

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import canthus
-from canthus.cli.options import Out, Place, Threads, Weights
+from canthus.cli.options import Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
 from canthus.errors import CanthusError
 from canthus.io.inputs import check_folder, counted
@@ -77,6 +77,7 @@ def align(
         int | None, typer.Option("--memory", min=1, help="Megabytes that pictures and networks may take.")
     ] = None,
     threads: Threads = None,
+    provider: Provider = "cpu",
 ) -> None:
     """Find the landmarks and pose of every face in photos; write JSON files and overlay pictures, or tables.
 
@@ -99,11 +100,13 @@ def align(
         raise typer.BadParameter("--overlay, --pts, --csv, --mesh and --expressions go with --format json only")
     if ray is not None and format == "json":
         raise typer.BadParameter("--ray goes with --format csv or parquet only")
+    if ray is not None and provider != "cpu":
+        raise typer.BadParameter("--provider goes without --ray: on a cluster networks run on the CPU")
     most, kind, bound = threads or cores(), photos.photo_kind(), None if memory is None else memory * 10**6
 
     def lanes(count: int) -> Lanes:  # for so many photos
         number = max(1, min(most if workers == 1 else workers, -(-count // CHUNK)))
-        aligner = canthus.load(weights, threads=max(1, most // number), min_face=min_face)
+        aligner = canthus.load(weights, threads=max(1, most // number), min_face=min_face, provider=provider)
         return Lanes(aligner, number, workers > 1, bound)
 
     with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
@@ -203,6 +206,7 @@ def track(
         int, typer.Option("--workers", min=1, help="Number of processes, each of which tracks a video at a time.")
     ] = 1,
     threads: Threads = None,
+    provider: Provider = "cpu",
 ) -> None:
     """Follow every face through videos; write one line of JSON per frame, each face under a lasting number.
 
@@ -229,8 +233,9 @@ def track(
         found = None if any(map(is_live, inputs)) else find_videos(inputs)
         workers = min(workers, len(found.files) or 1) if found else 1
         threads = threads if workers == 1 else max(1, (threads or cores()) // workers)
-        second = None if tracking is None else canthus.load(tracking, threads=threads)
-        tracker = Tracker(canthus.load(weights, threads=threads), second, detect_every=detect_every)
+        second = None if tracking is None else canthus.load(tracking, threads=threads, provider=provider)
+        first = canthus.load(weights, threads=threads, provider=provider)
+        tracker = Tracker(first, second, detect_every=detect_every)
         if found is None:
             _follow(inputs[0], out, tracker, smooth, send)
             return
@@ -316,6 +321,7 @@ def serve(
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Most images that wait.")] = 64,
     threads: Threads = None,
+    provider: Provider = "cpu",
 ) -> None:
     """Answer HTTP requests: POST /align takes a photo and gives its faces as JSON; / is a page to try it.
 
@@ -332,7 +338,7 @@ def serve(
         if key == "":
             raise CanthusError("got an empty CANTHUS_API_KEY, want a key or no such variable")
         limits = Limits(int(megabytes * 1e6), int(megapixels * 1e6), faces, timeout, waiting)
-        app = create_app(canthus.load(weights, threads=threads), limits, key)
+        app = create_app(canthus.load(weights, threads=threads, provider=provider), limits, key)
 
         def started(address: str) -> None:
             say(f"{address} (API: {address}/docs, {'with' if key else 'without'} API key)")

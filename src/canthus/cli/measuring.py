@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import canthus
-from canthus.cli.options import Out, Threads, Weights
+from canthus.cli.options import Out, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, plain_errors, print_table, progress, say
 
 
@@ -34,6 +34,7 @@ def evaluate(
     report: Annotated[bool, typer.Option("--report", help="Also write report.html with curves and sweeps.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Print every table, not only the headline.")] = False,
     threads: Threads = None,
+    provider: Provider = "cpu",
 ) -> None:
     """Measure accuracy on an annotated data set; write predictions.npz and scores.json."""
     with plain_errors("formats"):
@@ -41,11 +42,11 @@ def evaluate(
         from canthus.evaluation.predictions import Predictions
 
         with progress("evaluate") as show:
-            predictor = None if predictions else canthus.load(weights, threads=threads)
+            predictor = None if predictions else canthus.load(weights, threads=threads, provider=provider)
             if predictor is None:
                 answers = Predictions.read(str(predictions))
             else:
-                second = None if tracking is None else canthus.load(tracking, threads=threads)
+                second = None if tracking is None else canthus.load(tracking, threads=threads, provider=provider)
                 answers = measure.predict(protocol, data, predictor, boxes, show, second)
             scores = measure.evaluate(protocol, data, answers)
             measure.write_scores(out, scores, answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,3 +37,7 @@ Place = Annotated[
     str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of CPU threads; default: all cores.")]
+Provider = Annotated[
+    Literal["cpu", "cuda", "coreml", "directml", "openvino", "auto"],
+    typer.Option("--provider", help="What ONNX Runtime runs the networks on, where its package has it."),
+]

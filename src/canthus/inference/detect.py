@@ -100,13 +100,15 @@ class FunctionDetector:
     quick = __call__
 
 
-def as_detector(detector: Any, threads: int | None = None, min_face: float | None = None) -> Detector:
+def as_detector(
+    detector: Any, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"
+) -> Detector:
     """A `Detector` as it is, a user's function as one, and a folder of `canthus train-detector` as one.
 
     Raises `BoxError` for anything else, and for a `min_face` beside a detector that is there already; `WeightsError`.
     """
     if isinstance(detector, str | Path):
-        return PyramidDetector(detector, threads, min_face)
+        return PyramidDetector(detector, threads, min_face, provider)
     if min_face is not None:
         raise BoxError("got min_face beside a detector, want one of the two: the detector decides what it finds")
     if not callable(detector):
@@ -240,16 +242,18 @@ def suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 class PyramidDetector(FaceDetector):
     """A network that `canthus train-detector` trained (`detection.network.DetectorNetwork`): it tells roll as well.
 
-    weights: the folder that training wrote. threads: CPU threads; None leaves their number to ONNX Runtime.
-    Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
-    that are no positive integer, `BoxError`.
+    weights: the folder that training wrote. threads: CPU threads; None leaves their number to ONNX Runtime. provider:
+    what runs it, see `io.providers`. Raises `WeightsError` if the network is missing or is not the one that its card
+    lists, `CanthusError` for `threads` that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
     coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.3, 0.1
 
-    def __init__(self, weights: str | Path, threads: int | None = None, min_face: float | None = None):
+    def __init__(
+        self, weights: str | Path, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"
+    ):
         super().__init__(min_face)
-        self.session = Session(listed(Path(weights), MODEL_FILE, WeightsError), threads)
+        self.session = Session(listed(Path(weights), MODEL_FILE, WeightsError), threads, provider)
 
     def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
         """See `FaceDetector.detect_at`."""

@@ -56,6 +56,7 @@ class Predictor(ABC):
     card: Card
     threads: int | None = None  # CPU threads of networks and linear algebra; None is no limit
     min_face: float | None = None  # see `FaceDetector`
+    provider: str = "cpu"  # what runs the detector, see `io.providers`
     head_model: MorphableModel | None = None  # what `finish` fits; None is the shipped one
 
     @abstractmethod
@@ -91,7 +92,7 @@ class Predictor(ABC):
     @cached_property
     def detector(self) -> Detector:
         """The face detector, made when it is first needed."""
-        return RetinaFaceDetector(self.threads, self.min_face)
+        return RetinaFaceDetector(self.threads, self.min_face, self.provider)
 
     def predict(self, image: ImageLike, boxes: Any = None) -> Faces:
         """The faces in one image: a path, a binary file or its bytes, a Pillow image, or an RGB array that

@@ -29,9 +29,9 @@ class RetinaFaceDetector(FaceDetector):
     """The shipped detector. It misses most faces under some 24 px at a look, reports parts of faces much larger than
     those it learnt from, and knows no roll: its faces are taken to stand upright.
 
-    threads: CPU threads; None leaves their number to ONNX Runtime.
+    threads: CPU threads; None leaves their number to ONNX Runtime. provider: what runs it, see `io.providers`.
     Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
-    that are no positive integer, `BoxError`.
+    that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
     # In pictures up to twice as large as the first look, a face that only the second one finds leaves a score of at
@@ -39,9 +39,9 @@ class RetinaFaceDetector(FaceDetector):
     # 512 px).
     coarse_side, quick_side, near, reliable, min_score, hint_score = 320, 224, 48, 32, 0.6, 0.01
 
-    def __init__(self, threads: int | None = None, min_face: float | None = None):
+    def __init__(self, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"):
         super().__init__(min_face)
-        self.session = Session(listed(ROOT / DETECTOR, MODEL_FILE, WeightsError), threads)
+        self.session = Session(listed(ROOT / DETECTOR, MODEL_FILE, WeightsError), threads, provider)
 
     def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
         """See `FaceDetector.detect_at`."""

@@ -14,6 +14,7 @@ from canthus.face.faces import Alignment
 from canthus.inference.detect import check_min_face
 from canthus.inference.predictor import Predictor, points_within
 from canthus.io.card import Card
+from canthus.io.providers import check_provider
 from canthus.io.session import MODEL_FILE, Session
 from canthus.threads import check_threads
 from canthus.weights import find
@@ -25,19 +26,20 @@ class OnnxAligner(Predictor):
     The graph takes `crops` (B,S,S,3) uint8 RGB, and `start` (B,68,3) where the card names weights that find these
     points; it gives the fields of `Alignment` by name. Can be pickled, and shared by Python threads and by processes.
     Raises `WeightsError` for a folder whose card or network is missing or damaged, and for weights that start from
-    weights that need a start themselves.
+    weights that need a start themselves, `CanthusError` for a provider (see `io.providers`) that is not there.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, min_face: float | None = None):
+    def __init__(self, folder: Path, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"):
         self.card = Card.read(folder)
         self.threads, self.min_face = check_threads(threads), check_min_face(min_face)
+        self.provider = check_provider(provider)
         start = self.card.start
         if start is not None and Card.read(find(start)).start is not None:
             raise WeightsError(
                 f"the weights '{self.card.title}' start from points of '{start}', which start from others themselves; "
                 "weights that need no start are wanted"
             )
-        self.session = Session(self.card.checked(folder, MODEL_FILE), threads)
+        self.session = Session(self.card.checked(folder, MODEL_FILE), threads, provider)
         self.outputs = self.session.outputs
 
     def run(self, crops: np.ndarray) -> Alignment:
@@ -55,4 +57,4 @@ class OnnxAligner(Predictor):
     @cached_property
     def starter(self) -> OnnxAligner:
         """The weights that find the points to start from. Raises `WeightsError`."""
-        return OnnxAligner(find(str(self.card.start)), self.threads)
+        return OnnxAligner(find(str(self.card.start)), self.threads, provider=self.provider)

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from canthus.decode import decoding
-from canthus.errors import WeightsError
+from canthus.errors import CanthusError, WeightsError
+from canthus.io.providers import AUTO, BEST_FIRST, PROVIDERS, available, check_provider, runtime
 from canthus.threads import check_threads
 
-# From 1.29 on, ONNX Runtime reports to its maker and keeps an identifier in the home folder, unless this variable is
-# set when it is imported. What a user said is left alone, and so is the environment after the import.
-_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-_unsaid = _TELEMETRY not in os.environ
-if _unsaid:
-    os.environ[_TELEMETRY] = "1"
-import onnxruntime as ort  # noqa: E402
-
-if _unsaid:
-    del os.environ[_TELEMETRY]
-
 MODEL_FILE = "model.onnx"
+_DIRECTML = Lock()  # which runs a session for one thread at a time only
 
 
 class Session:
-    """A network file run on the CPU. It is opened when it is first used, so that a copy can be pickled.
+    """A network file run by ONNX Runtime. It is opened when it is first used, so that a copy can be pickled.
 
-    path: the file. threads: CPU threads of a run; None leaves their number to ONNX Runtime.
+    path: the file. threads: CPU threads of a run; None leaves their number to ONNX Runtime. provider: what runs it, a
+    name of `providers.PROVIDERS` or 'auto'. Raises `CanthusError` for a provider that is not there.
     """
 
-    def __init__(self, path: Path, threads: int | None = None):
-        self.path, self.threads = path, check_threads(threads)
+    def __init__(self, path: Path, threads: int | None = None, provider: str = "cpu"):
+        self.path, self.threads, self.provider = path, check_threads(threads), check_provider(provider)
 
     def run(self, outputs: list[str], given: dict[str, Any]) -> list[Any]:
         """The named outputs for the given inputs. Raises `WeightsError` if the file cannot be loaded."""
-        return self._opened.run(outputs, given)
+        session = self._opened
+        with self._turn:
+            return session.run(outputs, given)
 
     @property
     def outputs(self) -> list[str]:
@@ -44,21 +39,54 @@ class Session:
         return [o.name for o in self._opened.get_outputs()]
 
     @cached_property
-    def _opened(self) -> ort.InferenceSession:
-        return open_session(self.path, self.threads)
+    def _opened(self) -> Any:
+        return open_session(self.path, self.threads, self.provider)
+
+    @property
+    def _turn(self) -> AbstractContextManager[Any]:
+        directml = PROVIDERS["directml"][0] in self._opened.get_providers()
+        return _DIRECTML if directml else nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "threads": self.threads}
+        return {"path": self.path, "threads": self.threads, "provider": self.provider}
 
 
-def open_session(path: Path, threads: int | None = None) -> ort.InferenceSession:
-    """A session on the CPU; `threads` None leaves their number to the runtime. Raises `WeightsError`."""
+def open_session(path: Path, threads: int | None = None, provider: str = "cpu") -> Any:
+    """An `onnxruntime.InferenceSession`; `threads` None leaves their number to the runtime.
+
+    What a provider cannot do runs on the CPU. 'auto' takes the first of BEST_FIRST that works on this machine, or the
+    CPU. Raises `WeightsError` for a file that cannot be loaded, `CanthusError` for a provider that does not work here.
+    """
+    if check_provider(provider) == AUTO:
+        there = available()
+        for name in (name for name in BEST_FIRST if name in there):
+            try:
+                return _session_on(name, path, threads)
+            except CanthusError:  # no such processor, or a driver is missing: the next one
+                continue
+        provider = "cpu"
+    return _session_on(provider, path, threads)
+
+
+def _session_on(provider: str, path: Path, threads: int | None) -> Any:
+    ort = runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Between runs its threads would wait in a loop and slow NumPy and other sessions: a fitted head then costs twice.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
+    if provider == "directml":
+        options.enable_mem_pattern = False  # as its makers require
+    full, cpu = PROVIDERS[provider][0], PROVIDERS["cpu"][0]
     with decoding(WeightsError, f"ONNX Runtime cannot load '{path}'"):
         # without a fallback: that would be the CPU again, announced on stdout
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = ort.InferenceSession(
+            str(path), options, providers=list(dict.fromkeys([full, cpu])), enable_fallback=0
+        )  # fmt: skip
+    if full not in session.get_providers():
+        raise CanthusError(
+            f"got the provider '{provider}', which is installed but does not work on this machine, want its processor "
+            "and drivers, or another provider"
+        )
+    return session
