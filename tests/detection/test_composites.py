@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from heads_maker import FACE, make_heads, write_heads
 
-from canthus.detection.composites import Composer, CutOut, CutOuts, FaceTruth, _black_edge, _Canvas, _Placed, _sides
+from canthus.detection.composites import (
+    MINED_FROM,
+    Composer,
+    CutOut,
+    CutOuts,
+    FaceTruth,
+    _black_edge,
+    _Canvas,
+    _Placed,
+    _sides,
+)
 from canthus.errors import RecipeError
 from canthus.synth.light import procedural_environments
 
@@ -146,3 +156,23 @@ def test_folders_without_regions_are_refused(tmp_path):
     write_shard(shard_path(Path(tmp_path), 0), heads, 0, "npz")
     with pytest.raises(RecipeError, match="maps=true"):
         CutOuts([tmp_path])
+
+
+def test_a_judge_picks_the_hardest_of_the_pictures_without_faces(heads):
+    seen = []
+
+    def judge(pictures: np.ndarray) -> np.ndarray:
+        seen.append(pictures)
+        return pictures.mean((1, 2, 3))
+
+    composer = Composer(heads, procedural_environments(2), [], 64, judge)
+    picked = []
+    for number in range(60):
+        known = len(seen)
+        image, truth = composer.compose(5, number)
+        if len(seen) > known:
+            assert len(truth.box) == 0 and len(seen[-1]) == MINED_FROM
+            assert image.mean() == max(picture.mean() for picture in seen[-1])
+            picked.append(image)
+    # 60 pictures, each with a chance of 0.16: one in 35,000 such runs mines none
+    assert 0 < len(picked) < 60

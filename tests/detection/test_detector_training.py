@@ -12,7 +12,7 @@ from canthus.detection import dataset  # noqa: E402
 from canthus.detection.composites import FaceTruth  # noqa: E402
 from canthus.detection.dataset import Composites, _varied, part_path  # noqa: E402
 from canthus.detection.train import DetectorRecipe, draw, train_detector  # noqa: E402
-from canthus.errors import RecipeError  # noqa: E402
+from canthus.errors import RecipeError, WeightsError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_run_starts_from_the_weights_of_another(heads, tmp_path, small_parts):
     start = str(tmp_path / "one" / "detector.safetensors")
     still = list(train_detector(recipe(heads, weights=start, lr=1e-9, steps=1), tmp_path / "two"))
     assert still[0]["loss"] != pytest.approx(first[0]["loss"], rel=1e-3)  # the same pictures, other weights
-    with pytest.raises(RecipeError, match="no weights of a detector"):
+    with pytest.raises(WeightsError, match="no detector"):
         next(train_detector(recipe(heads, weights=str(tmp_path / "one" / "recipe.json")), tmp_path / "three"))
 
 

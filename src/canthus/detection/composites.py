@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ LEAST = 8.5  # and the smallest that is pasted
 COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from and to
 _MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
+MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
 
 
 class FaceTruth(NamedTuple):
@@ -93,18 +94,31 @@ class CutOuts:
 class Composer:
     """Draws composites of `side` x `side` px.
 
-    photos: pictures (H,W,3) uint8 without faces, of which parts are shown behind the heads, and alone.
+    photos: pictures (H,W,3) uint8 without faces, of which parts are shown behind the heads, and alone. judge: says how
+    much each of some pictures (N,side,side,3) looks like a face; with it more pictures without faces are drawn, those
+    of many that it likes best (hard negatives).
     """
 
-    def __init__(self, cutouts: CutOuts, environments: Sequence[Environment], photos: Sequence[np.ndarray], side: int):
+    def __init__(
+        self, cutouts: CutOuts, environments: Sequence[Environment], photos: Sequence[np.ndarray], side: int,
+        judge: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):  # fmt: skip
         self.cutouts, self.environments, self.photos, self.side = cutouts, environments, photos, side
+        self.judge = judge
 
     def compose(self, seed: int, number: int) -> tuple[np.ndarray, FaceTruth]:
         """Picture (side,side,3) uint8 and its truth."""
         rng = np.random.default_rng([seed, number])
-        canvas = _Canvas(self._backdrop(rng))
+        if self.judge is not None and rng.random() < MINED_SHARE:
+            images, truths = zip(*(self._draw(rng, 0) for _ in range(MINED_FROM)))
+            hardest = int(self.judge(np.stack(images)).argmax())
+            return images[hardest], truths[hardest]
         low, high = COUNTS[rng.choice(len(COUNTS), p=COUNT_SHARES)]
-        for side in _sides(rng, int(rng.integers(low, high + 1)), self.side):
+        return self._draw(rng, int(rng.integers(low, high + 1)))
+
+    def _draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, FaceTruth]:
+        canvas = _Canvas(self._backdrop(rng))
+        for side in _sides(rng, count, self.side):
             self._paste_head(rng, canvas, side)
         for _ in range(rng.poisson(0.4)):
             self._paste_decoy(rng, canvas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image
 from canthus.decode import decoding
 from canthus.detection.composites import Composer, CutOuts, FaceTruth
 from canthus.detection.loss import FacesTruth
+from canthus.detection.network import load_network
 from canthus.errors import RecipeError
 from canthus.io.outputs import atomic_open, make_folder, remove_leftovers
 from canthus.io.shards import NpzShard
@@ -26,7 +27,8 @@ PART = 256  # pictures in a file
 MOST_FACES = 48  # of a picture
 FIELDS = ("image", *FaceTruth._fields, "there")
 
-Sources = tuple[tuple[str, ...], str | None, str | None]  # folders of heads, of environment maps, of photos
+# folders of heads, of environment maps, of photos; weights of a detector that mines hard negatives
+Sources = tuple[tuple[str, ...], str | None, str | None, str | None]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -56,7 +58,7 @@ def draw_composites(folder: Path, sources: Sources, parts: int, side: int, seed:
 @lru_cache(1)
 def composer_of(sources: Sources, side: int) -> Composer:
     """What draws from these folders. Without environment maps there are procedural ones."""
-    heads, environments, photos = sources
+    heads, environments, photos, weights = sources
     maps = procedural_environments()
     with decoding(RecipeError, f"the environment maps in '{environments}' cannot be read"):
         if environments is not None:
@@ -67,7 +69,18 @@ def composer_of(sources: Sources, side: int) -> Composer:
     with decoding(RecipeError, f"the photos in '{photos}' cannot be read"):
         if photos is not None:
             pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(Path(photos).iterdir())]
-    return Composer(CutOuts(heads), maps, pictures, side)
+    return Composer(CutOuts(heads), maps, pictures, side, None if weights is None else _judge(weights))
+
+
+def _judge(weights: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The highest score that a detector gives anywhere in pictures (N,S,S,3), as (N,)."""
+    network = load_network(weights).eval()
+
+    @torch.inference_mode()
+    def judge(pictures: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(pictures)).score.amax(1).numpy()
+
+    return judge
 
 
 def _draw(folder: Path, sources: Sources, side: int, seed: int, number: int) -> None:

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
-from canthus.decode import decoding, read_bytes
-from canthus.detection.network import STRIDES, DetectorNetwork
+from canthus.detection.network import STRIDES, DetectorNetwork, load_network
 from canthus.errors import WeightsError
 from canthus.io.card import CARD_FILE, sha256
 from canthus.io.outputs import atomic_write, make_folder
@@ -42,10 +40,7 @@ def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> N
     """Write the network of a file that training wrote as an ONNX folder, whose card names the recipe and leaves open
     what the weights may be used for. Raises `WeightsError` for a damaged file and where ONNX says something else than
     torch, `OutputError`."""
-    network = DetectorNetwork()
-    with decoding(WeightsError, f"'{weights}' holds no detector that this version can load"):
-        network.load_state_dict(load(read_bytes(weights)))
-    graph = _Graph(network).eval()
+    graph = _Graph(load_network(weights)).eval()
     out = make_folder(out)
     last = STRIDES[-1]
     rows, columns = torch.export.Dim("rows", max=512), torch.export.Dim("columns", max=512)

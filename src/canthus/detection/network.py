@@ -6,10 +6,15 @@ quality of its box as score (Li et al., "Generalized Focal Loss", NeurIPS 2020).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
+
+from canthus.decode import decoding, read_bytes
+from canthus.errors import WeightsError
 
 STRIDES = (8, 16, 32)
 STEM, WIDTHS, DEPTHS, NECK = 24, (48, 96, 128), (3, 4, 3), 48
@@ -87,6 +92,14 @@ class Separable(nn.Module):
         """(B,inside,H,W) to (B,out,H/stride,W/stride)."""
         y = self.norm2(self.pointwise(torch.relu(self.norm(self.depthwise(x)))))
         return torch.relu(x + y) if self.adds else torch.relu(y)
+
+
+def load_network(weights: str | Path) -> DetectorNetwork:
+    """The network of a file `detector.safetensors` that training wrote. Raises `WeightsError`."""
+    network = DetectorNetwork()
+    with decoding(WeightsError, f"'{weights}' holds no detector that this version can load"):
+        network.load_state_dict(load(read_bytes(weights)))
+    return network
 
 
 def cell_centres(rows: int, columns: int, stride: int, like: Tensor) -> Tensor:

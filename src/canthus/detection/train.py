@@ -24,7 +24,7 @@ from canthus.decode import decoding, fits, read_bytes
 from canthus.detection.dataset import PART, Composites, draw_composites
 from canthus.detection.export import export_detector
 from canthus.detection.loss import FacesTruth, loss_terms
-from canthus.detection.network import STRIDES, DetectorNetwork
+from canthus.detection.network import STRIDES, DetectorNetwork, load_network
 from canthus.errors import RecipeError
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.yaml_config import read_keys, refuse_unknown
@@ -46,9 +46,9 @@ class DetectorRecipe:
 
     heads: folders of renders with regions (`canthus synth --set maps=true`). environments: a folder of .exr to stand
     behind them, photos: a folder of pictures without faces. composites: pictures to draw, a multiple of 256. side: of
-    a picture, px, a multiple of 32. weights: a file `detector.safetensors` to start from. warmup_steps,
-    final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other recipes. Raises `RecipeError` for a value of another
-    type or out of range.
+    a picture, px, a multiple of 32. weights: a file `detector.safetensors` to start from, which also mines pictures
+    without faces that it takes for some. warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other
+    recipes. Raises `RecipeError` for a value of another type or out of range.
     """
 
     heads: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class DetectorRecipe:
 
 def draw(recipe: DetectorRecipe, out: str | Path) -> Iterator[int]:
     """Draw the composites of a run that are missing; yields the number of those that are there."""
-    sources = recipe.heads, recipe.environments, recipe.photos
+    sources = recipe.heads, recipe.environments, recipe.photos, recipe.weights
     parts = recipe.composites // PART
     for done in draw_composites(Path(out, COMPOSITES), sources, parts, recipe.side, recipe.seed, recipe.workers):
         yield done * PART
@@ -154,9 +154,8 @@ class _Run:
         self.optimizer = optimizer_of(self.network, self.span)
 
     def start_from(self, weights: str) -> None:
-        """Take the weights of another run. Raises `RecipeError`."""
-        with decoding(RecipeError, f"'{weights}' holds no weights of a detector"):
-            self.network.load_state_dict(load(read_bytes(weights)))
+        """Take the weights of another run. Raises `WeightsError`."""
+        self.network.load_state_dict(load_network(weights).state_dict())
         self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def advance(self, pictures: Tensor, faces: FacesTruth) -> dict[str, Any]:
