@@ -286,6 +286,8 @@ class Faces:
     def scaled(self, scale: float, shift: tuple[float, float], image_size: tuple[int, int]) -> Faces:
         """The same faces in an image of `image_size` (width, height), in which the pixel (x, y) of this one is at
         (scale * x + shift[0], scale * y + shift[1]); z and sigma are scaled too."""
+        if scale == 1 and tuple(shift) == (0, 0) and image_size == self.image_size:
+            return self
         return replace(
             self,
             xyz=self.xyz.astype(np.float64) * scale + [*shift, 0],

@@ -130,10 +130,14 @@ def box_overlaps(a: Array, b: Array) -> Array:
     """Intersection over union (N, M) of boxes a (N, 4) and b (M, 4)."""
     xp: Any = array_namespace(a, b)
     low, high = xp.maximum(a[:, None, :2], b[None, :, :2]), xp.minimum(a[:, None, 2:], b[None, :, 2:])
-    extents = (xp.where(x > 0, x, xp.zeros_like(x)) for x in (high - low, a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]))
-    shared, area, other = (x[..., 0] * x[..., 1] for x in extents)
-    union = area[:, None] + other[None] - shared
-    return shared / xp.where(union > 0, union, xp.ones_like(union))
+
+    def area(extent: Array) -> Array:
+        extent = xp.where(extent > 0, extent, 0.0)
+        return extent[..., 0] * extent[..., 1]
+
+    shared = area(high - low)
+    union = area(a[:, 2:] - a[:, :2])[:, None] + area(b[:, 2:] - b[:, :2])[None] - shared
+    return shared / xp.where(union > 0, union, 1.0)
 
 
 def as_boxes(boxes: Any, image_size: tuple[int, int]) -> np.ndarray:

@@ -262,14 +262,19 @@ def _parquet_writer(path: str | os.PathLike[str], layout: Layout, camera: Camera
     import pyarrow.parquet as pq
 
     waiting: list[ImageFaces] = []
+    rows = 0  # of `waiting`
 
     def flush() -> None:
+        nonlocal rows
         writer.write_table(arrow_table(waiting, layout, camera, weights), row_group_size=2 * ROW_GROUP)
         waiting.clear()
+        rows = 0
 
     def put(images: Sequence[ImageFaces]) -> None:
+        nonlocal rows
         waiting.extend(images)
-        if sum(max(len(image.faces), 1) for image in waiting) >= ROW_GROUP:
+        rows += sum(max(len(image.faces), 1) for image in images)
+        if rows >= ROW_GROUP:
             flush()
 
     schema = arrow_table([], layout, camera, weights).schema
