@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,7 @@ def __dir__() -> list[str]:
 def load(
     weights: str | Path | None = None,
     *,
+    accuracy: Literal["normal", "high"] = "normal",
     threads: int | None = None,
     min_face: float | None = None,
     detector: str | Path | Callable[[np.ndarray], tuple[Any, Any]] | Detector | None = None,
@@ -87,26 +88,33 @@ def load(
 ) -> Predictor:
     """An aligner that runs shipped weights, by name, or the weights in a folder; None: the default weights.
 
-    `threads` is the number of CPU threads of a call of `predict`, of its networks and its linear algebra alike; None
-    leaves it to the libraries. `min_face` is the smallest face to look for, by the longer side of its tight box in px:
-    a large one saves time in large pictures; None: as small as can be seen at 1600 px. `detector` finds faces instead
-    of the shipped network: a folder that `canthus train-detector` wrote, or a function of an RGB image (H,W,3) uint8
-    that gives boxes (N,4) = (x0, y0, x1, y1) and scores (N,). `provider` is what ONNX Runtime runs the networks on:
-    'cpu', 'cuda', 'coreml', 'directml' or 'openvino', where the installed package of ONNX Runtime has it, or 'auto',
-    the first of the others that works on this machine, else the CPU. Nothing is downloaded. Weights that training wrote
-    and that were not exported are run by torch, on the CPU. Raises `WeightsError` for weights that are unknown, damaged
-    or incomplete, or that need torch where it is not installed, `CanthusError` for `threads` that are no positive
-    integer and for a provider that is not there, `BoxError` for a `min_face` that is not positive, or that is given
-    beside a detector.
+    `accuracy="high"` asks the network about four views of each face and averages the answers, which takes three times
+    the time of the network (docs/methods/swift.md). `threads` is the number of CPU threads of a call of `predict`, of
+    its networks and its linear algebra alike; None leaves it to the libraries. `min_face` is the smallest face to look
+    for, by the longer side of its tight box in px: a large one saves time in large pictures; None: as small as can be
+    seen at 1600 px. `detector` finds faces instead of the shipped network: a folder that `canthus train-detector`
+    wrote, or a function of an RGB image (H,W,3) uint8 that gives boxes (N,4) = (x0, y0, x1, y1) and scores (N,).
+    `provider` is what ONNX Runtime runs the networks on: 'cpu', 'cuda', 'coreml', 'directml' or 'openvino', where the
+    installed package of ONNX Runtime has it, or 'auto', the first of the others that works on this machine, else the
+    CPU. Nothing is downloaded. Weights that training wrote and that were not exported are run by torch, on the CPU.
+    Raises `WeightsError` for weights that are unknown, damaged or incomplete, or that need torch where it is not
+    installed, and for an `accuracy` that is neither, `CanthusError` for `threads` that are no positive integer and for
+    a provider that is not there, `BoxError` for a `min_face` that is not positive, or that is given beside a detector.
     """
+    from canthus.errors import WeightsError
     from canthus.inference.detect import as_detector
     from canthus.inference.runtime import OnnxAligner
+    from canthus.inference.views import ManyViews
     from canthus.io.session import MODEL_FILE
     from canthus.weights import DEFAULT, find
 
+    if accuracy not in ("normal", "high"):
+        raise WeightsError(f"got the accuracy {accuracy!r}, want 'normal' or 'high'")
     folder = find(DEFAULT if weights is None else weights)
     exported = (folder / MODEL_FILE).exists() or not (folder / "model.safetensors").exists()
-    aligner = (OnnxAligner if exported else _by_torch)(folder, threads, min_face, provider)
+    aligner: Predictor = (OnnxAligner if exported else _by_torch)(folder, threads, min_face, provider)
+    if accuracy == "high":
+        aligner = ManyViews(aligner)
     if detector is not None:
         aligner.detector = as_detector(detector, threads, min_face, provider)
     return aligner

@@ -10,37 +10,43 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+import canthus
 from canthus.commands.parts import SHOWN, Answer, Part, Plan, align_chunk, left, lost
 from canthus.commands.photos import Summary
 from canthus.errors import CanthusError, pip_install
 from canthus.inference.lanes import Lanes
 from canthus.inference.predictor import Predictor
-from canthus.inference.runtime import OnnxAligner
 from canthus.io.columns import ImageFaces
 from canthus.io.photo_lists import Photo
 from canthus.io.places import folder
 from canthus.io.tables import arrow_table
-from canthus.weights import DEFAULT, find
 
 BATCH = 64  # photos of a batch of Ray Data
 LEAST = 16  # CPUs for which parts are waiting, whatever the cluster has now
 ATTEMPTS = 3  # of a part whose machine is lost
 
 
-def align(dataset: Any, weights: str | Path | None = None, *, min_face: float | None = None, actors: int = 1) -> Any:
+def align(
+    dataset: Any,
+    weights: str | Path | None = None,
+    *,
+    accuracy: Literal["normal", "high"] = "normal",
+    min_face: float | None = None,
+    actors: int = 1,
+) -> Any:
     """The faces of a data set of Ray Data with a column `image`, paths or addresses, one row a face.
 
     The answer is a data set with `columns.COLUMNS` and a column `error`, which is null but for photos that could not be
-    read: these are one row with `image` and `error`. weights, min_face: as of `canthus.load`. actors: how many
-    processes align, each on one CPU of the cluster. Raises `CanthusError` where Ray is missing, and what `canthus.load`
-    raises.
+    read: these are one row with `image` and `error`. weights, accuracy, min_face: as of `canthus.load`. actors: how
+    many processes align, each on one CPU of the cluster. Raises `CanthusError` where Ray is missing, and what
+    `canthus.load` raises.
     """
     _ray()
-    aligner = _load(weights, min_face)
+    aligner = canthus.load(weights, accuracy=accuracy, threads=1, min_face=min_face)
     return dataset.map_batches(
         _Batches, fn_constructor_args=(aligner,), batch_size=BATCH, batch_format="numpy", concurrency=actors, num_cpus=1
     )
@@ -78,6 +84,7 @@ def align_parts(
     min_face: float | None = None,
     resume: bool = False,
     progress: Callable[[Summary], None] = lambda summary: None,
+    accuracy: Literal["normal", "high"] = "normal",
 ) -> Summary:
     """What `commands.parts.align` does, on a cluster: each CPU of it takes a part at a time.
 
@@ -86,7 +93,8 @@ def align_parts(
     `commands.parts.align`, and `CanthusError` where Ray is missing or no cluster is there.
     """
     ray = _ray()
-    aligner, summary, start = _load(weights, min_face), Summary(), time.perf_counter()
+    aligner = canthus.load(weights, accuracy=accuracy, threads=1, min_face=min_face)
+    summary, start = Summary(), time.perf_counter()
     try:
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -132,10 +140,6 @@ def _write_part(aligner: Predictor, part: Part, out: str) -> tuple[int, int, lis
     answers = map(watched, lanes.map(partial(align_chunk, share=lanes.share), part.photos, lost))
     told = part.write(folder(out), answers, aligner)
     return len(part.photos) - told["failures"], told["faces"], failures[:SHOWN], len(failures)
-
-
-def _load(weights: str | Path | None, min_face: float | None) -> OnnxAligner:
-    return OnnxAligner(find(DEFAULT if weights is None else weights), 1, min_face)
 
 
 def _ray() -> Any:

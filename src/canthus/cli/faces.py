@@ -8,6 +8,7 @@ import os
 import warnings
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import canthus
-from canthus.cli.options import Out, Place, Provider, Threads, Weights
+from canthus.cli.options import Accuracy, Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
 from canthus.errors import CanthusError
 from canthus.io.inputs import check_folder, counted
@@ -30,6 +31,7 @@ def align(
     ],
     out: Place = "out",
     weights: Weights = "swift",
+    accuracy: Accuracy = "normal",
     format: Annotated[
         Literal["json", "csv", "parquet"],
         typer.Option("--format", help="A JSON file a photo, or tables of all photos, one row a face."),
@@ -106,7 +108,8 @@ def align(
 
     def lanes(count: int) -> Lanes:  # for so many photos
         number = max(1, min(most if workers == 1 else workers, -(-count // CHUNK)))
-        aligner = canthus.load(weights, threads=max(1, most // number), min_face=min_face, provider=provider)
+        each = max(1, most // number)
+        aligner = canthus.load(weights, accuracy=accuracy, threads=each, min_face=min_face, provider=provider)
         return Lanes(aligner, number, workers > 1, bound)
 
     with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
@@ -134,7 +137,7 @@ def align(
                 from canthus.ray import align_parts
 
                 stream = chain(first, stream)
-                summary = align_parts(stream, out, ray, plan, weights, min_face, resume, show)
+                summary = align_parts(stream, out, ray, plan, weights, min_face, resume, show, accuracy)
             summary.passed_over, where = passed, target.place
     for photo, reason in summary.failures:
         fail(f"failed: {photo}: {reason}")
@@ -159,6 +162,7 @@ def track(
     ],
     out: Out = Path("out"),
     weights: Weights = "swift",
+    accuracy: Accuracy = "normal",
     tracking: Annotated[
         str | None,
         typer.Option("--tracking", help="Weights for the frames after the first; default: the same weights."),
@@ -233,9 +237,8 @@ def track(
         found = None if any(map(is_live, inputs)) else find_videos(inputs)
         workers = min(workers, len(found.files) or 1) if found else 1
         threads = threads if workers == 1 else max(1, (threads or cores()) // workers)
-        second = None if tracking is None else canthus.load(tracking, threads=threads, provider=provider)
-        first = canthus.load(weights, threads=threads, provider=provider)
-        tracker = Tracker(first, second, detect_every=detect_every)
+        load = partial(canthus.load, accuracy=accuracy, threads=threads, provider=provider)
+        tracker = Tracker(load(weights), None if tracking is None else load(tracking), detect_every=detect_every)
         if found is None:
             _follow(inputs[0], out, tracker, smooth, send)
             return
@@ -313,6 +316,7 @@ def models(
 
 def serve(
     weights: Weights = "swift",
+    accuracy: Accuracy = "normal",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
     megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Largest image file.")] = 20.0,
@@ -338,7 +342,8 @@ def serve(
         if key == "":
             raise CanthusError("got an empty CANTHUS_API_KEY, want a key or no such variable")
         limits = Limits(int(megabytes * 1e6), int(megapixels * 1e6), faces, timeout, waiting)
-        app = create_app(canthus.load(weights, threads=threads, provider=provider), limits, key)
+        aligner = canthus.load(weights, accuracy=accuracy, threads=threads, provider=provider)
+        app = create_app(aligner, limits, key)
 
         def started(address: str) -> None:
             say(f"{address} (API: {address}/docs, {'with' if key else 'without'} API key)")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 import canthus
-from canthus.cli.options import Out, Provider, Threads, Weights
+from canthus.cli.options import Accuracy, Out, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, plain_errors, print_table, progress, say
 
 
@@ -16,6 +17,7 @@ def evaluate(
     protocol: Annotated[str, typer.Argument(help="Protocol: aflw2000, 300w, renders, ... (see docs/benchmark.md).")],
     data: Annotated[Path, typer.Argument(help="Folder of the data set, laid out as its authors distribute it.")],
     weights: Weights = "swift",
+    accuracy: Accuracy = "normal",
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -42,11 +44,12 @@ def evaluate(
         from canthus.evaluation.predictions import Predictions
 
         with progress("evaluate") as show:
-            predictor = None if predictions else canthus.load(weights, threads=threads, provider=provider)
+            load = partial(canthus.load, accuracy=accuracy, threads=threads, provider=provider)
+            predictor = None if predictions else load(weights)
             if predictor is None:
                 answers = Predictions.read(str(predictions))
             else:
-                second = None if tracking is None else canthus.load(tracking, threads=threads, provider=provider)
+                second = None if tracking is None else load(tracking)
                 answers = measure.predict(protocol, data, predictor, boxes, show, second)
             scores = measure.evaluate(protocol, data, answers)
             measure.write_scores(out, scores, answers)

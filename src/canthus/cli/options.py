@@ -33,6 +33,10 @@ Weights = Annotated[
         "--weights", autocompletion=weights_names, help="Name of shipped weights (see `canthus models`), or a folder."
     ),
 ]
+Accuracy = Annotated[
+    Literal["normal", "high"],
+    typer.Option("--accuracy", help="high: the mean of four views of each face, for three times the network's time."),
+]
 Place = Annotated[
     str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
 ]
