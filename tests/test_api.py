@@ -120,8 +120,8 @@ def test_the_version_is_that_of_the_distribution():
 
 def test_how_the_first_calls_are_made():
     assert str(inspect.signature(canthus.load)).startswith(
-        "(weights: 'str | Path | None' = None, *, threads: 'int | None' = None, min_face: 'float | None' = None, "
-        "detector: "
+        "(weights: 'str | Path | None' = None, *, accuracy: \"Literal['normal', 'high']\" = 'normal', "
+        "threads: 'int | None' = None, min_face: 'float | None' = None, detector: "
     )
     from canthus.inference.predictor import Predictor
 

@@ -35,7 +35,9 @@ Weights = Annotated[
 ]
 Accuracy = Annotated[
     Literal["normal", "high"],
-    typer.Option("--accuracy", help="high: the mean of four views of each face, for three times the network's time."),
+    typer.Option(
+        "--accuracy", help="With high, the mean of four views of each face, for three times the network's time."
+    ),
 ]
 Place = Annotated[
     str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
