@@ -44,9 +44,18 @@ def refuse_other_network(data: bytes, folder: Path) -> None:
         raise RuntimeError(f"got a face detector with SHA-256 {got}; {wanted}, which its card lists, is wanted")
 
 
+def page_files(page: Path, target: str) -> dict[str, str]:
+    """The files of the page for browsers -> their paths below `target`; none where it was not built.
+
+    The networks in the folders of models/ are those of the package: it gives out its own, see serve/browser.py.
+    """
+    inside = {file: file.relative_to(page) for file in sorted(page.rglob("*")) if file.is_file()}
+    return {str(file): f"{target}/{path.as_posix()}" for file, path in inside.items() if path.parts[:-2] != ("models",)}
+
+
 class PackageHook(BuildHookInterface):
     """Runs `write_detector` before the wheel is packed, unless a source distribution already brought the file, and adds
-    web/dist (`make web`) if it is there."""
+    the page of web/dist (`make web`) if it is there."""
 
     PLUGIN_NAME = "custom"
 
@@ -58,8 +67,6 @@ class PackageHook(BuildHookInterface):
         else:
             write_detector(folder)
         build_data["artifacts"] += [f"src/canthus/weights/retinaface/{name}" for name in ("model.onnx", "LICENSE")]
-        page = Path(self.root, "web/dist")
-        if page.is_dir() and version == "standard":  # an editable installation finds it where it is
-            build_data["force_include"][str(page)] = (
-                "canthus/serve/browser" if self.target_name == "wheel" else "web/dist"
-            )
+        if version == "standard":  # an editable installation finds the page where it is
+            target = "canthus/serve/browser" if self.target_name == "wheel" else "web/dist"
+            build_data["force_include"] |= page_files(Path(self.root, "web/dist"), target)

@@ -39,3 +39,19 @@ def test_another_network_is_refused_before_it_is_written(hook, tmp_path, monkeyp
     with pytest.raises(RuntimeError, match="SHA-256"):
         hook.write_detector(folder)
     assert not (folder / "model.onnx").exists()
+
+
+def test_the_page_comes_into_the_package_without_copies_of_its_networks(hook, tmp_path):
+    names = (
+        "index.html",
+        "vendor/three.module.js",
+        "models/head.bin",
+        "models/aligner/model.onnx",
+        "models/aligner/card.json",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wanted = {str(tmp_path / name): f"canthus/serve/browser/{name}" for name in names[:3]}
+    assert hook.page_files(tmp_path, "canthus/serve/browser") == wanted
+    assert hook.page_files(tmp_path / "nowhere", "canthus/serve/browser") == {}

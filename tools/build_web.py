@@ -2,7 +2,8 @@
 
     make web
 
-Everything that the page needs is in web/dist, and any web server can give it out; `canthus serve` does.
+Everything that the page needs is in web/dist, and any web server can give it out. `canthus serve` gives out its own
+weights in place of the copies here, which the wheel does not have.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from canthus.face.morphable import MorphableModel
-from canthus.weights import DEFAULT, DETECTOR
+from canthus.serve import PAGE_WEIGHTS
 from canthus.weights import ROOT as WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "web"
-PARTS = {"aligner": DEFAULT, "detector": DETECTOR}  # folder of the page -> shipped weights
 
 PACKAGES = {  # name that our modules import -> package, its files, the module among them
     "onnxruntime-web": ("dist", ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")),
@@ -34,7 +34,7 @@ def build(dist: Path) -> None:
     missing = [name for name in PACKAGES if not (WEB / "node_modules" / name).is_dir()]
     if missing:
         raise SystemExit(f"no {' and '.join(missing)} in web/node_modules: run `npm ci` in web")
-    missing = [name for name in PARTS.values() if not (WEIGHTS / name / "model.onnx").is_file()]
+    missing = [name for name in PAGE_WEIGHTS.values() if not (WEIGHTS / name / "model.onnx").is_file()]
     if missing:
         raise SystemExit(f"no weights '{missing[0]}' in {WEIGHTS}: the page needs their network")
     shutil.rmtree(dist, ignore_errors=True)
@@ -44,7 +44,7 @@ def build(dist: Path) -> None:
     for source in sorted(WEB.iterdir()):
         if source.suffix in (".html", ".css", ".js"):
             (dist / source.name).write_text(browser_imports(source.read_text(encoding="utf-8")), encoding="utf-8")
-    for folder, name in PARTS.items():
+    for folder, name in PAGE_WEIGHTS.items():
         (dist / "models" / folder).mkdir(parents=True)
         for file in ("card.json", "model.onnx"):
             shutil.copyfile(WEIGHTS / name / file, dist / "models" / folder / file)

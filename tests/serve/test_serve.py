@@ -39,6 +39,8 @@ from canthus.io.outputs import to_json  # noqa: E402
 from canthus.serve import run  # noqa: E402
 from canthus.serve.app import Limits, create_app  # noqa: E402
 from canthus.serve.worker import BATCH_IMAGES, Closed, QueueFull, Worker  # noqa: E402
+from canthus.weights import DEFAULT, DETECTOR  # noqa: E402
+from canthus.weights import ROOT as WEIGHTS  # noqa: E402
 
 JPEG = {"Content-Type": "image/jpeg"}
 SCHEMA = json.loads(files("canthus.face").joinpath("faces.schema.json").read_text(encoding="utf-8"))
@@ -162,6 +164,11 @@ def test_the_page_for_browsers_is_at_the_root_where_it_was_built(monkeypatch, tm
         assert c.get("/worker.js").headers["cross-origin-opener-policy"] == "same-origin"  # or workers would not load
         assert c.get("/nothing.js").status_code == c.get("/%2e%2e/secret").status_code == 404
         assert c.get("/healthz").json() == {"status": "ok"} and "API" in c.get("/docs").text
+        for part, name in (("aligner", DEFAULT), ("detector", DETECTOR)):  # of the package: the page has no copies
+            network = c.get(f"/models/{part}/model.onnx")
+            assert network.content == (WEIGHTS / name / "model.onnx").read_bytes()
+            assert network.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert "serving" in c.get("/models").json()
 
 
 def test_the_openapi_document_has_bodies_an_example_that_is_valid_and_no_open_references():

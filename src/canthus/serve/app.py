@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -22,13 +21,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import canthus
 from canthus.errors import ImageError, ImageKindError, ImageSizeError
 from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
+from canthus.serve.browser import add_browser_page, browser_page
 from canthus.serve.worker import BATCH_IMAGES, Closed, QueueFull, Worker
 from canthus.weights import shipped
 
@@ -40,14 +39,6 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# The page that finds faces in the browser carries its policy itself, as any server may give it out. Isolated from other
-# origins, its networks get several threads.
-BROWSER_HEADERS = {
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-}
 DESCRIPTION = """3D face landmarks, head pose and how sure they are, for photos.
 
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/align
@@ -216,7 +207,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
     if browser is None:
         _add_page(app, "/", "page.html")
     else:
-        app.mount("/", _BrowserPage(directory=browser, html=True))
+        add_browser_page(app, browser)
     _describe(app)  # after the last route: each new one makes FastAPI forget its document
     return app
 
@@ -258,26 +249,6 @@ async def _upload(request: Request, limit: int) -> tuple[bytes, str | None]:
     if len(data) > limit:
         raise too_long
     return data, upload.filename
-
-
-def browser_page() -> Path | None:
-    """The folder of the page that finds faces in the browser (`make web`), of the package or of the checkout that it is
-    in; None where it was not built."""
-    here = Path(__file__).parent
-    built = [
-        folder for folder in (here / "browser", here.parents[2] / "web" / "dist") if (folder / "index.html").is_file()
-    ]
-    return built[0] if built else None
-
-
-class _BrowserPage(StaticFiles):
-    """Its files, with BROWSER_HEADERS."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """See `StaticFiles`."""
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(BROWSER_HEADERS)
-        return response
 
 
 def _add_page(app: FastAPI, path: str, name: str) -> None:
