@@ -32,6 +32,10 @@ class VideoError(CanthusError, ValueError):
     """A video file, or a folder of frames, that cannot be used."""
 
 
+class VideoSizeError(VideoError):
+    """A video of more pixels, frames or seconds than are wanted."""
+
+
 class BoxError(CanthusError, ValueError):
     """Face boxes of the wrong shape, order or place."""
 

@@ -338,7 +338,7 @@ def test_where_a_file_cannot_be_read_on_what_was_read_is_kept(tmp_path, monkeypa
     demux = av.container.InputContainer.demux
     path = encode(tmp_path / "v.mp4", [noise(k) for k in range(40)])
     opened = av.open
-    monkeypatch.setattr(av, "open", lambda *args: Container(opened(*args)))
+    monkeypatch.setattr(av, "open", lambda *args, **options: Container(opened(*args, **options)))
     video = Video(path)
     assert len(list(video)) == 25  # also those that the decoder held back
     assert video.missing == 15 and "cannot be read to its end (Input/output error)" in video.problems[0]

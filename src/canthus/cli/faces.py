@@ -324,10 +324,21 @@ def serve(
     faces: Annotated[int, typer.Option("--max-faces", min=1, help="Most faces in an image.")] = 100,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Most images that wait.")] = 64,
+    clip_megabytes: Annotated[
+        float, typer.Option("--max-clip-megabytes", min=0.001, help="Largest video file.")
+    ] = 50.0,
+    clip_megapixels: Annotated[float, typer.Option("--max-clip-megapixels", min=0.001, help="Largest frame.")] = 4.0,
+    clip_frames: Annotated[int, typer.Option("--max-clip-frames", min=1, help="Most frames of a clip.")] = 1800,
+    clip_length: Annotated[float, typer.Option("--max-clip-seconds", min=0.0, help="Longest clip.")] = 60.0,
+    clip_timeout: Annotated[
+        float, typer.Option("--clip-timeout", min=0.1, help="Seconds that a clip may take.")
+    ] = 120.0,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Most clips under way.")] = 4,
     threads: Threads = None,
     provider: Provider = "cpu",
 ) -> None:
-    """Answer HTTP requests: POST /align takes a photo and gives its faces as JSON; / is a page to try it.
+    """Answer HTTP requests: POST /align takes a photo and gives its faces as JSON, POST /track a short clip;
+    / is a page to try it.
 
     If the environment variable CANTHUS_API_KEY is set, requests need its value in the header X-API-Key. SIGTERM and
     Ctrl-C end the server after the requests under way.
@@ -336,12 +347,17 @@ def serve(
 
     with plain_errors("serve"):
         from canthus.serve.app import Limits, create_app
+        from canthus.serve.clips import ClipLimits
         from canthus.serve.run import serve as run
 
         key = os.environ.get("CANTHUS_API_KEY")
         if key == "":
             raise CanthusError("got an empty CANTHUS_API_KEY, want a key or no such variable")
-        limits = Limits(int(megabytes * 1e6), int(megapixels * 1e6), faces, timeout, waiting)
+        clip = ClipLimits(
+            int(clip_megabytes * 1e6), int(clip_megapixels * 1e6), clip_frames, clip_length,
+            seconds=clip_timeout, queue=clips,
+        )  # fmt: skip
+        limits = Limits(int(megabytes * 1e6), int(megapixels * 1e6), faces, timeout, waiting, clip)
         aligner = canthus.load(weights, accuracy=accuracy, threads=threads, provider=provider)
         app = create_app(aligner, limits, key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError, VideoError, pip_install
+from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.outputs import atomic_open
 from canthus.io.sound import Sound
@@ -26,6 +27,8 @@ FILES = frozenset(
     ".ts .vob .webm .wmv".split()
 )
 PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
+# What a file that somebody sends may be, by FFmpeg's names: formats that hold their pictures themselves.
+CONTAINERS = "3gp,asf,avi,dv,flv,h264,hevc,matroska,mov,mp4,mpeg,mpegts,mxf,ogg,webm"
 RATE = 25.0  # frames a second where nothing says so
 GIF_SIDE = 480  # px, of a GIF that stands in for a video: it is large and slow
 TICKS = 90_000  # a second, in which a video's times are written
@@ -59,6 +62,9 @@ class Video:
     `threads` that are no positive integer.
     """
 
+    _data: bytes | None = None  # of a file that is held in memory
+    _most_pixels: int | None = None  # of its frames
+
     def __init__(self, path: str | PathLike[str], rate: float = RATE, threads: int | None = None):
         check_source(path)
         check_rate(rate)
@@ -77,16 +83,35 @@ class Video:
             raise VideoError(f"got the path {path}, where there is no file, want a video or a folder of frames")
         if self.path.stat().st_size == 0:
             raise VideoError(f"got the empty file {path}, want a video")
+        self._look(self.path.suffix.lower() in PILLOW)
+
+    @classmethod
+    def of_bytes(cls, data: bytes, name: str, most_pixels: int, threads: int | None = None) -> Video:
+        """The content of a file that somebody sent, called `name`, with frames of at most so many pixels.
+
+        It is read from memory, and nothing else is: no playlist and no file that it names. Raises `VideoSizeError` for
+        larger frames, `VideoError` for anything that is no video.
+        """
+        video = cls.__new__(cls)
+        video.path, video.rate, video._threads = Path(name), RATE, check_threads(threads)
+        video.count, video.missing, video.problems = None, 0, []
+        video._data, video._most_pixels = data, most_pixels
+        if not data:
+            raise VideoError(f"got the empty file {name}, want a video")
+        video._look(data[:4] == b"GIF8" or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"))
+        return video
+
+    def _look(self, by_pillow: bool) -> None:
         with self._sentence():
-            if self.path.suffix.lower() in PILLOW:
+            if by_pillow:
                 self._frames = self._of_pillow
-                with Image.open(self.path) as opened:
+                with self._picture() as opened:
                     self.count = getattr(opened, "n_frames", 1)
                     self.rate = 1000 / _duration(opened)
             else:
                 self._frames = self._of_av
                 with self._opened() as (_, stream):
-                    self.rate = float(stream.average_rate or rate)
+                    self.rate = float(stream.average_rate or self.rate)
                     self.count = stream.frames or None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -132,7 +157,7 @@ class Video:
 
     def _of_pillow(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
         time, count = 0.0, self.count or 0
-        with Image.open(self.path) as opened:
+        with self._picture() as opened:
             for number in range(count):
                 try:
                     opened.seek(number)
@@ -213,10 +238,29 @@ class Video:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
-        with _av(self.path).open(str(self.path)) as container:
+        source: Any = str(self.path)
+        options: dict[str, str] = {}
+        if self._data is not None:
+            source, options = io.BytesIO(self._data), {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+        with _av(self.path).open(source, options=options) as container:
             if not container.streams.video:
                 raise VideoError(f"got the file {self.path} without pictures, want a video")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            if self._most_pixels is not None:
+                self._check_size(stream.width, stream.height)
+                stream.codec_context.options = {"max_pixels": str(self._most_pixels)}  # where frames are larger
+            yield container, stream
+
+    @contextmanager
+    def _picture(self) -> Iterator[Image.Image]:
+        with Image.open(self.path if self._data is None else io.BytesIO(self._data)) as opened:
+            self._check_size(*opened.size)
+            yield opened
+
+    def _check_size(self, width: int, height: int) -> None:
+        if self._most_pixels is not None and width * height > self._most_pixels:
+            want = f"want at most {self._most_pixels} pixels"
+            raise VideoSizeError(f"got the video {self.path} of {width} x {height} px, {want}")
 
 
 def check_source(given: Any) -> None:

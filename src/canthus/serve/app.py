@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Annotated, Any
 
 import anyio
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import canthus
-from canthus.errors import ImageError, ImageKindError, ImageSizeError
+from canthus.errors import ImageError, ImageKindError, ImageSizeError, VideoError, VideoSizeError
 from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
 from canthus.serve.browser import add_browser_page, browser_page
+from canthus.serve.clips import ClipLimits, ClipWorker, Job
+from canthus.serve.openapi import answer, describe
+from canthus.serve.upload import IMAGE, VIDEO, uploaded
 from canthus.serve.worker import BATCH_IMAGES, Closed, QueueFull, Worker
 from canthus.weights import shipped
 
-FIELD = "image"  # of a form
-FORM_OVERHEAD = 2**16  # bytes of a form beside its image
 KEY_HEADER = "X-API-Key"
+LINES = "application/x-ndjson"  # what a client accepts that wants lines
 # The page runs its own script and talks to this server alone.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-DESCRIPTION = """3D face landmarks, head pose and how sure they are, for photos.
+DESCRIPTION = """3D face landmarks, head pose and how sure they are, for photos and short clips.
 
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/align
     curl -F image=@photo.jpg http://127.0.0.1:8000/align
+    curl -F video=@clip.mp4 http://127.0.0.1:8000/track
 
 Errors are JSON with one sentence in `detail`."""
 ERRORS = {
     401: f"The {KEY_HEADER} header is missing or wrong.",
-    408: "The image took too long to arrive.",
-    413: "The image has too many bytes or pixels.",
-    415: "Neither an image nor a form, or no known kind of image.",
-    422: "The image is damaged, the form has no field `image`, or there are too many faces.",
-    429: "Too many images wait; try again later.",
+    408: "The file took too long to arrive.",
+    413: "The file has too many bytes, pixels, or, of a clip, frames or seconds.",
+    415: "Neither such a file nor a form, or no known kind of image.",
+    422: "The file is damaged, the form has no such field, or there are too many faces.",
+    429: "Too many requests wait; try again later.",
     503: "The server is shutting down.",
     504: "The faces were not found in time.",
 }
@@ -71,6 +70,8 @@ class Limits:
     """From a request's beginning to its answer."""
     queue: int = 64
     """Images that wait while others are aligned."""
+    clips: ClipLimits = field(default_factory=ClipLimits)
+    """What a clip may ask for."""
 
 
 class _Metrics:
@@ -87,16 +88,35 @@ class _Metrics:
         )  # fmt: skip
         self.faces = Counter("canthus_faces", "Faces found.", registry=self.registry)
         self.waiting = Gauge("canthus_queue_images", "Images that wait.", registry=self.registry)
+        self.clip_requests = Counter(
+            "canthus_clip_requests", "Answers of /track by status.", ["status"], registry=self.registry
+        )
+        self.clip_seconds = Histogram(
+            "canthus_clip_seconds", "Time of /track, to the last line.", buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 120),
+            registry=self.registry,
+        )  # fmt: skip
+        self.clip_frames = Counter("canthus_clip_frames", "Frames of clips.", registry=self.registry)
+        self.clip_faces = Counter("canthus_clip_faces", "Faces in frames of clips.", registry=self.registry)
+        self.clips = Gauge("canthus_clips", "Clips under way.", registry=self.registry)
+
+    def frame(self, faces: int) -> None:
+        """Count a frame of a clip."""
+        self.clip_frames.inc()
+        self.clip_faces.inc(faces)
 
 
 class _Measured:
-    """ASGI middleware that counts and times the answers of /align, refusals included."""
+    """ASGI middleware that counts and times the answers of /align and /track, refusals included."""
 
     def __init__(self, app: ASGIApp, metrics: _Metrics):
-        self.app, self.metrics = app, metrics
+        self.app = app
+        self.measures = {
+            "/align": (metrics.requests, metrics.seconds),
+            "/track": (metrics.clip_requests, metrics.clip_seconds),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/align":
+        if scope["type"] != "http" or scope["path"] not in self.measures:
             await self.app(scope, receive, send)
             return
         began, status = time.perf_counter(), 500
@@ -109,14 +129,16 @@ class _Measured:
         try:
             await self.app(scope, receive, noting)
         finally:
-            self.metrics.requests.labels(str(status)).inc()
-            self.metrics.seconds.observe(time.perf_counter() - began)
+            requests, seconds = self.measures[scope["path"]]
+            requests.labels(str(status)).inc()
+            seconds.observe(time.perf_counter() - began)
 
 
 def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
-    """An ASGI application that answers /align by `predictor`, on one thread that lives as long as the application runs.
+    """An ASGI application that answers /align and /track by `predictor`, on a thread for each that lives as long as the
+    application runs.
 
-    With an `api_key`, /align and /models want it in the header X-API-Key.
+    With an `api_key`, /align, /track and /models want it in the header X-API-Key.
     """
     limits = Limits() if limits is None else limits
     metrics = _Metrics()
@@ -124,8 +146,11 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.worker = Worker(predictor, limits.pixels, limits.queue, metrics.batch.observe)
+        app.state.clip_worker = ClipWorker(predictor, limits.clips, metrics.frame)
+        app.state.clips = 0
         yield
         await anyio.to_thread.run_sync(app.state.worker.close)
+        await anyio.to_thread.run_sync(app.state.clip_worker.close)
 
     def authorised(given: Annotated[str | None, Depends(APIKeyHeader(name=KEY_HEADER, auto_error=False))]) -> None:
         if api_key is not None and not secrets.compare_digest((given or "").encode(), api_key.encode()):
@@ -140,13 +165,14 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         redoc_url=None,
     )
     app.add_middleware(_Measured, metrics=metrics)
+    errors: dict[int | str, dict[str, Any]] = {status: {"description": text} for status, text in ERRORS.items()}
 
     @app.post(
         "/align",
         summary="Find the faces in a photo",
         dependencies=[Depends(authorised)],
-        openapi_extra={"requestBody": _REQUEST_BODY},
-        responses={200: _answer(), **{status: {"description": text} for status, text in ERRORS.items()}},
+        openapi_extra={"requestBody": IMAGE.body()},
+        responses={200: answer("The faces, best first.", "Faces"), **errors},
     )
     async def align(request: Request) -> Response:
         """The body is the image file, or a form (multipart/form-data) with the file in its field `image`.
@@ -155,15 +181,9 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         pose of each face, in pixels of the upright image. No face gives an empty list.
         """
         late = anyio.current_time() + limits.seconds
+        data, name = await uploaded(request, IMAGE, limits.bytes, limits.seconds)
         try:
-            with anyio.fail_after(limits.seconds):
-                data, name = await _upload(request, limits.bytes)
-        except TimeoutError:
-            raise HTTPException(408, f"got no whole image in {limits.seconds:g} s, want it sooner") from None
-        except ClientDisconnect:
-            raise HTTPException(400, "got a part of an image, want it whole") from None  # for the metrics: nobody hears
-        try:
-            answer = request.app.state.worker.submit(data, name or "image")
+            found = request.app.state.worker.submit(data, name or "image")
         except QueueFull:
             sentence = f"got a request while {limits.queue} wait, want it later"
             raise HTTPException(429, sentence, {"Retry-After": "1"}) from None
@@ -171,7 +191,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
             raise HTTPException(503, "got a request while shutting down, want it elsewhere") from None
         try:
             with anyio.fail_after(max(0.0, late - anyio.current_time())):
-                faces = await asyncio.wrap_future(answer)
+                faces = await asyncio.wrap_future(found)
         except TimeoutError:
             raise HTTPException(
                 504, f"found no answer in {limits.seconds:g} s, want fewer requests at a time"
@@ -187,6 +207,34 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         metrics.faces.inc(len(faces))
         return Response(json.dumps(to_json(faces, image=name), allow_nan=False), media_type="application/json")
 
+    @app.post(
+        "/track",
+        summary="Follow the faces of a short clip",
+        dependencies=[Depends(authorised)],
+        openapi_extra={"requestBody": VIDEO.body()},
+        responses={200: answer("The frames, first to last.", "Video"), **errors},
+    )
+    async def track(request: Request) -> Response:
+        """The body is the video file, or a form (multipart/form-data) with the file in its field `video`.
+
+        The answer is one JSON document: what holds for all frames, and `frames` with the faces of each, every face
+        under a number that it keeps. With `Accept: application/x-ndjson` it is the lines that `canthus track` writes,
+        each sent as soon as its frame is done; lines that end by an error end with one that has only `detail`.
+        """
+        state = request.app.state
+        if state.clips >= limits.clips.queue:
+            sentence = f"got a clip while {state.clips} are under way, want it later"
+            raise HTTPException(429, sentence, {"Retry-After": "5"})
+        clip = _Clip(state, limits)
+        try:
+            await clip.begin(request)
+            if LINES in request.headers.get("accept", ""):
+                return _ClipAnswer(clip, clip.lines(), LINES)
+            return _ClipAnswer(clip, [await clip.document(request)], "application/json")
+        except BaseException:
+            clip.end()
+            raise
+
     @app.get("/models", summary="The weights that are served, and those shipped", dependencies=[Depends(authorised)])
     def models() -> dict[str, Any]:
         """Cards of weights: licence, training data and measurements."""
@@ -200,6 +248,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
     @app.get("/metrics", summary="Counts and times, for Prometheus", response_class=Response)
     def prometheus(request: Request) -> Response:
         metrics.waiting.set(request.app.state.worker.waiting)
+        metrics.clips.set(request.app.state.clips)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     _add_page(app, "/docs", "docs.html")
@@ -208,47 +257,96 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         _add_page(app, "/", "page.html")
     else:
         add_browser_page(app, browser)
-    _describe(app)  # after the last route: each new one makes FastAPI forget its document
+    describe(app)
     return app
 
 
-async def _upload(request: Request, limit: int) -> tuple[bytes, str | None]:
-    """The image file that a request brings, and its name if it has one; held in memory, as there may be no disk."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    form = kind == "multipart/form-data"
-    if not (form or kind.startswith("image/") or kind == "application/octet-stream"):
-        raise HTTPException(
-            415, f"got the Content-Type {kind!r}, want image/jpeg or the like, application/octet-stream or a form"
-        )
-    most = limit + FORM_OVERHEAD * form
-    too_long = HTTPException(413, f"got an image of more bytes than {limit}, want at most so many")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise too_long
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise too_long
-    if not form:
-        return bytes(body), None
+class _Clip:
+    """One request of /track, which counts as under way from its making to `end`."""
 
-    async def whole() -> Any:
-        yield bytes(body)
+    def __init__(self, state: Any, limits: Limits):
+        self.state, self.limits, self.ended = state, limits, False
+        self.late = time.monotonic() + limits.clips.seconds
+        self.answers: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.job: Job | None = None
+        self.header = b""
+        state.clips += 1
 
-    parser = MultiPartParser(request.headers, whole(), max_files=1, max_fields=8)
-    parser.spool_max_size = most + 1  # never to a file
-    try:
-        fields = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(422, f"got a form that cannot be read ({error.message}), want one with one file") from error
-    upload = fields.get(FIELD)
-    if not isinstance(upload, UploadFile):
-        raise HTTPException(422, f"got a form with {sorted(fields)}, want a file in the field {FIELD!r}")
-    data = await upload.read()
-    if len(data) > limit:
-        raise too_long
-    return data, upload.filename
+    async def begin(self, request: Request) -> None:
+        """Take the file, and wait for the first line. Raises `HTTPException`."""
+        most, loop = self.limits.clips, asyncio.get_running_loop()
+        data, name = await uploaded(request, VIDEO, most.bytes, min(self.limits.seconds, most.seconds))
+        put: Callable[[Any], object] = lambda item: loop.call_soon_threadsafe(self.answers.put_nowait, item)
+        self.job = Job(data, name or "video", self.late, put)
+        try:
+            self.state.clip_worker.submit(self.job)
+        except Closed:
+            raise HTTPException(503, "got a clip while shutting down, want it elsewhere") from None
+        self.header = await self._next(request) or b""
+
+    async def _next(self, request: Request | None = None) -> bytes | None:
+        """The next line, None after the last. With a request, an answer that nobody waits for any more ends."""
+        while True:
+            left = self.late - time.monotonic()
+            try:
+                item = await asyncio.wait_for(self.answers.get(), max(0.0, min(left, 1.0)))
+            except asyncio.TimeoutError:
+                if left <= 1.0:
+                    item = TimeoutError()
+                elif request is not None and await request.is_disconnected():
+                    raise HTTPException(400, "got no client any more, want it to wait") from None
+                else:
+                    continue
+            if isinstance(item, Exception):
+                raise self._refusal(item) from item
+            return item
+
+    def _refusal(self, error: Exception) -> Exception:
+        if isinstance(error, TimeoutError):
+            most = self.limits.clips.seconds
+            return HTTPException(504, f"found no answer in {most:g} s, want a shorter clip or fewer at a time")
+        if isinstance(error, VideoSizeError):
+            return HTTPException(413, str(error))
+        return HTTPException(422, str(error)) if isinstance(error, VideoError) else error
+
+    async def document(self, request: Request) -> bytes:
+        """The whole answer. Raises `HTTPException`."""
+        frames = []
+        while (line := await self._next(request)) is not None:
+            frames.append(line.rstrip())
+        return self.header.rstrip()[:-1] + b', "frames": [' + b",\n".join(frames) + b"]}\n"
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The answer line by line."""
+        try:
+            yield self.header
+            while (line := await self._next()) is not None:
+                yield line
+        except HTTPException as error:
+            yield json.dumps({"detail": error.detail}).encode() + b"\n"
+
+    def end(self) -> None:
+        """Nobody wants more of it."""
+        if self.job is not None:
+            self.job.gone.set()
+        if not self.ended:
+            self.ended, self.state.clips = True, self.state.clips - 1
+
+
+class _ClipAnswer(StreamingResponse):
+    """What a clip answers with; the clip ends when it is sent, when its client goes, or when it is too late."""
+
+    def __init__(self, clip: _Clip, content: Any, kind: str):
+        super().__init__(content, media_type=kind)
+        self.clip = clip
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # a moment more, for the line that says so
+            with anyio.move_on_after(max(0.0, self.clip.late - time.monotonic()) + 1.0):
+                await super().__call__(scope, receive, send)
+        finally:
+            self.clip.end()
 
 
 def _add_page(app: FastAPI, path: str, name: str) -> None:
@@ -257,34 +355,3 @@ def _add_page(app: FastAPI, path: str, name: str) -> None:
     @app.get(path, include_in_schema=False)
     def page() -> HTMLResponse:
         return HTMLResponse(html, headers={"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"})
-
-
-# What of the OpenAPI document FastAPI cannot know.
-
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: {"type": "string", "format": "binary"}}}
-_REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "image/*": _BYTES,
-        "application/octet-stream": _BYTES,
-        "multipart/form-data": {"schema": _FORM},
-    },
-}
-
-
-def _answer() -> dict[str, Any]:
-    example = json.loads(files("canthus.serve").joinpath("example.json").read_text(encoding="utf-8"))
-    content = {"schema": {"$ref": "#/components/schemas/Faces"}, "example": example}
-    return {"description": "The faces, best first.", "content": {"application/json": content}}
-
-
-def _describe(app: FastAPI) -> None:
-    """Add the schema of the faces to the app's OpenAPI document."""
-    text = files("canthus.face").joinpath("faces.schema.json").read_text(encoding="utf-8")
-    faces = json.loads(text.replace("#/$defs/", "#/components/schemas/"))
-    parts = faces.pop("$defs")
-    del faces["$schema"], faces["$id"]
-    document = copy.deepcopy(app.openapi())
-    document.setdefault("components", {}).setdefault("schemas", {}).update({"Faces": faces, **parts})
-    app.openapi_schema = document
