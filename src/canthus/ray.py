@@ -1,16 +1,18 @@
-"""Photos by the million on a Ray cluster (extra `scale`): a data set of Ray Data, or the parts of `canthus align`.
+"""Photos by the million on a Ray cluster (extra `scale`): a data set of Ray Data, or the parts of `canthus align`; and
+the shards of `canthus synth`.
 
-What is aligned is what one machine would align, with the same rows. Photos, and the folder for results, must be where
-every machine of the cluster reaches them.
+What is aligned and rendered is what one machine would align, with the same rows, and render, with the same pixels.
+Photos, head assets and the folder for results must be where every machine of the cluster reaches them.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,9 +23,13 @@ from canthus.errors import CanthusError, pip_install
 from canthus.inference.lanes import Lanes
 from canthus.inference.predictor import Predictor
 from canthus.io.columns import ImageFaces
+from canthus.io.outputs import remove_leftovers
 from canthus.io.photo_lists import Photo
 from canthus.io.places import folder
 from canthus.io.tables import arrow_table
+
+if TYPE_CHECKING:
+    from canthus.synth.render_jobs import Rendering
 
 BATCH = 64  # photos of a batch of Ray Data
 LEAST = 16  # CPUs for which parts are waiting, whatever the cluster has now
@@ -92,40 +98,74 @@ def align_parts(
     part whose machine is lost is done again, ATTEMPTS times in all. `progress` after each part. Raises as
     `commands.parts.align`, and `CanthusError` where Ray is missing or no cluster is there.
     """
-    ray = _ray()
+    ray = _cluster(address)
     aligner = canthus.load(weights, accuracy=accuracy, threads=1, min_face=min_face)
-    summary, start = Summary(), time.perf_counter()
+    summary, start, shared = Summary(), time.perf_counter(), ray.put(aligner)
+    parts = left(photos, folder(out), aligner, plan, resume, summary, progress)
+    for files, faces, failures, failed in _each(ray, _write_part, ((shared, part, out) for part in parts)):
+        summary.files += files
+        summary.faces += faces
+        told = failures[: SHOWN - len(summary.failures)]
+        summary.failures += told
+        summary.untold += failed - len(told)
+        summary.seconds = time.perf_counter() - start
+        progress(summary)
+    return summary
+
+
+def render(wanted: Rendering, address: str) -> Iterator[Path]:
+    """What `synth.render_jobs.render` does, on a cluster: each CPU of it renders a shard or clip at a time.
+
+    The folder must be where every machine of the cluster reaches it, under the same path. address: as of `align_parts`.
+    Raises `CanthusError`, also for a shard whose process or machine is lost ATTEMPTS times.
+    """
+    ray = _cluster(address)
+    missing = [(wanted.render, number, path) for number, path in enumerate(wanted.paths) if not os.path.exists(path)]
+    remove_leftovers(wanted.paths[0].parent)
+    yield from _each(ray, _rendered, missing)
+
+
+def _rendered(render: Callable[[int, Path], None], number: int, path: Path) -> Path:
+    if not os.path.exists(path):  # an attempt before may have ended after it
+        render(number, path)
+    return path
+
+
+def _cluster(address: str) -> Any:
+    """Ray, connected to the cluster at an address. Raises `CanthusError`."""
+    ray = _ray()
     try:
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise CanthusError(f"got the Ray address '{address}', where no cluster answers ({error})") from error
-    remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_write_part)
-    shared, running = ray.put(aligner), list[Any]()
+    return ray
 
-    def finish_one() -> None:
+
+def _each(ray: Any, call: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """What `call` gives of each of the arguments, on one CPU of the cluster each, as they are finished. Arguments are
+    taken as CPUs come free. Raises the `CanthusError` that a call raises, and one for a call that is lost ATTEMPTS
+    times with its process or machine."""
+    remote, running = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(call), list[Any]()
+
+    def finished() -> Iterator[Any]:
         done, running[:] = ray.wait(running)
         for answer in done:
             try:
-                files, faces, failures, failed = ray.get(answer)
+                yield ray.get(answer)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, CanthusError):
                     raise error.cause from error
                 raise
-            summary.files += files
-            summary.faces += faces
-            told = failures[: SHOWN - len(summary.failures)]
-            summary.failures += told
-            summary.untold += failed - len(told)
-            summary.seconds = time.perf_counter() - start
-            progress(summary)
+            except ray.exceptions.RayError as error:
+                why = str(error).strip().split("\n")[0]
+                raise CanthusError(f"work was lost {ATTEMPTS} times with its process or machine ({why})") from error
 
-    for part in left(photos, folder(out), aligner, plan, resume, summary, progress):
-        running.append(remote.remote(shared, part, out))
+    for arguments in given:
+        running.append(remote.remote(*arguments))
         while len(running) >= 2 * max(LEAST, ray.cluster_resources().get("CPU", 0)):  # machines come and go
-            finish_one()
+            yield from finished()
     while running:
-        finish_one()
-    return summary
+        yield from finished()
 
 
 def _write_part(aligner: Predictor, part: Part, out: str) -> tuple[int, int, list[tuple[str, str]], int]:

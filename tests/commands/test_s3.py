@@ -1,9 +1,8 @@
-"""Photos and tables in an object store: a server on this machine that speaks S3, with faults and a run that is killed."""
+"""Photos and tables in an object store: a server on this machine that speaks S3, faults, and a run that is killed."""
 
 from __future__ import annotations
 
 import io
-import os
 import signal
 import socket
 import subprocess
@@ -134,7 +133,9 @@ def test_a_kill_slow_answers_and_an_outage_lose_and_repeat_nothing(store, shots,
 
     # killed while the table of the second part is on its way: uploaded, and not yet moved to its name
     run = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    store.on_upload = lambda key: os.kill(run.pid, signal.SIGKILL) if key.endswith("/.part-00001.parquet.part") else None
+    store.on_upload = lambda key: (
+        os.kill(run.pid, signal.SIGKILL) if key.endswith("/.part-00001.parquet.part") else None
+    )
     assert run.wait(120) == -signal.SIGKILL
     left = folder(out).names()
     assert {n for n in left if not n.startswith(".")} == {"part-00000.parquet", "_part-00000.json"}

@@ -34,6 +34,12 @@ def synth(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Random seed; another seed gives other people.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")] = 2,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Render on the Ray cluster there; auto: on the one of this machine."
+        ),
+    ] = None,
     layout: Annotated[
         Literal["npz", "tar", "300wlp"],
         typer.Option("--format", help="Layout: tar is WebDataset, 300wlp is jpg, mat and npz."),
@@ -50,23 +56,21 @@ def synth(
     """Render faces with exact 3D labels for training, or video clips for tracking; run it again to resume."""
     with plain_errors("synth"):
         from canthus.synth.recipe import SynthRecipe
-        from canthus.synth.render_jobs import (
-            SHARD_SIZE,
-            clip_path,
-            contact_sheet,
-            render_clips,
-            render_shards,
-            shard_path,
-        )
+        from canthus.synth.render_jobs import SHARD_SIZE, clips, contact_sheet, render, shards
 
         changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
         plan = SynthRecipe.read(recipe, **changes)
         if sequence:
-            jobs = render_clips(out, assets, plan, count, workers, sequence, quality)
-            paths, each = [clip_path(out, n) for n in range(count)], sequence
+            wanted, each = clips(out, assets, plan, count, sequence, quality), sequence
         else:
-            jobs = render_shards(out, assets, plan, count, workers, layout, quality)
-            paths, each = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))], SHARD_SIZE
+            wanted, each = shards(out, assets, plan, count, layout, quality), SHARD_SIZE
+        if ray is None:
+            jobs = render(wanted, workers)
+        else:
+            from canthus.ray import render as render_there
+
+            jobs = render_there(wanted, ray)
+        paths = wanted.paths
         with progress("synth") as update:
             done = sum(os.path.exists(path) for path in paths)
             update(done * each, len(paths) * each)

@@ -10,6 +10,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -51,6 +52,43 @@ def _render_clip(job: _Job, length: int, number: int, path: Path) -> None:
     write_clip(path, frames(_generator(*job), number, length))
 
 
+class Rendering(NamedTuple):
+    """What is to be rendered: a function that writes a file or folder, whole or not at all, given its number and path,
+    and the paths in the order of their numbers."""
+
+    render: Callable[[int, Path], None]
+    paths: list[Path]
+
+
+def shards(
+    out: str | Path,
+    assets: str | Path | None,
+    recipe: SynthRecipe,
+    count: int,
+    layout: str = "npz",
+    quality: str = "raster",
+) -> Rendering:
+    """Shards in `out` with at least `count` samples.
+
+    layout: npz, tar or 300wlp (`io.shards`). quality: raster or path. Raises `RecipeError` where `out` holds shards of
+    another recipe, layout or quality, and `OutputError` where it cannot be written.
+    """
+    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
+    paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
+    job = (None if assets is None else str(assets), recipe, quality)
+    return Rendering(functools.partial(_render_shard, job, layout), paths)
+
+
+def clips(
+    out: str | Path, assets: str | Path | None, recipe: SynthRecipe, count: int, length: int, quality: str = "raster"
+) -> Rendering:
+    """So many clips of `length` frames in folders `out/clip-NNNNN`; otherwise as `shards`."""
+    _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
+    paths = [clip_path(out, n) for n in range(count)]
+    job = (None if assets is None else str(assets), recipe, quality)
+    return Rendering(functools.partial(_render_clip, job, length), paths)
+
+
 def render_shards(
     out: str | Path,
     assets: str | Path | None,
@@ -60,17 +98,8 @@ def render_shards(
     layout: str = "npz",
     quality: str = "raster",
 ) -> Iterator[Path]:
-    """Render at least `count` samples into `out`; yields each shard as it is finished. Finished shards are skipped.
-
-    layout: npz, tar or 300wlp (`io.shards`). quality: raster or path. If a worker dies, as software OpenGL drivers do,
-    its shards are rendered again. When the iteration is stopped, workers end at once and unfinished shards are removed.
-    Raises `CanthusError` when workers die three times and finish nothing, `RecipeError` where `out` holds shards of
-    another recipe, layout or quality, and `OutputError` where a shard cannot be written.
-    """
-    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
-    paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
-    job = (None if assets is None else str(assets), recipe, quality)
-    yield from _render_all(functools.partial(_render_shard, job, layout), paths, workers)
+    """`render` of `shards`."""
+    yield from render(shards(out, assets, recipe, count, layout, quality), workers)
 
 
 def render_clips(
@@ -82,11 +111,8 @@ def render_clips(
     length: int,
     quality: str = "raster",
 ) -> Iterator[Path]:
-    """Render `count` clips of `length` frames into folders `out/clip-NNNNN`; otherwise as `render_shards`."""
-    _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
-    paths = [clip_path(out, n) for n in range(count)]
-    job = (None if assets is None else str(assets), recipe, quality)
-    yield from _render_all(functools.partial(_render_clip, job, length), paths, workers)
+    """`render` of `clips`."""
+    yield from render(clips(out, assets, recipe, count, length, quality), workers)
 
 
 def clip_path(out: str | Path, number: int) -> Path:
@@ -112,8 +138,14 @@ def _claim(out: Path, job: dict) -> None:
         raise RecipeError(f"'{out}' holds pictures of another recipe ({', '.join(keys)} differ); name another folder")
 
 
-def _render_all(render: Callable[[int, Path], None], paths: list[Path], workers: int) -> Iterator[Path]:
-    """Run `render` for the number and path of each that is missing; yields its path when it is there."""
+def render(wanted: Rendering, workers: int) -> Iterator[Path]:
+    """Render in so many processes; yields each path when it is there. What is there already is passed over.
+
+    If a worker dies, as software OpenGL drivers do, its shards are rendered again. When the iteration is stopped,
+    workers end at once and unfinished shards are removed. Raises `CanthusError` when workers die three times and finish
+    nothing, and `OutputError` where a shard cannot be written.
+    """
+    paths = wanted.paths
     out = paths[0].parent
     deaths = 0
     while missing := [n for n, path in enumerate(paths) if not os.path.exists(path)]:
@@ -121,7 +153,7 @@ def _render_all(render: Callable[[int, Path], None], paths: list[Path], workers:
         remove_leftovers(out)
         pool = Workers(min(workers, len(missing)))
         try:
-            jobs = {pool.submit(render, n, paths[n]): paths[n] for n in missing}
+            jobs = {pool.submit(wanted.render, n, paths[n]): paths[n] for n in missing}
             for job in as_completed(jobs):
                 job.result()
                 reported.add(jobs[job])
