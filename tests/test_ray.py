@@ -1,7 +1,8 @@
-"""On a Ray cluster of one machine: the same rows as without."""
+"""On a Ray cluster: the same rows and pixels as without, also when one of its machines is lost."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from canthus.commands.parts import Plan, align
 from canthus.commands.photos import photo_kind
-from canthus.errors import OutputError
+from canthus.errors import CanthusError, OutputError
 from canthus.inference.lanes import Lanes
 from canthus.io.photo_lists import photos_in
 from canthus.io.places import folder
@@ -82,3 +83,77 @@ def test_a_data_set_gains_the_rows_of_its_faces(cluster, shots, without):
     assert list(faces["image"]) == list(wanted["image"]) and list(faces) == list(wanted)
     for name in ("x_30", "yaw", "sigma_8", "jawOpen"):
         np.testing.assert_allclose(faces[name].astype(float), wanted[name].astype(float), atol=2e-3)
+
+
+def test_shards_are_those_without_ray_and_a_run_goes_on(cluster, tmp_path):
+    pytest.importorskip("scipy")
+    from canthus.ray import render as render_there
+    from canthus.synth.recipe import SynthRecipe
+    from canthus.synth.render_jobs import Rendering, render, shards
+
+    def wanted(out: Path) -> Rendering:
+        return shards(out, None, SynthRecipe(size=32, seed=9), 300)
+
+    here, there = wanted(tmp_path / "here"), wanted(tmp_path / "there")
+    assert sorted(render(here, 1)) == here.paths and len(here.paths) == 2
+    assert sorted(render_there(there, "local")) == there.paths
+    there.paths[1].unlink()
+    before = there.paths[0].stat().st_mtime_ns
+    assert list(render_there(there, "local")) == there.paths[1:]
+    assert there.paths[0].stat().st_mtime_ns == before
+    for one, two in zip(here.paths, there.paths):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_what_a_task_raises_and_a_process_that_dies_are_told_by_a_sentence(cluster, tmp_path):
+    from canthus.ray import render
+    from canthus.synth.render_jobs import Rendering
+
+    def full(number: int, path: Path) -> None:
+        raise OutputError("no space left")
+
+    def die(number: int, path: Path) -> None:
+        os._exit(1)
+
+    for work, sentence in ((full, "no space left"), (die, "work was lost 3 times")):
+        with pytest.raises(CanthusError, match=sentence):
+            list(render(Rendering(work, [tmp_path / "shard"]), "local"))
+
+
+def test_a_machine_that_is_lost_loses_and_repeats_nothing(shots, tmp_path):
+    """Two machines of one CPU each, that is two raylets; one is gone when the first parts are there."""
+    from ray.cluster_utils import Cluster
+
+    from canthus.ray import align_parts
+
+    many, out, here = (tmp_path / name for name in ("many", "out", "here"))
+    many.mkdir()
+    for number in range(48):  # 24 parts
+        os.link(
+            shots / ("a.png", "c.png", "d.png", "b.jpg")[number % 4],
+            many / f"{number:02}{'.jpg' if number % 4 == 3 else '.png'}",
+        )
+    align(photos_in([many], photo_kind(), Counter()), folder(str(here)), Lanes(aligner()), PLAN)
+
+    ray.shutdown()  # of the cluster of the other tests
+    options = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    lost, seen = [cluster.add_node(**options)], []
+    cluster.wait_for_nodes()
+
+    def lose(summary):
+        seen.append(summary.files)
+        if lost and summary.files >= 4:
+            cluster.remove_node(lost.pop(), allow_graceful=False)
+
+    try:
+        photos = photos_in([many], photo_kind(), Counter())
+        summary = align_parts(photos, str(out), cluster.address, PLAN, progress=lose)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert not lost and len(seen) == 24  # each part was told once
+    assert (summary.files, summary.faces, summary.failed) == (36, 36, 12)
+    assert {path.name for path in out.iterdir()} == {path.name for path in here.iterdir()}
+    for path in here.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name

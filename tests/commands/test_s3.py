@@ -133,9 +133,7 @@ def test_a_kill_slow_answers_and_an_outage_lose_and_repeat_nothing(store, shots,
 
     # killed while the table of the second part is on its way: uploaded, and not yet moved to its name
     run = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    store.on_upload = lambda key: (
-        os.kill(run.pid, signal.SIGKILL) if key.endswith("/.part-00001.parquet.part") else None
-    )
+    store.on_upload = lambda key: run.kill() if key.endswith("/.part-00001.parquet.part") else None
     assert run.wait(120) == -signal.SIGKILL
     left = folder(out).names()
     assert {n for n in left if not n.startswith(".")} == {"part-00000.parquet", "_part-00000.json"}
