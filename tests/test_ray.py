@@ -85,24 +85,21 @@ def test_a_data_set_gains_the_rows_of_its_faces(cluster, shots, without):
         np.testing.assert_allclose(faces[name].astype(float), wanted[name].astype(float), atol=2e-3)
 
 
-def test_shards_are_those_without_ray_and_a_run_goes_on(cluster, tmp_path):
+def test_a_shard_is_that_without_ray_and_what_is_there_stays(cluster, tmp_path):
     pytest.importorskip("scipy")
     from canthus.ray import render as render_there
     from canthus.synth.recipe import SynthRecipe
-    from canthus.synth.render_jobs import Rendering, render, shards
+    from canthus.synth.render_jobs import SHARD_SIZE, render, shards
 
-    def wanted(out: Path) -> Rendering:
-        return shards(out, None, SynthRecipe(size=32, seed=9), 300)
-
-    here, there = wanted(tmp_path / "here"), wanted(tmp_path / "there")
-    assert sorted(render(here, 1)) == here.paths and len(here.paths) == 2
-    assert sorted(render_there(there, "local")) == there.paths
-    there.paths[1].unlink()
-    before = there.paths[0].stat().st_mtime_ns
-    assert list(render_there(there, "local")) == there.paths[1:]
-    assert there.paths[0].stat().st_mtime_ns == before
-    for one, two in zip(here.paths, there.paths):
-        assert one.read_bytes() == two.read_bytes()
+    wanted = {name: shards(tmp_path / name, None, SynthRecipe(size=32, seed=9), 1) for name in ("here", "there")}
+    (here,) = render(wanted["here"], 1)
+    (there,) = render_there(wanted["there"], "local")
+    assert here.read_bytes() == there.read_bytes()
+    more = shards(tmp_path / "there", None, SynthRecipe(size=32, seed=9), SHARD_SIZE + 1)
+    more.paths[1].touch()  # as if it were done
+    there.unlink()
+    assert list(render_there(more, "local")) == [there] and here.read_bytes() == there.read_bytes()
+    assert not more.paths[1].stat().st_size
 
 
 def test_what_a_task_raises_and_a_process_that_dies_are_told_by_a_sentence(cluster, tmp_path):
