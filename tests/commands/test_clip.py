@@ -121,7 +121,7 @@ def test_a_sequence_of_obj_is_a_folder_that_the_next_run_replaces(clip, tmp_path
         result = CliRunner().invoke(app, [*command, *more])
         assert result.exit_code == 0 and said in result.output, result.output
         names = [path.name for path in sorted((out / "clip.heads").iterdir())]
-        assert names == [f"face0.{frame:06d}.obj" for frame in range(12)]
+        assert names == [f"face_0.{frame:06d}.obj" for frame in range(12)]
         assert sorted(path.name for path in out.iterdir()) == ["clip.heads", "clip.jsonl", "clip.summary.json"]
     assert json.loads((out / "clip.summary.json").read_text())["files"] == ["clip.jsonl", "clip.heads"]
     track(find_videos([clip]), out, Tracker(aligner(), detect_every=3))  # by other settings, without heads

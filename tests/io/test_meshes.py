@@ -83,16 +83,16 @@ def motion(count: int = 3) -> HeadMotion:
     place = np.stack([30 * part, 0 * part, -900 + 100 * part], 1)
     frames = np.array([5, *range(7, 6 + count)])
     return HeadMotion(
-        "face 0", rng.normal(size=80), frames, frames / 25, rotation, place, expression, [(5 / 25, frames[-1] / 25)]
+        "face_0", rng.normal(size=80), frames, frames / 25, rotation, place, expression, [(5 / 25, frames[-1] / 25)]
     )
 
 
 def test_a_sequence_of_obj_moves_the_head(tmp_path: Path) -> None:
     model, head = MorphableModel.default(), motion()
     with atomic_folder(tmp_path / "clip.heads") as folder:
-        write_obj_sequence(folder, model, 0, head)
+        write_obj_sequence(folder, model, head)
     paths = sorted((tmp_path / "clip.heads").iterdir())
-    assert [path.name for path in paths] == ["face0.000005.obj", "face0.000007.obj", "face0.000008.obj"]
+    assert [path.name for path in paths] == ["face_0.000005.obj", "face_0.000007.obj", "face_0.000008.obj"]
     jaw = EXPRESSIONS.index("jawOpen")
     angles = np.array([[0.1, 0.5, -0.2]])
     for k, path in enumerate(paths):
@@ -117,11 +117,11 @@ def test_a_sequence_in_place_of_an_older_one_holds_nothing_of_it(tmp_path: Path)
     model = MorphableModel.default()
     for count in (3, 2):
         with atomic_folder(tmp_path / "clip.heads") as folder:
-            write_obj_sequence(folder, model, 0, motion(count))
+            write_obj_sequence(folder, model, motion(count))
     assert [path.name for path in tmp_path.iterdir()] == ["clip.heads"]
     assert len(list((tmp_path / "clip.heads").iterdir())) == 2
 
 
 def test_a_sequence_of_a_model_in_other_units_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="want one in mm"):
-        write_obj_sequence(tmp_path, replace(MorphableModel.default(), unit="m"), 0, motion())
+        write_obj_sequence(tmp_path, replace(MorphableModel.default(), unit="m"), motion())

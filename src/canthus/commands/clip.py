@@ -26,7 +26,7 @@ from canthus.face.morphable import MorphableModel
 from canthus.face.series import Series, TrackedFrame, series_of
 from canthus.inference.smooth import smoothed
 from canthus.inference.tracker import Tracker
-from canthus.io.animation import field_of_view, live_link_table, motions
+from canthus.io.animation import live_link_table, motions, view_of
 from canthus.io.charts import as_png
 from canthus.io.columns import ASSUMED, CANTHUS, OPENFACE, Camera, ImageFaces
 from canthus.io.draw import overlay
@@ -274,11 +274,11 @@ class Clip:
         start, model = SMOOTH if self.outputs.smooth else "", MorphableModel.default()
         if self.outputs.animation == "obj":
             folder = files.enter_context(atomic_folder(file_of(self.target, f"{start}.heads")))
-            for number, head in enumerate(heads):
-                write_obj_sequence(folder, model, number, head)
+            for head in heads:
+                write_obj_sequence(folder, model, head)
             return
         if self.outputs.animation == "glb":
-            view = field_of_view(self.outputs.camera, self.size)
+            view = view_of(self.outputs.camera, self.size)
             about = {"video": self.video.path.name, "frames_per_second": self.video.rate}
             made = {".heads.glb": motions_glb(model, heads, view, about)}
         else:

@@ -192,6 +192,7 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
     target, picture = photo.target, photo.picture
     whole = faces.scaled(picture.reduction, picture.first, picture.size)
     mesh = whole.mesh() if outputs.mesh or outputs.expressions else None
+    seen = mesh if picture.reduction == 1 else faces.mesh()  # in pixels of the picture that gives the colours
     written = [target.name + ending for ending in outputs.files(len(faces))]
     earlier = _results(target)
     if earlier and earlier.source[1:] == photo.source[1:] and earlier.weights == faces.weights:
@@ -208,7 +209,9 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:
             write_pts(file_of(target, f"{number}.pts"), whole, k)
-        if outputs.mesh and mesh is not None:
+        if outputs.mesh == "glb" and seen is not None:
+            write_mesh(file_of(target, f"{number}.glb"), seen, k, picture.pixels)
+        elif outputs.mesh and mesh is not None:
             write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:
         write_csv(file_of(target, ".csv"), [whole])

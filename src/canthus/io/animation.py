@@ -46,7 +46,7 @@ def motions(frames: Iterable[TrackedFrame], camera: Camera, model: MorphableMode
             when, faces = tracks.setdefault(number, ([], []))
             when.append((frame.number, frame.time))
             faces.append(face)
-    return [_motion(f"face {number}", when, faces, camera, model) for number, (when, faces) in sorted(tracks.items())]
+    return [_motion(f"face_{number}", when, faces, camera, model) for number, (when, faces) in sorted(tracks.items())]
 
 
 def _motion(
@@ -98,7 +98,8 @@ def time_code(seconds: float, rate: int = LIVE_LINK_RATE) -> str:
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}:{frame:02d}.{part:03d}"
 
 
-def field_of_view(camera: Camera, image_size: Sequence[int]) -> float:
-    """From the top of an image of (width, height) to its bottom, radians."""
+def view_of(camera: Camera, image_size: Sequence[int]) -> tuple[float, float]:
+    """The angle from the top of an image of (width, height) to its bottom, radians, and its width over its height."""
     (focal,) = camera.focal_lengths(np.array([image_size]))
-    return float(2 * np.arctan(image_size[1] / 2 / focal))
+    width, height = image_size
+    return float(2 * np.arctan(height / 2 / focal)), width / height

@@ -17,13 +17,12 @@ import numpy as np
 
 from canthus.errors import OutputError
 from canthus.face.morphable import MorphableModel
+from canthus.io.head_parts import Part, parts_of
 
 _FLOAT, _UINT = 5126, 5125
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _VERTICES, _INDICES = 34962, 34963  # what a buffer view is for
 _METRES = {"um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0}
-_COLOURS = {"eyes": (0.9, 0.89, 0.87), "teeth": (0.93, 0.9, 0.83), "tongue": (0.76, 0.45, 0.43)}  # sRGB
-_SKIN = (0.87, 0.76, 0.71)
 _ROUGHNESS = {"eyes": 0.2, "teeth": 0.3, "tongue": 0.4}
 
 
@@ -47,34 +46,6 @@ class HeadMotion:
     there: Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A part of a head, such as its skin, with a material of its own.
-
-    vertex: (W,), the model's vertex that each of the part's is. corners: (T,3) of the part's. uv: (W,2) texture
-    coordinates, v down, or None. texture: the colours of the material as the bytes of a PNG; None: one plain colour.
-    """
-
-    name: str
-    vertex: np.ndarray
-    corners: np.ndarray
-    uv: np.ndarray | None = None
-    texture: bytes | None = None
-
-
-def parts_of(model: MorphableModel) -> list[Part]:
-    """The parts of a model as glTF wants them: one texture coordinate a vertex, by the model's own layout."""
-    parts = []
-    for name, chosen in model.parts.items():
-        if model.uv is not None and model.uv_triangles is not None:
-            vertex, corners, uv = split_seams(model.triangles[chosen], model.uv, model.uv_triangles[chosen])
-            parts.append(Part(name, vertex, corners, uv * [1, -1] + [0, 1]))
-        else:
-            vertex, corners = np.unique(model.triangles[chosen], return_inverse=True)
-            parts.append(Part(name, vertex, corners.reshape(-1, 3)))
-    return parts
-
-
 def metres(model: MorphableModel) -> float:
     """A model's unit of length. Raises `OutputError` for one whose length is not known."""
     if model.unit not in _METRES:
@@ -83,24 +54,28 @@ def metres(model: MorphableModel) -> float:
 
 
 def motions_glb(
-    model: MorphableModel, heads: Sequence[HeadMotion], field_of_view: float, about: Mapping[str, Any] | None = None
+    model: MorphableModel,
+    heads: Sequence[HeadMotion],
+    view: tuple[float, float],
+    about: Mapping[str, Any] | None = None,
 ) -> bytes:
     """A GLB file with a node, a mesh and an animation for each head, and a camera.
 
     The mesh is the neutral head of a person; its morph targets have the names of the model's expressions, in
     `mesh.extras.targetNames`, where viewers, Blender and engines look for them. All heads share the targets, as the
-    model is linear. field_of_view: the camera's, from top to bottom, radians. about: plain data for `extras` of the
-    scene. Raises `OutputError` for a model that is not in millimetres, as motions are.
+    model is linear. view: what the camera sees, from top to bottom in radians, and its width over its height. about:
+    plain data for `extras` of the scene. Raises `OutputError` for a model that is not in millimetres, as motions are.
     """
     if model.unit != "mm":
         raise OutputError(f"got a head model in {model.unit!r}, want one in mm")
     file, unit = _File(), metres(model)
     shape = _Shape(file, model, parts_of(model) if heads else [])
     meshes, nodes, channels, samplers = [], [], list[Any](), list[Any]()
+    end = max((float(head.times[-1]) for head in heads), default=0.0)
     for number, head in enumerate(heads):
         meshes.append(shape.mesh(head.name, head.identity, np.zeros(len(model.expression))))
         nodes.append({"name": head.name, "mesh": number})
-        edges, sizes = _presence(head)
+        edges, sizes = _presence(head, end)
         times = file.add(head.times, bounds=True)
         moved = {
             "translation": (times, unit * head.translation, "LINEAR"),
@@ -111,7 +86,7 @@ def motions_glb(
         for what, (when, values, between) in moved.items():
             channels.append({"sampler": len(samplers), "target": {"node": number, "path": what}})
             samplers.append({"input": when, "output": file.add(values), "interpolation": between})
-    camera = {"type": "perspective", "perspective": {"yfov": field_of_view, "znear": 0.01}}
+    camera = {"type": "perspective", "perspective": {"yfov": view[0], "aspectRatio": view[1], "znear": 0.01}}
     nodes.append({"name": "camera", "camera": 0})
     document: dict[str, Any] = {"nodes": nodes, "cameras": [camera]}
     if heads:
@@ -129,7 +104,7 @@ def head_glb(
 ) -> bytes:
     """A GLB file with one still head, of identity (K,) and expression (E,), upright at the origin.
 
-    The mesh is the neutral head, and the weights of its morph targets are the expression. parts: as of `parts_of`.
+    The mesh is the neutral head, and the weights of its morph targets are the expression. parts: as of `head_parts`.
     about: plain data for `extras` of the node. Raises `OutputError` as `metres`.
     """
     file = _File()
@@ -201,12 +176,13 @@ class _File:
     def add_material(self, part: Part) -> int:
         """The number of a new material for a part."""
         look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": _ROUGHNESS.get(part.name, 0.7)}
-        if part.texture is None:
-            colour = np.array(_COLOURS.get(part.name, _SKIN)) ** 2.2  # factors are linear
+        png = part.png
+        if png is None:
+            colour = np.array(part.colour) ** 2.2  # factors are linear
             look["baseColorFactor"] = [*colour.round(4).tolist(), 1.0]
         else:
             look["baseColorTexture"] = {"index": len(self.images)}
-            view = self._add_view(part.texture)
+            view = self._add_view(png)
             self.images.append({"name": part.name, "mimeType": "image/png", "bufferView": view})
         self.materials.append({"name": part.name, "pbrMetallicRoughness": look})
         return len(self.materials) - 1
@@ -243,16 +219,6 @@ class _File:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def split_seams(
-    triangles: np.ndarray, uv: np.ndarray, uv_triangles: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What file formats want, one texture coordinate a vertex, for which a vertex on a seam becomes two: the old vertex
-    (W,) that each new one is, triangles (T,3) of new ones, and texture coordinates (W,2)."""
-    corners = np.stack([triangles, uv_triangles], axis=-1).reshape(-1, 2)
-    pairs, numbers = np.unique(corners, axis=0, return_inverse=True)
-    return pairs[:, 0], numbers.reshape(-1, 3), uv[pairs[:, 1]]
-
-
 def _normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Unit normals (V,3), area-weighted."""
     a, b, c = (vertices[triangles[:, k]].astype(np.float64) for k in range(3))
@@ -270,12 +236,15 @@ def _continuous(quaternions: np.ndarray) -> np.ndarray:
     return quaternions * np.cumprod([1.0, *np.where(flips < 0, -1.0, 1.0)])[:, None]
 
 
-def _presence(head: HeadMotion) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds at which a head comes and goes, rising from 0, and its scale from there on, 1 or 0."""
+def _presence(head: HeadMotion, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds at which a head comes and goes, rising from 0, and its scale from there on, 1 or 0. One that is seen at
+    the end of the video stays."""
     edges, sizes = [], []
     for first, last in head.there:
         edges += [first, last + 1e-3]
         sizes += [1.0, 0.0]
+    if head.there[-1][1] >= end:
+        del edges[-1], sizes[-1]
     if edges[0] > 0:
         edges, sizes = [0.0, *edges], [0.0, *sizes]
     return np.array(edges), np.array(sizes)

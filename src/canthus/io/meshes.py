@@ -12,31 +12,38 @@ from canthus.errors import OutputError
 from canthus.face.faces import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
-from canthus.io.gltf import HeadMotion, head_glb, metres, parts_of, split_seams
+from canthus.io.gltf import HeadMotion, head_glb, metres
+from canthus.io.head_parts import parts_of, photo_parts, split_seams
+from canthus.io.images import ImageLike, as_image
 from canthus.io.outputs import atomic_write
 
 CHUNK = 64  # frames whose vertices are computed together
 
 
-def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0) -> None:
+def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, image: ImageLike | None = None) -> None:
     """Write one face of `faces.mesh()` as .obj, .ply or .glb, by the suffix of `path`.
 
     An .obj or .ply holds the head as it is in the image, in the image's frame with y turned up, so that the face stands
     upright in viewers: x right, y up, z towards the camera, right-handed, in pixels, origin at the centre of the
     image's top left pixel. A .glb holds the head as an asset: in metres, upright at the origin, neutral, with the
     expressions as morph targets and those of the face as their weights (`gltf.head_glb`).
-    Raises `OutputError`, also for another suffix.
+    image: the photo, as `predict` takes it, in whose pixels the meshes are: a .glb shows it on the parts of the head
+    that can be seen (`head_parts.photo_parts`).
+    Raises `OutputError`, also for another suffix and for an image with another one than .glb.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("obj", "ply", "glb"):
         raise OutputError(f"got a mesh file {os.fspath(path)!r}, want one that ends in .obj, .ply or .glb")
+    if image is not None and kind != "glb":
+        raise OutputError(f"got an image for {os.fspath(path)!r}, want one only for .glb, which holds textures")
     model, vertices = meshes.model, meshes.vertices[face] * [1, -1, 1]
     if kind == "obj":
         data = Obj(model).text(vertices, "pixels of the image: x right, y up, z towards the camera", 3)
     elif kind == "ply":
         data = _ply(model, vertices)
     else:
-        data = head_glb(model, parts_of(model), meshes.identity[face], meshes.expression[face], _camera(meshes, face))
+        parts = parts_of(model) if image is None else photo_parts(meshes, face, as_image(image))
+        data = head_glb(model, parts, meshes.identity[face], meshes.expression[face], _camera(meshes, face))
     atomic_write(path, data)
 
 
@@ -84,8 +91,9 @@ class Obj:
         return f"# canthus: {about}\n{places}{self._uv}{self._faces}".encode()
 
 
-def write_obj_sequence(folder: Path, model: MorphableModel, number: int, head: HeadMotion) -> None:
-    """Write a head in each frame in which it is seen as faceNUMBER.FRAME.obj, with six digits for the frame's number.
+def write_obj_sequence(folder: Path, model: MorphableModel, head: HeadMotion) -> None:
+    """Write a head in each frame in which it is seen as NAME.FRAME.obj, with its name and six digits for the number of
+    the frame.
 
     Frame and unit are those of `gltf.motions_glb`: the camera's, metres. Every file has the same vertices in the
     same order. Raises `OSError`, and `OutputError` for a model that is not in millimetres, as motions are.
@@ -102,4 +110,4 @@ def write_obj_sequence(folder: Path, model: MorphableModel, number: int, head: H
         places = unit * (turned + head.translation[part, None])
         for frame, time, vertices in zip(head.frames[part].tolist(), head.times[part].tolist(), places):
             about = f"{head.name}, frame {frame}, {time:.3f} s; metres, from the camera: x right, y up, z towards it"
-            (folder / f"face{number}.{frame:06d}.obj").write_bytes(obj.text(vertices, about, 6))
+            (folder / f"{head.name}.{frame:06d}.obj").write_bytes(obj.text(vertices, about, 6))
