@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from canthus.geometry import Array
 from canthus.geometry.rotation import nearest_rotation, skew
@@ -75,7 +75,7 @@ def jacobian_pose(points: Array, rotation: Array, scale: Array) -> Array:
     turned = scale[..., None, None] * (points @ xp.matrix_transpose(rotation))  # (..., L, 3)
     by_rotation = xp.matrix_transpose(_flip_y(xp.matrix_transpose(-skew(turned))))
     by_scale = _flip_y(turned)[..., :, None]
-    identity = xp.eye(3, dtype=points.dtype, device=points.device)
+    identity = xp.eye(3, dtype=points.dtype, device=device(points))
     by_shift = xp.zeros_like(by_rotation[..., :2]) + identity[:, :2]
     return xp.concat([by_rotation, by_scale, by_shift], axis=-1)
 

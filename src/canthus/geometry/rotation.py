@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from canthus.errors import CanthusError
 from canthus.geometry import Array
@@ -118,7 +118,7 @@ def matrix_from_vector(vector: Array) -> Array:
     sine = xp.where(small, 1 - angle2 / 6, xp.sin(angle) / angle)
     versine = xp.where(small, 0.5 - angle2 / 24, 2 * (xp.sin(angle / 2) / angle) ** 2)
     K = skew(vector)
-    identity = xp.eye(3, dtype=vector.dtype, device=vector.device)
+    identity = xp.eye(3, dtype=vector.dtype, device=device(vector))
     return identity + sine * K + versine * (K @ K)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from canthus.geometry import Array
 
@@ -46,7 +46,7 @@ def warp(image: Array, affine_image_from_crop: Array, size: int) -> Array:
     """
     xp: Any = array_namespace(image, affine_image_from_crop)
     affine = affine_image_from_crop
-    axis = xp.arange(size, dtype=affine.dtype, device=affine.device)
+    axis = xp.arange(size, dtype=affine.dtype, device=device(affine))
     v, u = xp.meshgrid(axis, axis, indexing="ij")
     grid = xp.stack([xp.reshape(u, (-1,)), xp.reshape(v, (-1,)), xp.ones_like(xp.reshape(u, (-1,)))], axis=0)
     values = sample_bilinear(image, xp.matrix_transpose(affine @ grid))
