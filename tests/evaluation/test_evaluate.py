@@ -313,6 +313,10 @@ def test_what_is_written(folder, tmp_path):
 
     again = evaluate("aflw2000", folder, Predictions.read(out / "predictions.npz"))
     assert again.errors["NME box"] == pytest.approx(scores.errors["NME box"], rel=1e-5)
+    pytest.importorskip("pyarrow")
+    write_scores(out, scores, answers, "parquet")
+    again = evaluate("aflw2000", folder, Predictions.read(out / "predictions.parquet"))
+    assert again.errors["NME box"] == pytest.approx(scores.errors["NME box"], rel=1e-5)
 
 
 def test_the_report_has_tables_charts_and_sweeps(folder, tmp_path):

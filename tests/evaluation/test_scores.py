@@ -271,8 +271,10 @@ def test_renders_have_hidden_points_and_exact_poses(tmp_path):
 # ---- files
 
 
-@pytest.mark.parametrize("ending", ["npz", "jsonl"])
+@pytest.mark.parametrize("ending", ["npz", "jsonl", "parquet"])
 def test_predictions_are_read_as_they_were_written(tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
     rng = np.random.default_rng(0)
     names = ["a/1", "b#2"]
     given = Predictions(
@@ -344,6 +346,35 @@ def test_a_wrong_type_in_npz_is_refused(tmp_path, change):
         Predictions.read(tmp_path / "p.npz")
 
 
+def test_predictions_in_parquet_are_a_table_of_numbers(tmp_path):
+    pytest.importorskip("pyarrow")
+    pd = pytest.importorskip("pandas")
+    points, rotation = np.arange(2 * 68 * 3).reshape(2, 68, 3), np.arange(18).reshape(2, 3, 3)
+    expression = np.full((2, 52), 0.25)
+    Predictions(["a", "b"], points, rotation=rotation, expression=expression, system="me").write(tmp_path / "p.parquet")
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    assert list(table["id"]) == ["a", "b"] and set(table["scheme"]) == {"ibug68"} and set(table["system"]) == {"me"}
+    # point 30 of the second face is numbers 68 * 3 + 30 * 3 and on; row 1, column 2 of its rotation 9 + 5
+    assert table.loc[1, ["x_30", "y_30", "z_30", "rotation_12", "jawOpen"]].tolist() == [294, 295, 296, 14, 0.25]
+    assert not any(name.startswith(("sigma", "visible", "box")) for name in table)
+    table[["id", *(f"{axis}_{k}" for axis in "xy" for k in range(68))]].to_parquet(tmp_path / "less.parquet")
+    np.testing.assert_array_equal(Predictions.read(tmp_path / "less.parquet").xyz, points[:, :, :2])
+    Predictions([], np.zeros((0, 68, 3))).write(tmp_path / "none.parquet")
+    assert len(Predictions.read(tmp_path / "none.parquet")) == 0
+    wrong = {
+        "no x_0": table.drop(columns="x_0"), "half a box": table.assign(box_x0=1.0), "text": table.assign(y_3="1"),
+        "two schemes": table.assign(scheme=["ibug68", "cofw29"]), "numbers as ids": table.assign(id=[1, 2]),
+    }  # fmt: skip
+    for name, other in wrong.items():
+        other.to_parquet(tmp_path / "wrong.parquet")
+        with pytest.raises(LandmarkError, match="no table of predictions"):
+            Predictions.read(tmp_path / "wrong.parquet")
+            pytest.fail(name)
+    (tmp_path / "wrong.parquet").write_text("none")
+    with pytest.raises(LandmarkError, match="cannot be read"):
+        Predictions.read(tmp_path / "wrong.parquet")
+
+
 def test_no_objects_are_loaded(tmp_path):
     np.savez(tmp_path / "p.npz", id=np.array(["a"], object), xyz=np.zeros((1, 68, 2)))
     with pytest.raises(LandmarkError, match="no file of predictions"):
@@ -357,7 +388,7 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path):
         Predictions(["a", "b", "a"], np.zeros((3, 68, 2)))
     with pytest.raises(LandmarkError, match=r"got box of shape \(4,\), want \(1, 4\)"):
         Predictions(["a"], np.zeros((1, 68, 2)), box=np.zeros(4))
-    with pytest.raises(LandmarkError, match=r"ends in \.npz or \.jsonl"):
+    with pytest.raises(LandmarkError, match=r"ends in \.npz, \.jsonl, \.parquet"):
         Predictions(["a"], np.zeros((1, 68, 2))).write(tmp_path / "p.csv")
 
 

@@ -22,9 +22,12 @@ def evaluate(
         Path | None,
         typer.Option(
             "--predictions",
-            help="Score the predictions in this file (.npz or .jsonl) instead.",
+            help="Score the predictions in this file (.npz, .jsonl or .parquet) instead.",
         ),
     ] = None,
+    format: Annotated[
+        Literal["npz", "jsonl", "parquet"], typer.Option("--format", help="Of the file with the predictions.")
+    ] = "npz",
     boxes: Annotated[
         Literal["true", "detected", "jittered", "aligned", "tracked"],
         typer.Option("--boxes", help="Where the face boxes come from."),
@@ -38,7 +41,7 @@ def evaluate(
     threads: Threads = None,
     provider: Provider = "cpu",
 ) -> None:
-    """Measure accuracy on an annotated data set; write predictions.npz and scores.json."""
+    """Measure accuracy on an annotated data set; write predictions.npz, or another --format, and scores.json."""
     with plain_errors("formats"):
         from canthus.evaluation import evaluate as measure
         from canthus.evaluation.predictions import Predictions
@@ -52,7 +55,7 @@ def evaluate(
                 second = None if tracking is None else load(tracking)
                 answers = measure.predict(protocol, data, predictor, boxes, show, second)
             scores = measure.evaluate(protocol, data, answers)
-            measure.write_scores(out, scores, answers)
+            measure.write_scores(out, scores, answers, format)
             if report:
                 measure.write_report(out, protocol, scores, predictor, show)
     console.print(scores.headline(), soft_wrap=True)

@@ -39,10 +39,10 @@ def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
     return score(rules, rules.faces(folder), predictions)
 
 
-def write_scores(out: str | Path, scores: Scores, predictions: Predictions) -> None:
-    """Write `predictions.npz` and `scores.json` into the folder `out`. Raises `OutputError`."""
+def write_scores(out: str | Path, scores: Scores, predictions: Predictions, format: str = "npz") -> None:
+    """Write `predictions.npz`, or .jsonl or .parquet, and `scores.json` into the folder `out`. Raises `OutputError`."""
     out = _folder(out)
-    predictions.write(out / "predictions.npz")
+    predictions.write(out / f"predictions.{format}")
     atomic_write(out / "scores.json", _json(scores.to_json()))
 
 

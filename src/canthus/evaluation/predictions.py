@@ -1,9 +1,11 @@
 """What a system answered for the faces of a data set, as a file: any system's answers are scored by the same code.
 
-NPZ without objects, or JSON lines with one object a face. Both have, a face: `id` (the name in the set), `xyz` (L,2 or
-3) image pixels, and if known `box` (4,), `sigma` (L,), `visible` (L,), `rotation` (3,3) camera-from-head in
-right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew), `expression` (52,) and its
-`expression_sigma` (52,). A face that is not there was not found.
+NPZ without objects, JSON lines with one object a face, or Parquet with one row a face. All have, a face: `id` (the name
+in the set), `xyz` (L,2 or 3) image pixels, and if known `box` (4,), `sigma` (L,), `visible` (L,), `rotation` (3,3)
+camera-from-head in right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew),
+`expression` (52,) and its `expression_sigma` (52,). A face that is not there was not found. Parquet has columns of
+single numbers, named as those of `io.columns` where these have the same: `x_0`, `y_0`, `z_0`, `box_x0`, `sigma_0`,
+`visible_0`, `rotation_00`, `jawOpen`, `jawOpen_sigma`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from canthus.decode import decoding, fits, numbers, parse_json, read_npz, read_t
 from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import scheme as find_scheme
+from canthus.io.columns import Column, Rows
 from canthus.io.outputs import atomic_write
+from canthus.io.tables import read_rows, write_rows
 
+ENDINGS = (".npz", ".jsonl", ".parquet")
 _FIELDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "box": lambda L: (4,), "sigma": lambda L: (L,), "visible": lambda L: (L,), "rotation": lambda L: (3, 3),
     "restarted": lambda L: (), "expression": lambda L: (len(EXPRESSIONS),),
@@ -98,7 +103,8 @@ class Predictions:
         return Predictions(names, scheme=self.scheme, system=self.system, **values)
 
     def write(self, path: str | Path) -> None:
-        """Write .npz, or .jsonl. Raises `OutputError`, and `LandmarkError` for another ending."""
+        """Write .npz, .jsonl or .parquet (extra `tables`). Raises `OutputError`, and `LandmarkError` for another
+        ending."""
         path = Path(path)
         if path.suffix == ".npz":
             buffer = io.BytesIO()
@@ -112,8 +118,24 @@ class Predictions:
             atomic_write(path, buffer.getvalue())
         elif path.suffix == ".jsonl":
             atomic_write(path, "".join(json.dumps(self._line(k)) + "\n" for k in range(len(self))).encode())
+        elif path.suffix == ".parquet":
+            rows = self._rows()
+            kinds = ("str" if values.dtype == object else "float" for values in rows.values())
+            write_rows(path, rows, [Column(name, kind, "", "") for name, kind in zip(rows, kinds)])
         else:
-            raise LandmarkError(f"got the predictions file '{path}', want one that ends in .npz or .jsonl")
+            raise LandmarkError(f"got the predictions file '{path}', want one that ends in {', '.join(ENDINGS)}")
+
+    def _rows(self) -> Rows:
+        """The columns of a table, those of a field only if it is known of some face."""
+        count = len(self)
+        rows: Rows = {"id": np.array(self.names, object)}
+        rows |= {name: np.full(count, getattr(self, name), object) for name in ("scheme", "system")}
+        for field in ("xyz", *_FIELDS):
+            values = getattr(self, field)
+            if field == "xyz" or _known(values):
+                flat = values.reshape(count, int(np.prod(values.shape[1:])))
+                rows |= dict(zip(_names(field, values.shape[1:]), flat.T))
+        return rows
 
     def _line(self, k: int) -> dict[str, Any]:
         line: dict[str, Any] = {"id": self.names[k], "scheme": self.scheme, "system": self.system}
@@ -125,10 +147,38 @@ class Predictions:
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
-        """Read .npz or .jsonl. Raises `LandmarkError` for a file that is neither or does not fit."""
+        """Read .npz, .parquet or .jsonl. Raises `LandmarkError` for a file that is none or does not fit, and
+        `OutputError` where pyarrow is wanted and missing."""
         path = Path(path)
+        if path.suffix == ".parquet":
+            rows = read_rows(path)
+            with decoding(LandmarkError, f"'{path}' is no table of predictions, with id, x_0, y_0, ..."):
+                return cls._of_rows(rows)
         with decoding(LandmarkError, f"'{path}' is no file of predictions (.npz or .jsonl with id, xyz)"):
             return cls._read_npz(path) if path.suffix == ".npz" else cls._read_lines(path)
+
+    @classmethod
+    def _of_rows(cls, rows: Rows) -> Predictions:
+        if not len(rows["id"]):
+            return cls([], np.zeros((0, find_scheme("ibug68").count, 2)))
+        found: dict[str, str] = {}
+        for word, unsaid in (("scheme", "ibug68"), ("system", "")):
+            said = set(rows.get(word, [])) or {unsaid}
+            if len(said) > 1 or not fits(list(said), list[str]):
+                raise ValueError(f"`{word}` is {sorted(map(str, said))}, one text is wanted")
+            found[word] = said.pop()
+        if not fits(rows["id"].tolist(), list[str]):
+            raise ValueError("`id` is no text")
+        points = find_scheme(found["scheme"]).count
+        shapes = {"xyz": (points, 3 if "z_0" in rows else 2)} | {f: shape(points) for f, shape in _FIELDS.items()}
+        arrays: dict[str, Any] = {}
+        for field, shape in shapes.items():
+            names = _names(field, shape)
+            if field == "xyz" or not rows.keys().isdisjoint(names):
+                if any(rows[name].dtype == object for name in names):
+                    raise ValueError(f"`{names[0]}` and the like hold text; numbers are wanted")
+                arrays[field] = np.stack([rows[name] for name in names], -1).reshape(len(rows["id"]), *shape)
+        return cls(rows["id"].tolist(), **arrays, **found)
 
     @classmethod
     def _read_npz(cls, path: Path) -> Predictions:
@@ -169,6 +219,17 @@ class Predictions:
         xyz = xyz if found else np.zeros((0, count, 2))
         system = next((row["system"] for row in found if row.get("system")), "")
         return cls([row["id"] for row in found], xyz, scheme=name, system=system, **values)
+
+
+def _names(field: str, shape: tuple[int, ...]) -> list[str]:
+    """The columns of a table that hold a field of one face, in the order of its numbers."""
+    if field == "xyz":
+        return [f"{axis}_{k}" for k in range(shape[0]) for axis in "xyz"[: shape[1]]]
+    if field == "box":
+        return [f"box_{side}" for side in ("x0", "y0", "x1", "y1")]
+    if field in ("expression", "expression_sigma"):
+        return [name + field.removeprefix("expression") for name in EXPRESSIONS]
+    return ["_".join([field, *(["".join(map(str, place))] if place else [])]) for place in np.ndindex(*shape)]
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray:

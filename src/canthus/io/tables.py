@@ -95,6 +95,24 @@ def write_rows(path: str | os.PathLike[str], table: Rows, columns: Sequence[Colu
         pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
 
 
+def read_rows(path: str | os.PathLike[str]) -> Rows:
+    """The columns of a Parquet file that hold text, as objects, or numbers, as float64; what is null is None or NaN.
+
+    Raises `LandmarkError` for another file, and `OutputError` where pyarrow is missing.
+    """
+    pa = _pyarrow(path)
+    import pyarrow.parquet as pq
+
+    with decoding(LandmarkError, f"got a table {os.fspath(path)!r} that cannot be read, want Parquet"):
+        table, rows = pq.read_table(path), Rows()
+        for name, column in zip(table.column_names, table.columns):
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                rows[name] = np.array(column.to_pylist(), object)
+            elif pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+                rows[name] = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    return rows
+
+
 def read_columns(file: BinaryIO, name: str, wanted: Sequence[str], also: Sequence[str] = ()) -> Iterator[Rows]:
     """Columns of COLUMNS out of a table that anybody wrote, some rows at a time; a Parquet file if `name` says so.
 
