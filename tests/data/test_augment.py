@@ -227,7 +227,7 @@ def test_each_photometric_effect_has_a_key_and_moves_no_point(heads, effect):
 def test_the_points_alone_are_those_of_the_crops(heads):
     xyz, visible, rotation = heads
     augmenter = Augmenter(Augmentation(), SIZE, 1.4)
-    points = augmenter.points(xyz, torch.Generator().manual_seed(5))
+    points = augmenter.points(xyz, tight_boxes(xyz), torch.Generator().manual_seed(5))
     assert torch.equal(
         points, augmenter(StoredBatch(plain(16), xyz, visible, rotation), torch.Generator().manual_seed(5)).xyz
     )
@@ -261,7 +261,7 @@ def moves(count: int = 4000, **amounts) -> tuple[np.ndarray, np.ndarray, np.ndar
     augmenter = Augmenter(Augmentation(**{**STILL, **amounts}), 64, 1.25)
     square = torch.tensor([[20.0, 20], [44, 20], [44, 44], [20, 44]]).repeat(17, 1)
     xyz = torch.cat([square, torch.zeros(68, 1)], 1).repeat(count, 1, 1)
-    points = augmenter.points(xyz, torch.Generator().manual_seed(0)).double().numpy()
+    points = augmenter.points(xyz, tight_boxes(xyz), torch.Generator().manual_seed(0)).double().numpy()
     across = points[:, 1, :2] - points[:, 0, :2]
     middle = points[:, :4, :2].mean(1) - 31.5
     size = np.linalg.norm(across, axis=1)

@@ -183,7 +183,7 @@ def test_unknown_protocols_and_boxes_are_refused(folder):
     with pytest.raises(CanthusError, match="no protocol 'aflw'"):
         predict("aflw", folder, oracle)
     with pytest.raises(
-        CanthusError, match="got the boxes 'given', want one of true, detected, jittered, aligned, tracked"
+        CanthusError, match="got the boxes 'given', want one of true, own, detected, jittered, aligned, tracked"
     ):
         predict("aflw2000", folder, oracle, boxes="given")
 

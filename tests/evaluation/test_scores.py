@@ -464,3 +464,16 @@ def test_what_is_covered_is_the_share_of_the_box():
         assert changed.sum() / 200**2 == pytest.approx(share / 100, rel=0.05)
         rows, columns = np.nonzero(changed)
         assert min(rows.min(), columns.min()) >= 50 and max(rows.max(), columns.max()) <= 250
+
+
+def test_own_boxes_lose_the_habit_of_a_set_and_keep_what_varies():
+    """Boxes that are all 1.5 times as large and a fifth of a side lower become the true ones; one that is another 10 %
+    larger than the others stays so."""
+    true = np.array([[0.0, 0, 100, 80], [50, 60, 90, 120], [10, 10, 210, 190]])
+    middle, side = (true[:, :2] + true[:, 2:]) / 2, (true[:, 2:] - true[:, :2]).max(1, keepdims=True)
+    habit = lambda grown: np.concatenate([middle - 0.75 * side * grown, middle + 0.75 * side * grown], 1)
+    low = np.array([0, 0.2, 0, 0.2]) * side
+    square = np.concatenate([middle - side / 2, middle + side / 2], 1)
+    np.testing.assert_allclose(box_rules.own(habit(1.0) + low, true), square, atol=1e-9)
+    grown = box_rules.own(habit(np.array([[1.0], [1.0], [1.1]])), true)
+    np.testing.assert_allclose((grown[:, 2] - grown[:, 0]) / side[:, 0], [1, 1, 1.1])

@@ -258,7 +258,14 @@ def test_an_ablation_is_one_key(name, batch, made_shards):
     run = aligner.run(face_crops(made_shards / "shard-00000.npz", aligner.card, 3))
     assert run.xyz.shape == (3, 68, 3) and np.isfinite(run.xyz).all()
     assert np.abs(run.xyz[..., 2]).max() > 5  # depth is the fitted head's, with one network as well
-    wanted = {"noise": 0.01, "iterations": 5, "jaw": aligner.config.jaw, "open": "score", "evidence": 0.0}
+    wanted = {
+        "noise": 0.01,
+        "iterations": 5,
+        "jaw": aligner.config.jaw,
+        "open": "score",
+        "evidence": 0.0,
+        "points": None,
+    }
     assert aligner.card.completion == wanted
 
 

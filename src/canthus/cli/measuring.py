@@ -29,7 +29,7 @@ def evaluate(
         Literal["npz", "jsonl", "parquet"], typer.Option("--format", help="Of the file with the predictions.")
     ] = "npz",
     boxes: Annotated[
-        Literal["true", "detected", "jittered", "aligned", "tracked"],
+        Literal["true", "own", "detected", "jittered", "aligned", "tracked"],
         typer.Option("--boxes", help="Where the face boxes come from."),
     ] = "true",
     tracking: Annotated[

@@ -90,7 +90,7 @@ class Augmenter:
     def __call__(self, stored: StoredBatch, rng: torch.Generator) -> FaceBatch:
         """Augmented crops of stored pictures; these and the generator are on one device."""
         xyz, visible, rotation, vertices = stored.xyz, stored.visible, stored.rotation, stored.vertices
-        crop, flip = self._placement(xyz, rng)
+        crop, flip = self._placement(xyz, tight_boxes(xyz) if stored.boxes is None else stored.boxes, rng)
         crops = warp_batch(stored.images.float(), crop, self.options.outside).div_(255)
         crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
         # the crop turned by +angle shows the head turned by -angle; y points down, so about z it is +angle
@@ -114,13 +114,14 @@ class Augmenter:
         visible = visible * ~(covered | cut) * inside
         return FaceBatch(crops, xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed)
 
-    def points(self, xyz: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (B,68,3) in crop pixels that a call with xyz (B,68,3) would give, without cutting any crop."""
-        crop, flip = self._placement(xyz, rng)
+    def points(self, xyz: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:
+        """The points (B,L,3) in crop pixels that a call with xyz (B,L,3) and boxes (B,4) would give, without cutting
+        any crop."""
+        crop, flip = self._placement(xyz, boxes, rng)
         return self._flipped(crop.crop_from_image(xyz), self.mirror.to(xyz.device), flip)
 
-    def _placement(self, xyz: Tensor, rng: torch.Generator) -> tuple[Crop, Tensor]:
-        """A random crop around each face with points xyz (B,68,3), and whether to flip it (B,)."""
+    def _placement(self, xyz: Tensor, boxes: Tensor, rng: torch.Generator) -> tuple[Crop, Tensor]:
+        """A random crop around each face with points xyz (B,L,3) and a box (B,4), and whether to flip it (B,)."""
         o, count = self.options, len(xyz)
 
         def normal(*shape: int) -> Tensor:
@@ -135,7 +136,7 @@ class Augmenter:
         if o.upright:
             angle = angle * (torch.rand(count, generator=rng, device=xyz.device) >= o.upright)
         if self.mean_shape is None:
-            crop = Crop.around_boxes(tight_boxes(xyz), self.crop_scale, self.size, angle)
+            crop = Crop.around_boxes(boxes, self.crop_scale, self.size, angle)
         else:
             inner = convert(xyz[..., :2], self.scheme, "ibug68")[0]
             crop = Crop.around_shapes(inner, self.mean_shape.to(xyz), self.size)

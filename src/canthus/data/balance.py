@@ -13,22 +13,22 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from canthus.face.landmarks import mirror
+from canthus.face.landmarks import scheme as find_scheme
 from canthus.geometry import Array
 from canthus.geometry.similarity import apply, fit_similarity
 
 ROUNDS = 5  # of Procrustes analysis; the mean moves by less than 1e-4 in the last
-NOSE_TIP = 30
 
 
 class PoseSpace(NamedTuple):
-    """mean (68,2): Procrustes mean of shapes and their mirror images, centred, of norm 1. axis (68,2): unit vector."""
+    """mean (L,2): Procrustes mean of shapes and their mirror images, centred, of norm 1. axis (L,2): unit vector."""
 
     mean: Array
     axis: Array
 
 
 def coefficient(shapes: Array, space: PoseSpace) -> Array:
-    """The pose coefficient (B,) of shapes (B,68,2): positive where the face looks to the right of the picture.
+    """The pose coefficient (B,) of shapes (B,L,2): positive where the face looks to the right of the picture.
 
     It does not depend on position, size and roll, and a mirror image has the opposite sign. NumPy or torch.
     """
@@ -37,13 +37,13 @@ def coefficient(shapes: Array, space: PoseSpace) -> Array:
     return xp.sum((apply(fit_similarity(shapes, mean), shapes) - mean) * space.axis, axis=(-2, -1))
 
 
-def pose_space(shapes: np.ndarray) -> PoseSpace:
-    """The mean and the pose axis of training shapes (N,68,2), pixels.
+def pose_space(shapes: np.ndarray, scheme: str = "ibug68") -> PoseSpace:
+    """The mean and the pose axis of training shapes (N,L,2) of a scheme, pixels.
 
     Of the principal axes of the shapes together with their mirror images, each keeps or changes its sign under the
     mirror; the pose axis is the first that changes it, so it follows yaw and not pitch.
     """
-    both = np.concatenate([shapes, mirror(shapes, "ibug68", 1)])
+    both = np.concatenate([shapes, mirror(shapes, scheme, 1)])
     both = both - both.mean(1, keepdims=True)
     both /= np.linalg.norm(both, axis=(1, 2), keepdims=True)
     mean = both.mean(0)
@@ -55,7 +55,7 @@ def pose_space(shapes: np.ndarray) -> PoseSpace:
     half = fitted[: len(shapes)]
     turning = (half - fitted[len(shapes) :]).reshape(len(shapes), -1) / 2
     axis = np.linalg.eigh(turning.T @ turning)[1][:, -1].reshape(mean.shape)
-    return PoseSpace(mean, axis * np.sign(axis[NOSE_TIP, 0]))
+    return PoseSpace(mean, axis * np.sign(axis[find_scheme(scheme).points.index("nose tip"), 0]))
 
 
 def balanced_weights(values: np.ndarray, bins: int, most: float = np.inf) -> np.ndarray:

@@ -57,6 +57,7 @@ class StoredFaces:
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
         self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
+        self.boxes = tight_boxes(self.xyz)
         if points != "ibug68":
             self.xyz, self.visible = in_scheme(self.xyz, self.visible, points)
         self.expression = np.concatenate(expressions)
@@ -73,6 +74,10 @@ class StoredFaces:
         """Renders have all of their truth."""
         return 1.0
 
+    def seen(self) -> np.ndarray:
+        """Which points (L,) are known of any face: of renders all."""
+        return np.ones(self.xyz.shape[1], bool)
+
     def take(self, index: np.ndarray) -> StoredBatch:
         """The faces `index` (B,), pictures as uint8."""
         vertices = None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
@@ -83,6 +88,7 @@ class StoredFaces:
             torch.from_numpy(self.rotation[index]),
             vertices=vertices,
             expression=torch.from_numpy(self.expression[index]),
+            boxes=torch.from_numpy(self.boxes[index]),
         )
 
     def _rows(self, arrays: list[np.ndarray | Rows], index: np.ndarray) -> np.ndarray:
@@ -104,7 +110,9 @@ class PhotoFaces:
     def __init__(self, samples: Iterable[FaceSample], size: int, points: str = "ibug68"):
         found = list(samples)
         truth = whole_truth(found, points)
-        self._crops = Crop.around_boxes(tight_boxes(truth.xyz), 1 / FACE, size)
+        self._crops = Crop.around_boxes(truth.boxes, 1 / FACE, size)
+        corners = self._crops.crop_from_image(truth.boxes.reshape(-1, 2, 2).astype(np.float64))
+        self.boxes = corners.reshape(-1, 4).astype(np.float32)
         self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
         self.visible, self.rotation = truth.visible, truth.rotation
         self.known, self.deep, self.posed = truth.known, truth.deep, truth.posed
@@ -122,6 +130,10 @@ class PhotoFaces:
         masks = {"depth": self.deep, "rotation": self.posed, "points": self.known.all(1)}
         return float(masks[need].mean())
 
+    def seen(self) -> np.ndarray:
+        """Which points (L,) are known of any face."""
+        return np.asarray(self.known.any(0))
+
     def summary(self) -> str:
         """How many faces there are, and what of their truth is known."""
         points = self.known.sum(1)
@@ -134,7 +146,7 @@ class PhotoFaces:
     def take(self, index: np.ndarray) -> StoredBatch:
         """As `StoredFaces.take`; photos have no dense truth."""
         pictures = np.stack(list(self._readers.map(self._picture, index)))
-        fields = ("xyz", "visible", "rotation", "expression", "known", "deep", "posed")
+        fields = ("xyz", "visible", "rotation", "expression", "known", "deep", "posed", "boxes")
         truth = {name: torch.from_numpy(getattr(self, name)[index]) for name in fields}
         return StoredBatch(torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
 

@@ -25,7 +25,8 @@ class StoredBatch:
     images: (B,3,H,W) uint8 or float 0..255. xyz: (B,68,3) pixels, mean z zero. visible: (B,68) bool. rotation: (B,3,3)
     camera-from-head. vertices: (B,V,3) of `MorphableModel.default()` in the frame of xyz, or None. expression: (B,52)
     coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown, or None. known: (B,68) bool, points whose x
-    and y are truth; deep, posed: (B,) bool, whether their z, and the rotation, are; or None.
+    and y are truth; deep, posed: (B,) bool, whether their z, and the rotation, are; or None. boxes: (B,4) around the 68
+    landmarks, which the points of a scheme without a jaw line do not give; None: around xyz.
     """
 
     images: Tensor
@@ -37,6 +38,7 @@ class StoredBatch:
     known: Tensor | None = None
     deep: Tensor | None = None
     posed: Tensor | None = None
+    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> StoredBatch:
         """The same on a device."""

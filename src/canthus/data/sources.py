@@ -21,6 +21,7 @@ from canthus.data.formats import recognise
 from canthus.data.sample import FaceBatch, Need, StoredBatch
 from canthus.errors import RecipeError
 from canthus.face.expressions import as_arkit
+from canthus.geometry.crop import tight_boxes
 from canthus.io.shards import shards_in
 from canthus.synth.live import LiveFaces
 
@@ -31,9 +32,13 @@ class Source(Protocol):
     """Stored faces: `StoredFaces` or `PhotoFaces`."""
 
     xyz: np.ndarray
+    boxes: np.ndarray
 
     def share(self, need: Need) -> float:
         """The share of the faces whose truth has it."""
+
+    def seen(self) -> np.ndarray:
+        """Which points (L,) bool are known of any face."""
 
     def __len__(self) -> int: ...  # noqa: D105
 
@@ -96,6 +101,12 @@ class FaceMix:
             total += part * source.share(need)
         return sum(shares) + rest * total
 
+    def unseen(self) -> list[int]:
+        """The points that are known of no face."""
+        if self.live:
+            return []
+        return np.flatnonzero(~np.any([source.seen() for source in self.stored], axis=0)).tolist()
+
     def weigh(self, weights: Tensor) -> None:
         """Draw stored faces by these weights (N,); the share of each source stays the same."""
         values = weights.detach().cpu().double().numpy()
@@ -127,12 +138,19 @@ class FaceMix:
                     parts.append(source.take(rows))
         return parts
 
-    def points(self, count: int) -> Tensor:
-        """Points (count,L,3) of a random sample of faces, in pixels of their pictures; no stored picture is read."""
-        parts = [_as_batch(f.take(0, round(share * count)), self.points_scheme).xyz for f, share in self.live]
+    def shapes(self, count: int) -> tuple[Tensor, Tensor]:
+        """Points (count,L,3) and boxes (count,4) of a random sample of faces, in pixels of their pictures; no stored
+        picture is read."""
+        points, boxes = [], []
+        for faces, share in self.live:
+            batch = _as_batch(faces.take(0, round(share * count)), self.points_scheme)
+            points.append(batch.xyz)
+            boxes.append(tight_boxes(batch.xyz) if batch.boxes is None else batch.boxes)
         if self.stored:
-            parts.append(self.xyz[torch.from_numpy(np.sort(self._order(0, count - sum(map(len, parts)), -1)))])
-        return torch.cat(parts)
+            index = np.sort(self._order(0, count - sum(map(len, points)), -1))
+            points.append(self.xyz[torch.from_numpy(index)])
+            boxes.append(torch.from_numpy(np.concatenate([s.boxes for s in self.stored])[index]))
+        return torch.cat(points), torch.cat(boxes)
 
     def close(self) -> None:
         """End the processes that render."""
@@ -156,12 +174,13 @@ def batch_of(parts: list[StoredBatch], augmenter: Augmenter, rng: torch.Generato
 
 def _as_batch(face: dict[str, Any], points: str) -> StoredBatch:
     """Rendered samples, each array (B,...), as a batch in the scheme `points`."""
+    boxes = torch.as_tensor(tight_boxes(face["xyz"]))
     if points != "ibug68":
         face = face | dict(zip(("xyz", "visible"), in_scheme(face["xyz"], face["visible"], points)))
     image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
     expression = torch.from_numpy(as_arkit(face["expression"])) if "expression" in face else None
-    return StoredBatch(image.permute(0, 3, 1, 2), xyz, visible, rotation, vertices, expression)
+    return StoredBatch(image.permute(0, 3, 1, 2), xyz, visible, rotation, vertices, expression, boxes=boxes)
 
 
 @functools.lru_cache(maxsize=4)

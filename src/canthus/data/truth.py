@@ -30,8 +30,8 @@ FARTHEST = 2.5  # sizes of a guessed face / of the box of the known points; beyo
 class Truth:
     """N faces, in pixels of their pictures.
 
-    xyz (N,L,3), mean z zero; visible (N,L) bool; rotation (N,3,3); masks known (N,L), deep (N,), posed (N,) bool:
-    see `sample.StoredBatch`.
+    xyz (N,L,3), mean z zero; visible (N,L) bool; rotation (N,3,3); masks known (N,L), deep (N,), posed (N,) bool;
+    boxes (N,4): see `sample.StoredBatch`.
     """
 
     xyz: np.ndarray
@@ -40,6 +40,7 @@ class Truth:
     known: np.ndarray
     deep: np.ndarray
     posed: np.ndarray
+    boxes: np.ndarray
 
 
 def whole_truth(samples: Sequence[FaceSample], target: str = "ibug68") -> Truth:
@@ -69,50 +70,53 @@ def _whole_truth(samples: Sequence[FaceSample], target: str) -> Truth:
         where, found = sample.name or sample.image, known[few[0]].sum()
         raise LandmarkError(f"'{where}' has {found} of the {wanted} points; two or more are wanted to train on")
     deep = (np.isfinite(points[..., 2]) == known).all(1)
-    guess, turned = _laid_heads(points, known, deep, target)
+    laid, turned = _laid_heads(points, known, deep, target)
+    guess = convert(laid, "ibug68", target)[0]
     xyz = np.where(known[..., None], np.concatenate([points[..., :2], guess[..., 2:]], -1), guess)
     xyz[deep] = np.where(known[deep, :, None], points[deep], guess[deep])
     xyz[..., 2] -= xyz[..., 2].mean(1, keepdims=True)
+    outline = xyz if scheme(target).jaw != "none" else np.concatenate([laid, xyz], 1)
     posed = np.array([s.rotation is not None for s in samples])
     own = [np.eye(3) if s.rotation is None else s.rotation for s in samples]
     rotation = np.where(posed[:, None, None], np.stack(own), turned).astype(np.float32)
     normals = convert(_landmark_normals(MorphableModel.default()).astype(np.float64), "ibug68", target)[0]
     facing = rotation[:, 2] @ normals.T > 0
     visible = np.where(np.isfinite(said), said > 0.5, facing)
-    return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep)
+    return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep, tight_boxes(outline))
 
 
 def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean head's landmarks (N,L,3) laid on points (N,L,3) as far as known, and its rotations (N,3,3)."""
-    head = convert(MorphableModel.default().landmarks()[0].astype(np.float64), "ibug68", target)[0]
-    heads = np.broadcast_to(head, points.shape)
+    """The mean head's 68 landmarks (N,68,3) laid on points (N,L,3) as far as known, and its rotations (N,3,3)."""
+    whole = MorphableModel.default().landmarks().astype(np.float64).repeat(len(points), 0)
+    heads = convert(whole, "ibug68", target)[0]
     weights, filled = known.astype(np.float64), np.where(known[..., None], points, 0.0)
-    laid, rotations = _frontal(heads, filled, weights), np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()
+    laid, rotations = _frontal(whole, heads, filled, weights), np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()
     for with_depth in (True, False):
         rows = np.flatnonzero((deep == with_depth) & (known.sum(1) >= ENOUGH) & (with_depth | ~_flat(heads, known)))
         if not len(rows):
             continue
         image = filled[rows] if with_depth else filled[rows, :, :2]
         rotation, scale, shift = fit_weak_perspective(heads[rows], image, weights[rows])
-        placed = project(heads[rows], rotation, scale, shift)
+        placed = project(whole[rows], rotation, scale, shift)
         if with_depth:
-            away = (filled[rows, :, 2] - placed[..., 2]) * weights[rows]
+            away = (filled[rows, :, 2] - convert(placed, "ibug68", target)[0][..., 2]) * weights[rows]
             placed[..., 2] += (away.sum(1) / weights[rows].sum(1))[:, None]
-        near = _sizes(placed, np.ones_like(known[rows])) < FARTHEST * _sizes(filled[rows], known[rows])
+        near = _sizes(placed, np.ones(placed.shape[:2], bool)) < FARTHEST * _sizes(filled[rows], known[rows])
         laid[rows[near]], rotations[rows[near]] = placed[near], rotation[near]
     return laid, rotations
 
 
-def _frontal(heads: np.ndarray, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Heads (N,68,3) that look at the camera, moved by a similarity in the image plane onto points (N,68,3)."""
-    flat = heads * [1.0, -1.0, 1.0]
-    moved = fit_similarity(flat[..., :2], points[..., :2], weights)
+def _frontal(whole: np.ndarray, heads: np.ndarray, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Heads of 68 points (N,68,3) that look at the camera, moved by the similarity in the image plane that lays those
+    of the scheme (N,L,3) on points (N,L,3)."""
+    flat = whole * [1.0, -1.0, 1.0]
+    moved = fit_similarity(heads[..., :2] * [1.0, -1.0], points[..., :2], weights)
     depth = flat[..., 2:] * np.asarray(moved.scale)[:, None, None]
     return np.concatenate([apply(moved, flat[..., :2]), depth], -1)
 
 
 def _flat(heads: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Whether the known points of heads (N,68,3) lie nearly in one plane, (N,)."""
+    """Whether the known points of heads (N,L,3) lie nearly in one plane, (N,)."""
     w = known[..., None] / known.sum(1)[:, None, None]
     away = heads - (w * heads).sum(1, keepdims=True)
     spread = np.linalg.eigvalsh(np.swapaxes(w * away, 1, 2) @ away)
@@ -120,7 +124,7 @@ def _flat(heads: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _sizes(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Sizes (N,) of the boxes of the known points (N,68,3)."""
+    """Sizes (N,) of the boxes of the known points (N,L,3)."""
     low = np.where(known[..., None], points[..., :2], np.inf).min(1)
     high = np.where(known[..., None], points[..., :2], -np.inf).max(1)
     return np.maximum(box_sizes(tight_boxes(np.stack([low, high], 1))), 1e-9)

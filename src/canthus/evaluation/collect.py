@@ -23,7 +23,7 @@ from canthus.inference.tracker import Tracker
 from canthus.io.card import Card
 from canthus.io.images import as_image, crop_image
 
-BOXES = ("true", "detected", "jittered", "aligned", "tracked")
+BOXES = ("true", "own", "detected", "jittered", "aligned", "tracked")
 CHUNK = 16  # photos in memory
 
 Change = Callable[[int, np.ndarray, np.ndarray], np.ndarray]  # number, image, box -> image
@@ -41,6 +41,14 @@ def true_boxes(samples: Sequence[FaceSample]) -> np.ndarray:
     return np.array([np.full(4, np.nan) if b is None else b for b in boxes]).reshape(-1, 4)
 
 
+def own_boxes(samples: Sequence[FaceSample]) -> np.ndarray:
+    """The boxes (N,4) that a set comes with, in the measure of those around true landmarks. Raises `CanthusError` for a
+    set without."""
+    if any(s.box is None for s in samples):
+        raise CanthusError("got a set that comes without boxes of its own, want another choice of boxes")
+    return box_rules.own(np.array([s.box for s in samples], np.float64), true_boxes(samples))
+
+
 def collect(
     predictor: Predictor,
     samples: Sequence[FaceSample],
@@ -50,11 +58,11 @@ def collect(
 ) -> Predictions:
     """The predictor's answers for all faces.
 
-    boxes: "true", around the true landmarks; "detected", the predictor finds faces itself and the one whose centre is
-    nearest to the true one's counts, unless it is farther away than the face is large; "jittered", see
-    `boxes.jittered`; "aligned", crops by the similarity that lays the true landmarks on the mean shape, as
-    `aligned_crops`; "tracked", the samples are frames of videos, which a `Tracker` follows, going on from frame to
-    frame by `tracking`, and what counts is as for "detected".
+    boxes: "true", around the true landmarks; "own", those that the set comes with, see `boxes.own`; "detected", the
+    predictor finds faces itself and the one whose centre is nearest to the true one's counts, unless it is farther away
+    than the face is large; "jittered", see `boxes.jittered`; "aligned", crops by the similarity that lays the true
+    landmarks on the mean shape, as `aligned_crops`; "tracked", the samples are frames of videos, which a `Tracker`
+    follows, going on from frame to frame by `tracking`, and what counts is as for "detected".
     """
     if boxes not in BOXES:
         raise CanthusError(f"got the boxes '{boxes}', want one of {', '.join(BOXES)}")
@@ -66,7 +74,8 @@ def collect(
     elif boxes == "tracked":
         found = _tracked(Tracker(predictor, tracking), samples, true, progress)
     else:
-        found = collect_from(predictor, samples, box_rules.jittered(true) if boxes == "jittered" else true, progress)
+        given = {"own": own_boxes, "jittered": lambda _: box_rules.jittered(true)}.get(boxes, lambda _: true)(samples)
+        found = collect_from(predictor, samples, given, progress)
     wanted = any(s.expression is not None for s in samples) and np.isnan(found.expression).all()
     return _with_expressions(found) if wanted else found
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from canthus.decode import decoding, fits, listed, parse_json, read_npz
 from canthus.errors import LandmarkError, ModelError
+from canthus.face.landmarks import convert
 from canthus.face.morphable_fit import MorphableFit, fit_landmarks
 from canthus.geometry import Array
 from canthus.threads import blas_threads
@@ -229,6 +230,11 @@ class MorphableModel:
     def _landmark_basis(self) -> _Basis:
         return _Basis(*(self.at_landmarks(points) for points in (self.mean, self.identity, self.expression)))
 
+    def _basis(self, scheme: str) -> _Basis:
+        """That of the points of a scheme."""
+        known = self._landmark_basis
+        return known if scheme == "ibug68" else _Basis(*(convert(a.astype(float), "ibug68", scheme)[0] for a in known))
+
     @functools.cached_property
     def parts(self) -> dict[str, slice]:
         """The triangles of each part, such as skin and eyes, by name; of a model that tells no parts all are skin.
@@ -266,19 +272,23 @@ class MorphableModel:
         noise: float = 0.01,
         depth_noise: float = 0.02,
         iterations: int = 5,
+        scheme: str = "ibug68",
     ) -> MorphableFit:
-        """Camera, identity and expression of faces from their 68 landmarks; see `morphable_fit`.
+        """Camera, identity and expression of faces from their landmarks; see `morphable_fit`.
 
-        points: (B, 68, 2) image pixels, or (B, 68, 3) with z in pixels, larger nearer, any offset.
-        weights: (B, 68), zero or more; a point of weight zero is ignored and may be anything, even NaN.
+        points: (B, L, 2) image pixels, or (B, L, 3) with z in pixels, larger nearer, any offset.
+        scheme: of the L points, 68 or others that follow from these.
+        weights: (B, L), zero or more; a point of weight zero is ignored and may be anything, even NaN.
         noise, depth_noise: standard deviation of a coordinate x, y and of z, as a share of the face size
             (square root of the area of the frontal landmark box). Less noise: a closer fit, a bolder shape.
         iterations: rounds of camera and shape.
         Raises LandmarkError for a wrong shape, NaN, or fewer than six points with weight.
         """
-        points = np.asarray(points, dtype=float)
-        if points.ndim != 3 or points.shape[1] != LANDMARKS or points.shape[2] not in (2, 3):
-            raise LandmarkError(f"landmarks to fit have shape {points.shape}; wanted (B, 68, 2) or (B, 68, 3)")
+        points, basis = np.asarray(points, dtype=float), self._basis(scheme)
+        count = len(basis.mean)
+        if points.ndim != 3 or points.shape[1] != count or points.shape[2] not in (2, 3):
+            wanted = f"(B, {count}, 2) or (B, {count}, 3)"
+            raise LandmarkError(f"landmarks to fit have shape {points.shape}; wanted {wanted}")
         weights = np.ones(points.shape[:2]) if weights is None else np.asarray(weights, dtype=float)
         if weights.shape != points.shape[:2]:
             raise LandmarkError(f"landmark weights have shape {weights.shape}; wanted {points.shape[:2]}")
@@ -294,7 +304,7 @@ class MorphableModel:
         width, height = np.ptp(self._landmark_basis.mean[:, :2], axis=0)
         sigma = np.array([noise, noise, depth_noise])[: points.shape[2]] * np.sqrt(width * height)
         with blas_threads(1):  # on systems this small more threads only get in each other's way
-            return fit_landmarks(self._landmark_basis, self.expression_bounds, points, weights, sigma, iterations)
+            return fit_landmarks(basis, self.expression_bounds, points, weights, sigma, iterations)
 
 
 def _is_quantised(array: np.ndarray | None) -> bool:

@@ -21,7 +21,7 @@ from canthus.data.balance import PoseSpace, balanced_weights, coefficient, pose_
 from canthus.data.sample import FaceBatch
 from canthus.face.completion import Completion
 from canthus.face.faces import Alignment
-from canthus.face.landmarks import scheme
+from canthus.face.landmarks import convert, scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop
 from canthus.geometry.projection import project
@@ -31,10 +31,12 @@ from canthus.nn.resnet import IMAGENET, ResNet
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
 from canthus.training.losses import wing
 
-LANDMARKS = 68
+SCHEMES = {68: "ibug68", 19: "aflw19"}
 SEMIFACE = (*range(17, 22), *range(27, 34), *range(36, 42), *range(48, 52), *range(57, 63), 66, 67)
 """Figure 2: the 30 landmarks of brow, eye, nose and mouth on the image's left and on the midline."""
-INNER = slice(17, LANDMARKS)  # SEMIFACE and its mirror image, which the similarity is fitted to
+SEMIFACE_19 = (0, 1, 2, 6, 7, 8, 12, 13, 15, 16, 18)
+"""The same of the 19 points of AFLW, with the chin: eleven."""
+INNER = {68: slice(17, 68), 19: slice(0, 18)}  # all but the jaw, which the similarity is fitted to
 UNIT = 224  # px; wing loss and network outputs have the scale of a crop of this side
 SPAN = 0.62  # longer side of the mean face in the normal frame / side of the frame
 FRONTAL = 1 / 9  # faces turned by less than this share of the most are frontal
@@ -45,9 +47,10 @@ JITTER = {"turn": np.deg2rad(3.0), "zoom": 0.04, "shift": 0.03}  # how far a fir
 class PoseAwareConfig(AlignerConfig):
     """The paper's configuration; its ablations change one key each.
 
-    second: what the second network places: the "stable" landmarks, "all" (no head model for any), or "none": there is
-    one network only. extra: stable landmarks besides `SEMIFACE`. bins: of the pose that batches are balanced over,
-    1 for no balance; oversampling: a face comes at most so many times as often as without. jaw, evidence, noise,
+    landmarks: of the networks, 68 or the 19 of AFLW, from which the fitted head gives all 68. second: what the second
+    network places: the "stable" landmarks, "all" (no head model for any), or "none": there is one network only. extra:
+    stable landmarks besides `SEMIFACE`, in the numbers of the 68. bins: of the pose that batches are balanced over, 1
+    for no balance; oversampling: a face comes at most so many times as often as without. jaw, evidence, noise,
     iterations: of `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224. gain: such
     pixels a unit that the last layers say; optimisers of the Adam family, whose steps do not grow with the loss, want
     more than one. depths, width, bottleneck: of both ResNets.
@@ -55,6 +58,7 @@ class PoseAwareConfig(AlignerConfig):
 
     size: int = 224
     crop_scale: float = 1.0
+    landmarks: Literal[68, 19] = 68
     second: Literal["stable", "all", "none"] = "stable"
     extra: tuple[int, ...] = (22, 35, 45, 54)  # inner end of the brow, nose wing, outer corners of eye and mouth
     bins: int = 9
@@ -115,15 +119,17 @@ class PoseAware(Aligner):
 
     Config = PoseAwareConfig
     stage_names = ("rough", "stable")
-    needs = dict.fromkeys(stage_names, ("points",))
     config: PoseAwareConfig
 
     def __init__(self, config: PoseAwareConfig):
+        self.scheme = SCHEMES[config.landmarks]
         super().__init__(config)
         how = Completion(config.noise, config.iterations, config.jaw, evidence=config.evidence)
-        self.card = replace(self.card, completion=asdict(how))
-        placed = sorted({*SEMIFACE, *config.extra}) if config.second == "stable" else range(LANDMARKS)
-        self.rough = Regressor(config, LANDMARKS)
+        if config.landmarks == 19:
+            how = replace(how, points="aflw19")
+        self.card = replace(self.card, completion=asdict(how), scheme="ibug68")
+        placed = _stable(config) if config.second == "stable" else range(config.landmarks)
+        self.rough = Regressor(config, config.landmarks)
         if config.second != "none":
             self.stable = Regressor(config, len(placed))
         self.ids: Tensor  # landmarks that the last network places, in the normal frame's numbering
@@ -131,22 +137,23 @@ class PoseAware(Aligner):
         self.placed: Tensor
         self.mirror: Tensor
         self.register_buffer("ids", torch.tensor([*placed]), persistent=False)
-        is_placed = torch.zeros(LANDMARKS).index_fill(0, self.ids, 1.0)
+        is_placed = torch.zeros(config.landmarks).index_fill(0, self.ids, 1.0)
         self.register_buffer("placed", is_placed, persistent=False)
         self.register_buffer("slots", (is_placed.cumsum(0) - 1).clamp(min=0).long(), persistent=False)
-        self.register_buffer("mirror", torch.tensor(scheme("ibug68").mirror), persistent=False)
-        self.mean_shape: Tensor  # (68,2) the Procrustes mean
-        self.pose_axis: Tensor  # (68,2)
+        self.register_buffer("mirror", torch.tensor(scheme(self.scheme).mirror), persistent=False)
+        self.mean_shape: Tensor  # (L,2) the Procrustes mean
+        self.pose_axis: Tensor  # (L,2)
         self.frontal: Tensor  # () coefficient that a frontal face keeps below
-        self.right_shape: Tensor  # (68,2) mean of the faces that are not mirrored, in the normal frame
-        for name, shape in (("mean_shape", (68, 2)), ("pose_axis", (68, 2)), ("frontal", ()), ("right_shape", (68, 2))):
-            self.register_buffer(name, torch.zeros(shape))
-        self.prepare(_turned_mean_heads(config.size))
+        self.right_shape: Tensor  # (L,2) mean of the faces that are not mirrored, in the normal frame
+        self.register_buffer("frontal", torch.zeros(()))
+        for name in ("mean_shape", "pose_axis", "right_shape"):
+            self.register_buffer(name, torch.zeros(config.landmarks, 2))
+        self.prepare(_turned_mean_heads(config.size, self.scheme))
 
     def prepare(self, xyz: Tensor) -> None:
-        """Learn from training shapes (N,68,3) in crop pixels what turns left and right, and where networks begin."""
+        """Learn from training shapes (N,L,3) in crop pixels what turns left and right, and where networks begin."""
         shapes = xyz[..., :2].double().cpu()
-        space = pose_space(shapes.numpy())
+        space = pose_space(shapes.numpy(), self.scheme)
         turned = np.abs(coefficient(shapes.numpy(), space))
         frontal = turned[turned <= max(np.percentile(turned, 99) * FRONTAL, turned.min())]
         self.mean_shape.copy_(torch.from_numpy(space.mean))
@@ -163,11 +170,11 @@ class PoseAware(Aligner):
             self.stable.start_from(self.right_shape[self.ids])
 
     def sampling_weights(self, xyz: Tensor) -> Tensor | None:
-        """Section 3.3, balancing in the mini-batch: bins of the 1-D pose of all training shapes (N,68,3)."""
+        """Section 3.3, balancing in the mini-batch: bins of the 1-D pose of all training shapes (N,L,3)."""
         if self.config.bins == 1:
             return None
         shapes = xyz[..., :2].double().cpu().numpy()
-        values = coefficient(shapes, pose_space(shapes))
+        values = coefficient(shapes, pose_space(shapes, self.scheme))
         return torch.from_numpy(balanced_weights(values, self.config.bins, self.config.oversampling))
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
@@ -190,32 +197,39 @@ class PoseAware(Aligner):
         return Alignment(_flat(xy), score=score, steps=(_flat(rough),))
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
-        """rough: wing loss of the first network's 68 points. stable: that of the second one's, in the normal frame."""
+        """rough: wing loss of the first network's points. stable: that of the second one's, in the normal frame."""
         rough = alignment.steps[0] if alignment.steps else alignment.xyz
-        terms = {"rough": self._wing(rough[..., :2], truth.xyz[..., :2])}
+        terms = {"rough": self._wing(rough[..., :2], truth.xyz[..., :2], truth.known)}
         if self.config.second != "none":
             frame = self._frame(rough[..., :2].detach())
             said, true = (self._into_frame(p[..., :2], frame)[:, self.ids] for p in (alignment.xyz, truth.xyz))
-            terms["stable"] = self._wing(said, true)
+            terms["stable"] = self._wing(said, true, self._known_in(frame, truth))
         return terms
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """The second network learns from true frames, shaken as much as a first network's are off."""
         if "rough" in stage.terms:
-            return {"rough": self._wing(self.rough(truth.crops), truth.xyz[..., :2])}
+            return {"rough": self._wing(self.rough(truth.crops), truth.xyz[..., :2], truth.known)}
         frame = self._shaken_frame(truth.xyz[..., :2])
         true = self._into_frame(truth.xyz[..., :2], frame)[:, self.ids]
-        return {"stable": self._wing(self.stable(frame.picture(truth.crops)), true)}
+        said, known = self.stable(frame.picture(truth.crops)), self._known_in(frame, truth)
+        return {"stable": self._wing(said, true, known)}
 
     def stages(self) -> tuple[Stage, ...]:
         """One network after the other; the weights turn means over coordinates into the paper's sums."""
-        rough = Stage("rough", {"rough": 2.0 * LANDMARKS}, trains=("rough",))
+        rough = Stage("rough", {"rough": 2.0 * self.config.landmarks}, trains=("rough",))
         stable = Stage("stable", {"stable": 2.0 * len(self.ids)}, trains=("stable",))
         return (rough,) if self.config.second == "none" else (rough, stable)
 
-    def _wing(self, said: Tensor, true: Tensor) -> Tensor:
+    def _wing(self, said: Tensor, true: Tensor, known: Tensor | None) -> Tensor:
         unit = self.config.size / UNIT
-        return wing(said / unit, true / unit, self.config.omega, self.config.epsilon)
+        return wing(said / unit, true / unit, self.config.omega, self.config.epsilon, known)
+
+    def _known_in(self, frame: Frame, truth: FaceBatch) -> Tensor | None:
+        """Which of the second network's points (B,P) are known of faces that it sees in a frame; None if all are."""
+        if truth.known is None:
+            return None
+        return torch.where(frame.left[:, None], truth.known[:, self.mirror], truth.known)[:, self.ids]
 
     # The spatial transform (Section 3.3, Figure 4)
 
@@ -223,10 +237,11 @@ class PoseAware(Aligner):
         return coefficient(shapes, PoseSpace(self.mean_shape, self.pose_axis)) + doubt < -self.frontal
 
     def _frame(self, shapes: Tensor, doubt: Tensor | float = 0.0) -> Frame:
-        """The frame that brings shapes (B,68,2) in crop pixels nearest to the mean right-looking one."""
+        """The frame that brings shapes (B,L,2) in crop pixels nearest to the mean right-looking one."""
         left = self._looks_left(shapes, doubt)
         target = torch.where(left[:, None, None], self._mirrored(self.right_shape[None]), self.right_shape)
-        normal = fit_similarity(shapes[:, INNER], target[:, INNER])
+        inner = INNER[self.config.landmarks]
+        normal = fit_similarity(shapes[:, inner], target[:, inner])
         middle = torch.full_like(normal.shift, (self.config.size - 1) / 2)
         centre = apply(invert(normal), middle[:, None])[:, 0]
         angle = -torch.atan2(normal.rotation[:, 1, 0], normal.rotation[:, 0, 0])
@@ -240,7 +255,7 @@ class PoseAware(Aligner):
         return Frame(Crop(centre, side, angle, crop.size), left)
 
     def _mirrored(self, points: Tensor) -> Tensor:
-        """Points (B,68,2) of pictures mirrored left to right; `landmarks.mirror` in a form that can be exported."""
+        """Points (B,L,2) of pictures mirrored left to right; `landmarks.mirror` in a form that can be exported."""
         return torch.stack([self.config.size - 1 - points[..., 0], points[..., 1]], -1)[:, self.mirror]
 
     def _into_frame(self, points: Tensor, frame: Frame) -> Tensor:
@@ -255,11 +270,19 @@ def _flat(points: Tensor) -> Tensor:
     return torch.cat([points, torch.zeros_like(points[..., :1])], -1)
 
 
-def _turned_mean_heads(size: int) -> Tensor:
-    """The shipped model's mean head (91,68,3) under yaws of -90 to 90 degrees: training shapes before any are seen."""
+def _stable(config: PoseAwareConfig) -> list[int]:
+    """The numbers of the stable landmarks in the scheme of the configuration."""
+    if config.landmarks == 68:
+        return sorted({*SEMIFACE, *config.extra})
+    own = torch.eye(68)[list(config.extra)][..., None].expand(-1, -1, 2)  # an extra point is one of the 19 or is not
+    return sorted({*SEMIFACE_19, *torch.nonzero(convert(own, "ibug68", "aflw19")[0][..., 0] == 1)[:, 1].tolist()})
+
+
+def _turned_mean_heads(size: int, points: str) -> Tensor:
+    """The shipped model's mean head (91,L,3) under yaws of -90 to 90 degrees: training shapes before any are seen."""
     yaw = np.deg2rad(np.linspace(-90, 90, 91))
     rotation = matrix_from_euler(np.stack([0 * yaw, yaw, 0 * yaw], -1), "aflw")
     head = np.repeat(MorphableModel.default().landmarks().astype(np.float64), len(yaw), 0)
     scale = np.full(len(yaw), 0.7 * size / np.ptp(head[0, :, 1]))
-    points = project(head - head.mean(1, keepdims=True), rotation, scale, np.full((len(yaw), 2), (size - 1) / 2))
-    return torch.from_numpy(points).float()
+    placed = project(head - head.mean(1, keepdims=True), rotation, scale, np.full((len(yaw), 2), (size - 1) / 2))
+    return torch.from_numpy(convert(placed, "ibug68", points)[0]).float()

@@ -29,7 +29,8 @@ def counted(term: Tensor, batch: FaceBatch, needs: Sequence[Need]) -> Tensor:
 
 
 def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
-    """The stages of a method that faces have the truth for; a warning says which terms and stages are off.
+    """The stages of a method that faces have the truth for; warnings say which terms and stages are off, and which
+    points no face has.
 
     Raises `RecipeError` if there is none.
     """
@@ -50,6 +51,9 @@ def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
         gone = [f"; no stage {s.name}" for s in aligner.stages() if s not in stages]
         text = f"not every face has {_of(lacking)}: {', '.join(parts)}{''.join(gone)}"
         logging.getLogger(__name__).warning(text)
+    if unseen := faces.unseen():
+        points = ", ".join(map(str, unseen))
+        logging.getLogger(__name__).warning(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
     return stages
 
 

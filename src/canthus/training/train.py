@@ -75,8 +75,8 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
             faces.weigh(weights)
         augmenter = Augmenter(Augmentation(**recipe.augment), size, crop_scale, aligner.card.mean_shape, aligner.scheme)
         if type(aligner).prepare is not Aligner.prepare:
-            points = faces.points(256 if faces.live else 2048)
-            aligner.prepare(augmenter.points(points, _generator(recipe, -1, 0, torch.device("cpu"))))
+            points, boxes = faces.shapes(256 if faces.live else 2048)
+            aligner.prepare(augmenter.points(points, boxes, _generator(recipe, -1, 0, torch.device("cpu"))))
         if recipe.trunk_weights and not resumed:
             load_trunks(aligner, recipe.trunk_weights)
         if recipe.weights:
