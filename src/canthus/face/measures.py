@@ -74,8 +74,12 @@ def _measurable(points: np.ndarray, scheme: str) -> tuple[np.ndarray, _Layout]:
     return points, _LAYOUTS[scheme]
 
 
+def vertical(points: np.ndarray) -> np.ndarray:
+    """The face's own vertical (N,D) of 68 points (N,68,D): unit vectors from the mouth to the eyes."""
+    return _vertical(points, _LAYOUTS["ibug68"])
+
+
 def _vertical(points: np.ndarray, at: _Layout) -> np.ndarray:
-    """Unit vectors (N,D) from the mouth to the eyes."""
     eyes = points[:, [i for eye in at.corners for i in eye]].mean(axis=1)
     up = eyes - points[:, list(at.mouth)].mean(axis=1)
     return up / np.maximum(np.linalg.norm(up, axis=-1, keepdims=True), 1e-9)

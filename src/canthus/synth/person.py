@@ -16,6 +16,7 @@ from canthus.io.images import GAMMA
 from canthus.synth.clothing import cap, glasses, mask, press_under_cap, scarf
 from canthus.synth.hands import free_hand, held_object
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets
+from canthus.synth.lids import blinked, uncrossed
 from canthus.synth.recipe import RandomStreams, SynthRecipe
 from canthus.synth.scene import Piece, Role
 
@@ -87,7 +88,7 @@ def _move_lids(streams: RandomStreams, recipe: SynthRecipe, e: np.ndarray, index
         e[index["eyeWide" + side]] = 0
         add({"eyeBlink": rng.uniform(0.8, 1.0), "cheekSquint": 0.6, "mouthSmile": 0.3, "browDown": 0.3}, side)
     elif (rng := streams.maybe("closed eyes", recipe.closed_eyes)) is not None:
-        a = rng.uniform(0.75, 1.0)
+        a = rng.uniform(0.85, 1.0)
         for side in ("_L", "_R"):
             e[index["eyeBlink" + side]] = min(a * (1 + rng.normal(0, 0.02)), 1)
             e[index["eyeWide" + side]] = 0
@@ -269,8 +270,8 @@ def _flesh(assets: HeadAssets, skin: str) -> np.ndarray:
 def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:
     """The person with an expression (E,), and the vertices (V,3) of the bare head."""
     recipe, streams = person.recipe, person.streams
-    vertices = assets.shape(person.identity, expression)
-    points = assets.landmarks(vertices)
+    vertices = blinked(assets, assets.shape(person.identity, expression), expression)
+    points = uncrossed(assets.landmarks(vertices))
     vertices = _turn_eyes(assets, vertices, expression)
     skin_normals, normals = assets.skin_normals(vertices), assets.all_normals(vertices)
     pieces: list[Piece] = []
@@ -325,6 +326,6 @@ def _turn_eyes(assets: HeadAssets, vertices: np.ndarray, expression: np.ndarray)
         centre = (vertices[ball].min(0) + vertices[ball].max(0)) / 2
         turn = matrix_from_vector(np.radians(MAX_GAZE) * np.array([pitch, yaw, 0.0], float))
         # linear lids cut into the eyeball when they close, so it shrinks a little
-        size = 1 - 0.07 * amount["eyeBlink" + side] ** 2
+        size = 1 - 0.15 * amount["eyeBlink" + side] ** 2
         vertices[ball] = size * (vertices[ball] - centre) @ turn.T + centre
     return vertices
