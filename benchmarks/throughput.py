@@ -2,6 +2,10 @@
 
 Times are also given in time of CPU, which other work on the machine changes less. "before" is one lane whose networks
 run on all cores, which is how photos were aligned one chunk after the other. Each way runs in a process of its own.
+
+With --cores, instead, the speed-up over cores: photos a second by the clock of 1, 2, 4, ... lanes and workers, up to
+the number of cores, in turn, so that what else the machine does meets all alike; medians of ROUNDS. It wants a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 SIZES = {"512 x 512": (512, 512), "1600 x 1200": (1600, 1200), "4000 x 3000": (4000, 3000)}  # width, height
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
 FACES = 1000  # of the files that tell bytes a face
+ROUNDS = 7
 
 
 def instructions() -> list[str]:
@@ -119,10 +124,9 @@ def sizes(room: Path) -> dict[str, int]:
 def run(way: str, shots: Path, room: Path) -> dict[str, Any]:
     """Align a folder one way, in this process; the clock starts after the networks are loaded."""
     name, form = way.split(", ")
-    count, processes, threads = {
-        "before": (1, False, None), "one core": (1, False, 1), "lanes": (cores(), False, 1),
-        "workers": (cores(), True, 1),
-    }[name]  # fmt: skip
+    number, _, kind = name.rpartition(" ")  # "2 lanes"; "lanes" are as many as there are cores
+    count, processes = int(number or (cores() if kind in ("lanes", "workers") else 1)), kind == "workers"
+    threads = None if kind == "before" else 1
     total = sum(1 for _ in shots.iterdir())
     with Lanes(canthus.load(threads=threads), count, processes) as lanes:
         list(
@@ -147,21 +151,60 @@ def run(way: str, shots: Path, room: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def speed_up(room: Path, count: int) -> dict[str, Any]:
+    """Photos a second of each number of lanes and workers, by round, and the medians of their ratios to one lane."""
+    shots = filled(room / "shots", (512, 512), count)
+    numbers = [2**k for k in range(1, cores().bit_length()) if 2**k <= cores()]
+    ways = ["1 lanes", *(f"{number} {kind}" for number in numbers for kind in ("lanes", "workers"))]
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            rates[way].append(apart(f"{way}, parquet", shots)["photos_a_second"])
+    ratios = {way: np.divide(rates[way], rates["1 lanes"]) for way in ways[1:]}
+    return {
+        "photos": count, "photos_a_second": rates,
+        "speed_up": {way: {"median": round(float(np.median(r)), 2), "least": round(float(r.min()), 2),
+                           "most": round(float(r.max()), 2)} for way, r in ratios.items()},
+    }  # fmt: skip
+
+
+def filled(shots: Path, size: tuple[int, int], count: int) -> Path:
+    """A folder with so many photos of that size."""
+    shots.mkdir()
+    picture(size).save(shots / "0000.jpg", quality=90)
+    for number in range(1, count):
+        os.link(shots / "0000.jpg", shots / f"{number:04}.jpg")
+    return shots
+
+
+def apart(way: str, shots: Path) -> dict[str, Any]:
+    """`run` in a process of its own."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, __file__, "--one", way, str(shots), out]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def warm_up(aligner: Any, chunk: Any) -> None:
     """A lane's networks are loaded when they first run."""
     aligner.predict_many([canthus.read_image(PHOTO)])
 
 
-WAYS = ("before, parquet", "one core, parquet", "lanes, parquet", "workers, parquet", "lanes, json")
+WAYS = ("before, parquet", "1 lanes, parquet", "lanes, parquet", "workers, parquet", "lanes, json")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=64, help="photos of the smallest size; fewer of larger ones")
+    parser.add_argument("--count", type=int, default=128, help="photos of the smallest size; fewer of larger ones")
+    parser.add_argument("--cores", action="store_true", help="measure the speed-up over cores instead")
     parser.add_argument("--one", nargs=3, metavar=("WAY", "FOLDER", "OUT"), help="measure one way and print JSON")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(run(given.one[0], Path(given.one[1]), Path(given.one[2]))))
+        return
+    if given.cores:
+        with tempfile.TemporaryDirectory() as temporary:
+            found = speed_up(Path(temporary), given.count)
+        print(found["speed_up"], common.write("cores", found), sep="\n")
         return
     results: dict[str, Any] = {"instructions": instructions(), "cores": cores(), "steps": {}, "ways": {}}
     with tempfile.TemporaryDirectory() as temporary:
@@ -169,18 +212,9 @@ def main() -> None:
         results["bytes_a_face"] = sizes(room)
         for title, size in SIZES.items():
             count = max(CHUNK * cores(), round(given.count * 512 * 512 / (size[0] * size[1])))
-            shots = room / title.replace(" ", "")
-            shots.mkdir()
-            picture(size).save(shots / "0000.jpg", quality=90)
-            for number in range(1, count):
-                os.link(shots / "0000.jpg", shots / f"{number:04}.jpg")
+            shots = filled(room / title.replace(" ", ""), size, count)
             results["steps"][title] = steps(shots / "0000.jpg", room, CHUNK)
-            results["ways"][title] = {}
-            for way in WAYS:
-                with tempfile.TemporaryDirectory() as out:
-                    command = [sys.executable, __file__, "--one", way, str(shots), out]
-                    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                    results["ways"][title][way] = json.loads(answer)
+            results["ways"][title] = {way: apart(way, shots) for way in WAYS}
     for title in SIZES:
         table = Table(f"step, ms a photo on one thread, {title}", "clock", "CPU")
         for name, row in results["steps"][title].items():

@@ -174,7 +174,7 @@ def test_what_goes_with_json_only_and_shards_that_are_none_are_refused(tmp_path)
     for option in ("--overlay", "--pts", "--csv", "--mesh=obj", "--expressions"):
         assert "go with --format json only" in run(*given, option, code=2)
     assert "want I/N" in run(*given, "--shard", "2/2", code=2)
-    assert "want a folder on this machine" in run("align", PHOTO, "--out", "memory://out", code=2)
+    assert "want --format parquet or csv" in run("align", PHOTO, "--out", "memory://out", code=2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "report", "beside", "throughput")
+    names = ("common", "accuracy", "report", "beside", "throughput", "many")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -133,7 +133,7 @@ def test_the_size_of_a_package_holds_what_it_needs(script, monkeypatch):
     sys.modules.pop("cost")
 
 
-@pytest.mark.parametrize("way", ["one core, parquet", "lanes, json"])
+@pytest.mark.parametrize("way", ["1 lanes, parquet", "lanes, json"])
 def test_throughput_counts_photos_and_bytes(script, tmp_path, monkeypatch, way):
     pytest.importorskip("pyarrow")
     throughput = script("throughput")
@@ -146,3 +146,36 @@ def test_throughput_counts_photos_and_bytes(script, tmp_path, monkeypatch, way):
     assert any((tmp_path / "out").rglob("part-00000.parquet" if "parquet" in way else "a.json"))
     found = throughput.sizes(tmp_path)
     assert found["json"] > 1000 and set(found) == {"parquet", "csv", "json"}
+
+
+def test_the_speed_up_is_the_median_of_ratios_of_the_same_round(script, tmp_path, monkeypatch):
+    throughput = script("throughput")
+    monkeypatch.setattr(throughput, "ROUNDS", 3)
+    monkeypatch.setattr(throughput, "cores", lambda: 2)
+    rates = iter([10, 18, 16, 5, 9.5, 9, 8, 8, 12])  # of one lane, two lanes, two workers, round by round
+    asked = []
+
+    def apart(way, shots):
+        asked.append(way)
+        return {"photos_a_second": next(rates)}
+
+    monkeypatch.setattr(throughput, "apart", apart)
+    found = throughput.speed_up(tmp_path, 3)["speed_up"]
+    assert asked == ["1 lanes, parquet", "2 lanes, parquet", "2 workers, parquet"] * 3
+    assert found["2 lanes"] == {"median": 1.8, "least": 1.0, "most": 1.9}
+    assert found["2 workers"] == {"median": 1.6, "least": 1.5, "most": 1.8}
+
+
+def test_memory_and_time_over_the_number_of_photos(script, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    many = script("many")
+    monkeypatch.setattr(many, "DIFFERENT", 3)
+    monkeypatch.setattr(many, "FOLDER", 2)
+    shots = many.fill(tmp_path, 5)
+    assert sorted(path.name for path in shots.rglob("*.jpg")) == [f"{k:07}.jpg" for k in range(5)]
+    assert len(list(shots.iterdir())) == 3 and many.fill(tmp_path, 5) == shots
+    found = many.run(shots, tmp_path / "out", 60)
+    assert found["whole"] and found["photos"] == 5 and found["faces"] == 4  # the third one is background
+    assert found["curve"][-1][1] > found["start_mb"] / 2 and many.listing(shots) > 0
+    again = many.run(shots, tmp_path / "out", 60)  # nothing is left to do
+    assert again["whole"] and not again["photos"]

@@ -15,7 +15,7 @@ from PIL import Image, features
 
 import canthus.commands.photos
 from canthus.commands.photos import Outputs, Summary, align, find_images
-from canthus.errors import pip_install
+from canthus.errors import ImageError, pip_install
 from canthus.face.faces import Faces
 from canthus.inference.lanes import CHUNK, Lanes
 from canthus.io.images import HEIF
@@ -483,3 +483,9 @@ def test_a_kill_within_a_photo_leaves_no_json_of_it(folder, tmp_path, monkeypatc
     summary = run([folder], out, Outputs(pts=True), resume=True)
     assert (summary.files, summary.skipped) == (2, 1)
     assert files(out / "photos") == {f"{stem}.{end}" for stem in "abc" for end in ("json", "pts", "overlay.png")}
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/photos", "https://host/a.jpg", "list.txt", "list.parquet", "a/0.tar"])
+def test_what_only_tables_are_made_of_is_told_by_a_sentence(given):
+    with pytest.raises(ImageError, match="want --format parquet or csv for addresses, lists and archives"):
+        find_images([PHOTO, given])

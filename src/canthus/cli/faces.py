@@ -18,8 +18,8 @@ import typer
 import canthus
 from canthus.cli.options import Accuracy, Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
-from canthus.errors import CanthusError
-from canthus.io.inputs import check_folder, counted
+from canthus.errors import CanthusError, OutputError
+from canthus.io.inputs import check_folder, counted, is_address
 
 if TYPE_CHECKING:
     from canthus.inference.tracker import Tracker
@@ -115,6 +115,8 @@ def align(
     with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
         if format == "json":
+            if is_address(out):
+                raise OutputError(f"got the address '{out}' for the results, want --format parquet or csv with it")
             place = check_folder(out)
             found = photos.find_images(inputs)
             total = len(found.files) + len(found.failures)

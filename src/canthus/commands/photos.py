@@ -7,6 +7,7 @@ photos whose JSON says that what is asked for is there.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from canthus.inference.lanes import Lanes, loads
 from canthus.inference.predictor import Predictor
 from canthus.io.draw import overlay
 from canthus.io.images import HEIF, Picture, as_png, can_read, memory_of, read_picture
-from canthus.io.inputs import Found, Kind, Source, file_of, find, make_folder_of, reason
+from canthus.io.inputs import Found, Kind, Source, file_of, find, is_address, make_folder_of, reason
 from canthus.io.meshes import write_mesh
 from canthus.io.outputs import (
     atomic_write,
@@ -34,6 +35,7 @@ from canthus.io.outputs import (
     write_json,
     write_pts,
 )
+from canthus.io.photo_lists import is_collection
 from canthus.io.tables import write_csv
 
 OVERLAY = ".overlay.png"
@@ -102,9 +104,17 @@ def photo_kind() -> Kind:
 def find_images(inputs: Iterable[str | Path]) -> Found:
     """The photos in files, folders (searched in depth) and glob patterns, and their targets, by `inputs.find`.
 
-    Photos are what `images.can_read`; overlays of an earlier run are none. Raises `ImageError` as `find`.
+    Photos are what `images.can_read`; overlays of an earlier run are none. Raises `ImageError` as `find`, and for
+    addresses, lists and archives, which `photo_lists.photos_in` takes.
     """
-    return find(inputs, photo_kind())
+    given = [os.fspath(one) for one in inputs]
+    for one in given:
+        if is_address(one) or is_collection(one):
+            raise ImageError(
+                f"got '{one}', want --format parquet or csv for addresses, lists and archives: a JSON file each have "
+                "photos on this machine"
+            )
+    return find(given, photo_kind())
 
 
 def align(

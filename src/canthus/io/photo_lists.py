@@ -85,6 +85,11 @@ def photos_in(inputs: Iterable[str | Path], kind: Kind, passed_over: Counter[str
             yield from _local(given, kind, passed_over)
 
 
+def is_collection(given: str) -> bool:
+    """Whether an input is a list or an archive of photos, by its name."""
+    return os.path.splitext(given)[1].lower() in (*LISTS, ".tar") and not os.path.isdir(given)
+
+
 def _local(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]:
     tars = Kind(kind.what, kind.error, lambda name: kind.wanted(name) or name.endswith(".tar"), hints=kind.hints)
     found = find([given], tars)
