@@ -171,7 +171,7 @@ def test_align_writes_tables_and_goes_on(tmp_path):
 
 def test_what_goes_with_json_only_and_shards_that_are_none_are_refused(tmp_path):
     given = "align", PHOTO, "--format", "csv", "--out", tmp_path
-    for option in ("--overlay", "--pts", "--csv", "--mesh=obj", "--expressions"):
+    for option in ("--overlay", "--pts", "--csv", "--mesh=obj", "--expressions", "--scheme=wflw98"):
         assert "go with --format json only" in run(*given, option, code=2)
     assert "want I/N" in run(*given, "--shard", "2/2", code=2)
     assert "want --format parquet or csv" in run("align", PHOTO, "--out", "memory://out", code=2)
@@ -182,6 +182,17 @@ def test_align_resumes(tmp_path):
     run("align", PHOTO, "--out", tmp_path)
     assert "0 files, 0 faces, 0 failures, 1 skipped" in run("align", PHOTO, "--out", tmp_path, "--resume")
     assert "1 files, 1 faces, 0 failures, " in run("align", PHOTO, "--out", tmp_path)
+
+
+def test_align_gives_other_landmark_schemes(tmp_path):
+    given = "align", PHOTO, "--pts", "--out", tmp_path, "--scheme"
+    run(*given, "wflw98")
+    faces = read_json(tmp_path / "astronaut.json")
+    np.testing.assert_allclose(faces.xyz, aligner().predict(PHOTO).landmarks("wflw98"), atol=5e-3)
+    assert (tmp_path / "astronaut.pts").read_text().startswith("version: 1\nn_points:  98\n")
+    assert "1 skipped" in run(*given, "wflw98", "--resume") and "0 skipped" in run(*given, "lapa106", "--resume")
+    assert "2 points cannot be told" in run(*given, "cofw29", code=2)
+    assert "Got the landmark scheme 'wflw'" in run(*given, "wflw", code=2)
 
 
 def test_a_failure_is_named_and_the_rest_done(tmp_path):

@@ -47,6 +47,10 @@ def align(
     mesh: Annotated[
         Literal["obj", "ply", "glb"] | None, typer.Option("--mesh", help="Also write the head mesh in this format.")
     ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option("--scheme", help="Landmark scheme of JSON, .pts and overlay: wflw98, lapa106, mediapipe478, ..."),
+    ] = None,
     expressions: Annotated[
         bool,
         typer.Option(
@@ -94,12 +98,16 @@ def align(
 
     from canthus.commands import parts, photos
     from canthus.inference.lanes import CHUNK, Lanes
+    from canthus.io.card import Card
     from canthus.io.photo_lists import photos_in
     from canthus.io.places import folder
     from canthus.threads import cores
+    from canthus.weights import find as find_weights
 
-    if format != "json" and (overlay or pts or csv or mesh or expressions):
-        raise typer.BadParameter("--overlay, --pts, --csv, --mesh and --expressions go with --format json only")
+    if format != "json" and (overlay or pts or csv or mesh or expressions or scheme):
+        raise typer.BadParameter(
+            "--overlay, --pts, --csv, --mesh, --scheme and --expressions go with --format json only"
+        )
     if ray is not None and format == "json":
         raise typer.BadParameter("--ray goes with --format csv or parquet only")
     if ray is not None and provider != "cpu":
@@ -121,7 +129,9 @@ def align(
             found = photos.find_images(inputs)
             total = len(found.files) + len(found.failures)
             update(0, total)
-            wanted = photos.Outputs(overlay is not False, pts, csv, mesh, expressions)
+            wanted = photos.Outputs(overlay is not False, pts, csv, mesh, expressions, scheme)
+            if scheme is not None:
+                photos.check_scheme(scheme, Card.read(find_weights(weights)))
             show = lambda s: update(s.files + s.skipped + s.failed, total, f"{s.faces} faces")
             with lanes(len(found.files)) as run:
                 summary = photos.align(found, place, run, wanted, resume, show)

@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError, pip_install
+from canthus.errors import CanthusError, ImageError, LandmarkError, pip_install
 from canthus.face.faces import Faces
 from canthus.inference.lanes import Lanes, loads
 from canthus.inference.predictor import Predictor
+from canthus.io.card import Card
 from canthus.io.draw import overlay
 from canthus.io.images import HEIF, Picture, as_png, can_read, memory_of, read_picture
 from canthus.io.inputs import Found, Kind, Source, file_of, find, is_address, make_folder_of, reason
@@ -48,7 +49,8 @@ class Outputs:
     """What is written for each photo, beside the JSON.
 
     mesh: a suffix of `meshes.write_mesh`, or None. expressions: whether a head model is fitted and the JSON holds its
-    identity and, where the weights give none, its expression; both are there with a mesh too.
+    identity and, where the weights give none, its expression; both are there with a mesh too. scheme: that of the
+    points in JSON, PTS and overlay (`Faces.converted`); None is the weights' own.
     """
 
     overlay: bool = True
@@ -56,6 +58,7 @@ class Outputs:
     csv: bool = False
     mesh: str | None = None
     expressions: bool = False
+    scheme: str | None = None
 
     def files(self, faces: int) -> list[str]:
         """The endings of the files of a photo with so many faces, the JSON's left out."""
@@ -117,6 +120,13 @@ def find_images(inputs: Iterable[str | Path]) -> Found:
     return find(given, photo_kind())
 
 
+def check_scheme(name: str, card: Card) -> None:
+    """Raise `LandmarkError` unless weights of this card give all points of a landmark scheme."""
+    quality = Faces.empty((1, 1), card.scheme).landmark_quality(name)
+    if missing := int((quality == "missing").sum()):
+        raise LandmarkError(f"got the scheme {name}, of which {missing} points cannot be told from {card.scheme}")
+
+
 def align(
     found: Found,
     out: Path,
@@ -151,7 +161,7 @@ def _align_chunk(
 
     def read(file: tuple[Path, Path]) -> _Photo | None:
         path, target = file
-        if resume and _is_done(path, target, outputs, aligner.card.title):
+        if resume and _is_done(path, target, outputs, aligner.card):
             summary.skipped += 1
             return None
         try:
@@ -200,6 +210,8 @@ def _make_folder(target: Path, folders: set[Path]) -> None:
 
 def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
     target, picture = photo.target, photo.picture
+    shown = faces.converted(outputs.scheme or faces.scheme)
+    points = shown.scaled(picture.reduction, picture.first, picture.size)
     whole = faces.scaled(picture.reduction, picture.first, picture.size)
     mesh = whole.mesh() if outputs.mesh or outputs.expressions else None
     seen = mesh if picture.reduction == 1 else faces.mesh()  # in pixels of the picture that gives the colours
@@ -214,18 +226,18 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
         with suppress(OSError):
             json_file.unlink()
     if outputs.overlay:
-        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture.pixels, faces))))
+        atomic_write(file_of(target, OVERLAY), as_png(Image.fromarray(overlay(picture.pixels, shown))))
     for k in range(len(faces)):
         number = "" if len(faces) == 1 else f".{k}"
         if outputs.pts:
-            write_pts(file_of(target, f"{number}.pts"), whole, k)
+            write_pts(file_of(target, f"{number}.pts"), points, k)
         if outputs.mesh == "glb" and seen is not None:
             write_mesh(file_of(target, f"{number}.glb"), seen, k, picture.pixels)
         elif outputs.mesh and mesh is not None:
             write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:
         write_csv(file_of(target, ".csv"), [whole])
-    write_json(json_file, whole, mesh=mesh, image=photo.source, reduction=picture.reduction, files=written)
+    write_json(json_file, points, mesh=mesh, image=photo.source, reduction=picture.reduction, files=written)
 
 
 @dataclass
@@ -235,6 +247,7 @@ class _Results:
     json: Path
     source: Source
     weights: str
+    scheme: str
     files: list[str]
     faces: int
     expressions: bool
@@ -265,16 +278,19 @@ def _results(target: Path) -> _Results | None:
         json=path,
         source=Source(str(image.get("path")), image.get("bytes"), image.get("sha256")),
         weights=document["weights"],
+        scheme=faces.scheme,
         files=own,
         faces=len(faces),
         expressions=all("identity" in face for face in document["faces"]),
     )
 
 
-def _is_done(path: Path, target: Path, outputs: Outputs, weights: str) -> bool:
-    """Whether all that is asked for is there, by these weights and of the file that is there now."""
+def _is_done(path: Path, target: Path, outputs: Outputs, card: Card) -> bool:
+    """Whether all that is asked for is there, by the weights of this card and of the file that is there now."""
     results = _results(target)
-    if not results or results.weights != weights or (outputs.expressions and not results.expressions):
+    if not results or results.weights != card.title or (outputs.expressions and not results.expressions):
+        return False
+    if results.scheme != (outputs.scheme or card.scheme):
         return False
     wanted = [target.name + ending for ending in outputs.files(results.faces)]
     if not (set(wanted) <= set(results.files) and all(isfile(target.with_name(name)) for name in wanted)):

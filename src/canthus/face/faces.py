@@ -12,10 +12,11 @@ from array_api_compat import array_namespace
 
 from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.landmarks import convert
+from canthus.face.landmarks import can_convert, convert
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose, as_rotations, head_rotation, some
+from canthus.face.surface import landmarks_on_heads, surface_map, surface_schemes
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.crop import Crop, box_sizes, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
@@ -305,18 +306,37 @@ class Faces:
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
         """The landmarks in another scheme, (N,M,3) image pixels; NaN for points that this one cannot give.
 
-        `landmarks.convert` also tells how good each point is. Raises `LandmarkError` for a scheme that is
-        unknown or that no map leads to.
+        Where a map leads from this scheme to the other, by `landmarks.convert`; WFLW 98, LaPa 106 and MediaPipe 478
+        have places on a head that is fitted to the landmarks (`surface`). `landmark_quality` tells how good each is.
+        Raises `LandmarkError` for a scheme that is unknown or that neither leads to.
         """
+        if self._on_head(scheme):
+            xyz = self.converted().xyz.astype(np.float64)
+            return landmarks_on_heads(self.mesh(), xyz, scheme, self.expression).astype(np.float32)
         return convert(self.xyz, self.scheme, scheme)[0]
 
+    def landmark_quality(self, scheme: str) -> np.ndarray:
+        """How good the points of `landmarks(scheme)` are: (M,) words of `landmarks.QUALITIES`. Raises as it does."""
+        if self._on_head(scheme):
+            return surface_map(scheme).quality
+        return convert(np.zeros((self.xyz.shape[1], 2)), self.scheme, scheme)[1]
+
+    def _on_head(self, scheme: str) -> bool:
+        return not can_convert(self.scheme, scheme) and scheme in surface_schemes()
+
     def converted(self, scheme: str = "ibug68") -> Faces:
-        """The same faces with the points of another scheme; what a point between others is given is their mean in the
-        map's weights. Raises `LandmarkError` as `landmarks`, and for a scheme of which points are missing."""
+        """The same faces with the points of another scheme; sigma and visibility of a point between others are their
+        mean in the map's weights, and NaN of a point from a fitted head that is no landmark of this scheme. Raises
+        `LandmarkError` as `landmarks`, and for a scheme of which points are missing."""
         if scheme == self.scheme:
             return self
         pairs = (np.stack([values, values], -1) for values in (self.sigma, self.visible))
-        sigma, visible = (convert(pair, self.scheme, scheme)[0][..., 0] for pair in pairs)
+        if self._on_head(scheme):
+            own = surface_map(scheme).landmark
+            known = (convert(pair, self.scheme, "ibug68")[0][..., 0] for pair in pairs)
+            sigma, visible = (np.where(own >= 0, values[:, own], np.nan) for values in known)
+        else:
+            sigma, visible = (convert(pair, self.scheme, scheme)[0][..., 0] for pair in pairs)
         return replace(self, xyz=self.landmarks(scheme), sigma=sigma, visible=visible.clip(0, 1), scheme=scheme)
 
     def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
