@@ -43,6 +43,8 @@ PARTS = $(if $(wildcard $(ASSETS)),--assets $(ASSETS))
 bench: $(VENV)/test.done report
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/throughput.py --cores
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/many.py --room $(OUT)/many
 	$(BIN)/python benchmarks/render.py $(PARTS)
 	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA) --rendered $(OUT)/clips
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py

@@ -124,9 +124,12 @@ def sizes(room: Path) -> dict[str, int]:
 def run(way: str, shots: Path, room: Path) -> dict[str, Any]:
     """Align a folder one way, in this process; the clock starts after the networks are loaded."""
     name, form = way.split(", ")
-    number, _, kind = name.rpartition(" ")  # "2 lanes"; "lanes" are as many as there are cores
-    count, processes = int(number or (cores() if kind in ("lanes", "workers") else 1)), kind == "workers"
-    threads = None if kind == "before" else 1
+    count, processes, threads = {
+        "before": (1, False, None),
+        "one core": (1, False, 1),
+        "lanes": (cores(), False, 1),
+        "workers": (cores(), True, 1),
+    }.get(name) or (int(name.split()[0]), name.endswith("workers"), 1)  # such as 4 workers
     total = sum(1 for _ in shots.iterdir())
     with Lanes(canthus.load(threads=threads), count, processes) as lanes:
         list(
@@ -155,12 +158,12 @@ def speed_up(room: Path, count: int) -> dict[str, Any]:
     """Photos a second of each number of lanes and workers, by round, and the medians of their ratios to one lane."""
     shots = filled(room / "shots", (512, 512), count)
     numbers = [2**k for k in range(1, cores().bit_length()) if 2**k <= cores()]
-    ways = ["1 lanes", *(f"{number} {kind}" for number in numbers for kind in ("lanes", "workers"))]
+    ways = ["one core", *(f"{number} {kind}" for number in numbers for kind in ("lanes", "workers"))]
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way in ways:
             rates[way].append(apart(f"{way}, parquet", shots)["photos_a_second"])
-    ratios = {way: np.divide(rates[way], rates["1 lanes"]) for way in ways[1:]}
+    ratios = {way: np.divide(rates[way], rates["one core"]) for way in ways[1:]}
     return {
         "photos": count, "photos_a_second": rates,
         "speed_up": {way: {"median": round(float(np.median(r)), 2), "least": round(float(r.min()), 2),
@@ -189,7 +192,7 @@ def warm_up(aligner: Any, chunk: Any) -> None:
     aligner.predict_many([canthus.read_image(PHOTO)])
 
 
-WAYS = ("before, parquet", "1 lanes, parquet", "lanes, parquet", "workers, parquet", "lanes, json")
+WAYS = ("before, parquet", "one core, parquet", "lanes, parquet", "workers, parquet", "lanes, json")
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Writes the measured tables of README.md, docs/benchmark.md and docs/models.md, from benchmarks/results and the cards.
+"""Writes the measured tables of README.md, docs/benchmark.md, docs/models.md and docs/scale.md, from benchmarks/results
+and the cards.
 
     python tools/readme.py
 
@@ -114,6 +115,57 @@ def models() -> list[str]:
     return text
 
 
+BEFORE, CORE = "before, parquet", "one core, parquet"  # ways of benchmarks/throughput.py
+PHOTOS = 10**8  # of the bill in docs/scale.md
+MACHINES, CORES, PRICE = 8, 64, 0.04  # machines, cores of each, and the price of a core for an hour
+
+
+def photo_steps(found: dict[str, Any]) -> list[str]:
+    """Milliseconds of CPU of the steps of a photo, of each size."""
+    steps, ways = found["steps"], found["ways"]
+
+    def row(title: str, values: list[float], form: str = ".3g") -> list[str]:
+        return [title, *(format(value, form) for value in values)]
+
+    cost = [way[CORE]["cpu_ms"] for way in ways.values()]
+    rows = [row(step, [size[step]["cpu_ms"] for size in steps.values()]) for step in next(iter(steps.values()))]
+    rows.append(row("**all, to Parquet**", cost))
+    rows.append(row("photos a second a core", [1e3 / ms for ms in cost], ".2g"))
+    rows.append(row("all, before lanes: networks on two threads", [way[BEFORE]["cpu_ms"] for way in ways.values()]))
+    return lines(["ms of CPU", *steps], rows)
+
+
+def bill(found: dict[str, Any]) -> list[str]:
+    """What PHOTOS photos take, as products of the numbers of one."""
+    hours = [PHOTOS * way[CORE]["cpu_ms"] / 3.6e6 for way in found["ways"].values()]
+    size = PHOTOS * found["bytes_a_face"]["parquet"] / 1e9
+    rows = [
+        ["core-hours", *(f"{h:.0f}" for h in hours)],
+        [f"days on {MACHINES} machines of {CORES} cores", *(f"{h / MACHINES / CORES / 24:.2f}" for h in hours)],
+        [f"cost at {PRICE} a core-hour", *(f"{PRICE * h:.0f}" for h in hours)],
+        ["Parquet, 12208 parts", *(f"{size:.0f} GB" for _ in hours)],
+    ]
+    return lines(["", *found["ways"]], rows)
+
+
+def core_ratios(found: dict[str, Any]) -> list[str]:
+    """Photos a second of lanes and workers over one lane."""
+    rows = [[way, f"{r['median']:.2f}", f"{r['least']:.2f} to {r['most']:.2f}"] for way, r in found["speed_up"].items()]
+    return lines(["512 x 512", "times one lane, median", "range of the rounds"], rows)
+
+
+def many_photos(found: dict[str, Any]) -> list[str]:
+    """Time and memory over the number of photos of a folder."""
+    rows = []
+    for one in found["folders"]:
+        memory = [mb for curve in one["mb"] for _, mb in curve]
+        numbers = one["photos"], one["faces"], one["list_us"], one["cpu_ms"], one["start_mb"], memory[-1]
+        rows.append([*map(str, numbers[:4]), *(f"{mb:.0f}" for mb in (*numbers[4:], one["peak_mb"]))])
+    head = ["photos", "faces", "listing, us of CPU a photo", "all, ms of CPU a photo", "MB at the start",
+            "MB at the end", "peak, MB"]  # fmt: skip
+    return lines(head, rows)
+
+
 def tables() -> dict[str, str]:
     """The text of each table by its name."""
     measured, timed, costs, systems = (common.record(what) for what in ("accuracy", "speed", "methods", "beside"))
@@ -130,6 +182,11 @@ def tables() -> dict[str, str]:
         "peers": peers(systems["results"]) if systems else [],
         "models": models(),
     }  # fmt: skip
+    scale = {"photo": ("throughput", photo_steps), "bill": ("throughput", bill), "cores": ("cores", core_ratios),
+             "many": ("many", many_photos)}  # fmt: skip
+    for name, (what, table) in scale.items():
+        found = common.record(what)
+        text[name] = table(found["results"]) if found else ["Not measured yet."]
     return {name: "\n".join(rows).strip() for name, rows in text.items()}
 
 
@@ -143,7 +200,7 @@ def filled(page: str, texts: dict[str, str]) -> str:
     return page
 
 
-PAGES = ("README.md", "docs/benchmark.md", "docs/models.md")
+PAGES = ("README.md", "docs/benchmark.md", "docs/models.md", "docs/scale.md")
 
 if __name__ == "__main__":
     for name in PAGES:
