@@ -47,6 +47,8 @@ bench: $(VENV)/test.done report
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/many.py --room $(OUT)/many
 	$(BIN)/python benchmarks/render.py $(PARTS)
 	$(BIN)/python benchmarks/track.py $(PARTS) --data $(DATA) --rendered $(OUT)/clips
+	$(BIN)/python benchmarks/scenes.py $(PARTS) --rendered $(OUT)/actors
+	$(BIN)/python benchmarks/memory.py --out $(OUT)/memory
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/fitting.py --data $(DATA) --held $(OUT)/held
 	$(BIN)/python benchmarks/cards.py

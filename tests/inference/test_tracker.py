@@ -131,10 +131,10 @@ def test_after_ten_black_frames_the_face_is_back_in_one():
 
 
 def test_a_face_gone_for_longer_than_the_memory_is_another():
-    seen = [ids for ids, _ in walk(Tracker(Discs(), memory=5), [(100, 70)] + [None] * 6 + [(100, 70)])]
-    assert seen[-1] == [1]
-    seen = [ids for ids, _ in walk(Tracker(Discs(), memory=5), [(100, 70)] + [None] * 5 + [(100, 70)])]
-    assert seen[-1] == [0]
+    for gone, number in ((6, 1), (5, 0)):
+        tracker = Tracker(Discs(), memory=5, recall=0)
+        seen = [ids for ids, _ in walk(tracker, [(100, 70)] + [None] * gone + [(100, 70)])]
+        assert seen[-1] == [number]
 
 
 def test_a_hidden_face_is_expected_where_its_motion_takes_it():
@@ -289,10 +289,89 @@ def test_reset_forgets_everyone():
     assert walk(tracker, [(180, 90)])[0][0] == [0]
 
 
-def test_a_frame_of_another_size_ends_every_track():
-    tracker = Tracker(Discs())
+@pytest.mark.parametrize("recall", [0, 250])
+def test_a_frame_of_another_size_ends_every_track(recall):
+    tracker = Tracker(Discs(), recall=recall)
     tracker.step(scene((0, 60, 60, 20)))
-    assert tracker.step(scene((0, 60, 60, 20))[:, :200]).ids.tolist() == [1]
+    tracked = tracker.step(scene((0, 60, 60, 20))[:, :200])
+    assert tracked.ids.tolist() == [int(recall == 0)] and tracked.followed.tolist() == [False]
+
+
+def test_who_is_hidden_for_long_behind_another_is_remembered():
+    # red stands; green passes so slowly that red is hidden for longer than the memory
+    tracker = Tracker(Discs(), memory=5)
+    path = [60 + 4 * k for k in range(36)]
+    seen = numbers(tracker, [scene((0, 120, 80, 20), (1, x, 80, 24)) for x in path])
+    assert seen[0] == seen[-1] == [0, 1] and sum(ids == [1] for ids in seen) > 10
+    # where nothing hides it, it is forgotten
+    tracker = Tracker(Discs(), memory=5, recall=0)
+    seen = numbers(tracker, [scene((0, 120, 80, 20), (1, 30, 80, 20)), *[scene((1, 30, 80, 20))] * 11])
+    assert numbers(tracker, [scene((0, 120, 80, 20), (1, 30, 80, 20))] * 12)[-1] == [1, 2]
+
+
+# Looks
+
+
+def before(wall, *discs):
+    """Discs in front of one of several patterned walls."""
+    grey = np.random.default_rng(wall).integers(40, 216, (FRAME[0] // 20, FRAME[1] // 20, 1), np.uint8)
+    image = np.repeat(grey.repeat(20, 0).repeat(20, 1), 3, 2)
+    seen = scene(*discs)
+    disc = (seen != 90).any(-1)
+    image[disc] = seen[disc]
+    return image
+
+
+def numbers(tracker, pictures):
+    return [tracker.step(picture).ids.tolist() for picture in pictures]
+
+
+def test_who_returns_elsewhere_is_known_by_looks_and_another_is_not():
+    gone = [scene((1, 60, 60, 20))] * 2 + [scene()] * 12
+    assert numbers(Tracker(Discs(), memory=5), [*gone, scene((1, 170, 100, 24))])[-1] == [0]
+    assert numbers(Tracker(Discs(), memory=5), [*gone, scene((2, 60, 60, 20))])[-1] == [1]
+    # of two at once each is the one that it looks like
+    both = [scene((0, 60, 60, 20), (1, 170, 80, 20))] * 2 + [scene()] * 12
+    tracker = Tracker(Discs(), memory=5)
+    last = [tracker.step(picture) for picture in [*both, scene((1, 50, 60, 20), (0, 170, 80, 20))]][-1]
+    assert last.ids.tolist() == [0, 1] and tracker.reinitialisations == 2
+    np.testing.assert_allclose(centres(last.faces), [(170, 80), (50, 60)], atol=1.6)
+
+
+def test_looks_are_forgotten_too():
+    for gone, number in ((9, 0), (10, 1)):  # it is back in the frame after these
+        tracker = Tracker(Discs(), memory=5, recall=10)
+        assert numbers(tracker, [scene((0, 60, 60, 20)), *[scene()] * gone, scene((0, 60, 60, 20))])[-1] == [number]
+
+
+def test_at_a_cut_everyone_is_looked_for_anew():
+    tracker = Tracker(Discs())
+    shots = [before(1, (0, 100, 80, 20))] * 3 + [before(2, (1, 100, 80, 20))] * 3 + [before(1, (0, 104, 80, 20))] * 2
+    assert numbers(tracker, shots) == [[0]] * 3 + [[1]] * 3 + [[0]] * 2
+    assert tracker.aligner.detector.calls == 3  # at the start, and at each cut
+
+
+def test_neither_a_flash_nor_the_dark_is_a_cut():
+    tracker = Tracker(Discs(), detect_every=0)
+    disc = 0, 100, 80, 20
+    bright = (before(1, disc) * 0.5 + 127).astype(np.uint8)
+    bright[(scene(disc) != 90).any(-1)] = COLOURS[0]
+    black = np.zeros(FRAME, np.uint8)
+    seen = [tracker.step(picture) for picture in (before(1, disc), bright, before(1, disc), black, before(1, disc))]
+    assert [s.ids.tolist() for s in seen] == [[0], [0], [0], [], [0]]
+    assert [s.followed.tolist() for s in seen[:3]] == [[False], [True], [True]]
+    assert tracker.reinitialisations == 1 and tracker.aligner.detector.calls == 1
+
+
+def test_a_restored_tracker_remembers_looks_and_the_shot():
+    first = [before(1, (0, 60, 60, 20), (1, 170, 80, 20))] * 2 + [before(1, (0, 60, 60, 20))] * 8
+    rest = [before(1, (0, 60, 60, 20), (1, 170, 80, 20)), before(2, (2, 60, 60, 20), (1, 170, 80, 20))]
+    whole = numbers(Tracker(Discs(), memory=5, detect_every=1), first + rest)
+    tracker, other = (Tracker(Discs(), memory=5, detect_every=1) for _ in range(2))
+    numbers(tracker, first)
+    other.restore(tracker.state())
+    assert numbers(other, rest) == whole[-2:]
+    assert whole[-2] == [0, 1] and 0 not in whole[-1]  # red is gone at the cut, and blue is new
 
 
 def test_frames_are_checked_as_photos_are():

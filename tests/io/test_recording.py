@@ -44,9 +44,12 @@ def test_a_recording_goes_on_after_its_last_part(tmp_path: Path) -> None:
     again = Recording(tmp_path / "parts", ABOUT, resume=True)
     assert again.frames == 2 * PART_FRAMES and again.state is not None and again.state["next"] == 2 * PART_FRAMES
     assert all(same(a, b) for a, b in zip(again, whole)) and len(list(again)) == 2 * PART_FRAMES
-    pictures = again.pictures()
-    assert list(pictures) == list(range(0, 2 * PART_FRAMES, BETWEEN_PICTURES))
-    assert pictures[0].shape == (120, 160, 3)
+    assert again.picture_numbers() == list(range(0, 2 * PART_FRAMES, BETWEEN_PICTURES))
+    assert whole.picture_numbers() == list(range(0, count, BETWEEN_PICTURES))
+    last = 2 * PART_FRAMES
+    pictures = whole.pictures([BETWEEN_PICTURES, last])  # of a part, and of what waits
+    assert sorted(pictures) == [BETWEEN_PICTURES, last] and pictures[last].shape == (120, 160, 3)
+    assert np.array_equal(again.pictures([BETWEEN_PICTURES, last])[BETWEEN_PICTURES], pictures[BETWEEN_PICTURES])
     again.remove()
     assert not (tmp_path / "parts").exists()
 

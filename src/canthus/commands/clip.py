@@ -258,11 +258,10 @@ class Clip:
     def _write_plot(
         self, files: ExitStack, recording: Recording, series: list[Series], blinks: dict[int, list[Blink]]
     ) -> None:
-        pictures, end, drawn = recording.pictures(), 0.0, []
-        wanted = set(chosen(sorted(pictures)))
+        pictures, end, drawn = recording.pictures(chosen(recording.picture_numbers())), 0.0, []
         for frame in recording:
             end = frame.time
-            if frame.number in wanted:
+            if frame.number in pictures:
                 tracked = frame.tracked
                 drawn.append((frame.time, drawn_on(pictures[frame.number], tracked.faces, tracked.ids.tolist())))
         missing = f", {self.summary.missing} missing" if self.summary.missing else ""

@@ -9,22 +9,23 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from canthus.decode import decoding, parse_json, read_npz
+from canthus.decode import decoding, open_npz, parse_json, read_npz
+from canthus.decode.arrays import array_names
 from canthus.errors import OutputError
 from canthus.face.faces import FACES_COLUMNS, Faces, TrackedFaces
 from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.io.outputs import atomic_write, make_folder
 
-SCHEMA = "canthus.recording/1"
+SCHEMA = "canthus.recording/2"
 PART_FRAMES = 100  # about two seconds of work
 BETWEEN_PICTURES = 20  # frames
 PICTURE_SIDE = 160  # px
@@ -105,20 +106,32 @@ class Recording:
         self._waiting.clear()
         self._pictures.clear()
 
-    def pictures(self) -> dict[int, np.ndarray]:
-        """Small copies of some frames by their numbers, (h,w,3) uint8. Raises `OutputError` as iterating."""
-        found: dict[int, np.ndarray] = {}
+    def picture_numbers(self) -> list[int]:
+        """The numbers of the frames of which there are small copies, rising. Raises `OutputError` as iterating."""
+        return sorted([*self._pictures, *(number for _, number in self._pictures_in_parts())])
+
+    def pictures(self, numbers: Collection[int]) -> dict[int, np.ndarray]:
+        """Small copies of some of these frames, (h,w,3) uint8. Raises `OutputError` as iterating."""
+        found = {number: picture for number, picture in self._pictures.items() if number in numbers}
+        for path, number in self._pictures_in_parts():
+            if number in numbers:
+                with self._undamaged(path):
+                    (found[number],) = read_npz(path, [f"picture_{number}"]).values()
+        return found
+
+    def _pictures_in_parts(self) -> Iterator[tuple[Path, int]]:
         for path in self._parts:
-            with decoding(OutputError, f"got the part '{path}' of a recording that is damaged, want it as written"):
-                found |= {
-                    int(n.removeprefix("picture_")): v for n, v in read_npz(path).items() if n.startswith("picture_")
-                }
-        return found | self._pictures
+            with self._undamaged(path), open_npz(path) as archive:
+                names = array_names(archive)
+            yield from ((path, int(name.removeprefix("picture_"))) for name in names if name.startswith("picture_"))
+
+    def _undamaged(self, path: Path) -> AbstractContextManager[None]:
+        return decoding(OutputError, f"got the part '{path}' of a recording that is damaged, want it as written")
 
     def __iter__(self) -> Iterator[TrackedFrame]:
         """All frames that were kept, part by part. Raises `OutputError` where a part cannot be read any more."""
         for path in self._parts:
-            with decoding(OutputError, f"got the part '{path}' of a recording that is damaged, want it as written"):
+            with self._undamaged(path):
                 part = read_npz(path)
                 all_faces = faces_from_arrays(part)
             ends = np.cumsum([len(faces) for faces in all_faces])
