@@ -126,3 +126,17 @@ def test_a_sequence_of_obj_is_a_folder_that_the_next_run_replaces(clip, tmp_path
     assert json.loads((out / "clip.summary.json").read_text())["files"] == ["clip.jsonl", "clip.heads"]
     track(find_videos([clip]), out, Tracker(aligner(), detect_every=3))  # by other settings, without heads
     assert sorted(path.name for path in out.iterdir()) == ["clip.jsonl", "clip.summary.json"]
+
+
+def test_the_first_crop_of_a_face_comes_from_the_points_of_other_weights(clip, tmp_path):
+    """Found by swift-int8, aligned by swift on a crop around those points: another first frame, and another setting."""
+    seen = {}
+    for name, more in (("plain", []), ("other", ["--initial", "swift-int8"])):
+        result = CliRunner().invoke(app, ["track", str(clip), *more, "--threads", "1", "--out", str(tmp_path / name)])
+        assert result.exit_code == 0, result.output
+        _, first, *_ = (tmp_path / name / "clip.jsonl").read_text().splitlines()
+        seen[name] = np.array(json.loads(first)["faces"][0]["landmarks"])
+    away = np.linalg.norm(seen["plain"] - seen["other"], axis=-1).mean()
+    assert 0 < away < 0.1 * np.ptp(seen["plain"][:, 1])
+    again = ["track", str(clip), "--resume", "--threads", "1", "--out", str(tmp_path / "other")]
+    assert "0 skipped" in CliRunner().invoke(app, again).output

@@ -179,6 +179,10 @@ def track(
         str | None,
         typer.Option("--tracking", help="Weights for the frames after the first; default: the same weights."),
     ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option("--initial", help="Weights whose points align the first crop of a face; default: a box does."),
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with the faces drawn on it.")] = False,
     table: Annotated[
         Literal["csv", "parquet"] | None,
@@ -250,7 +254,8 @@ def track(
         workers = min(workers, len(found.files) or 1) if found else 1
         threads = threads if workers == 1 else max(1, (threads or cores()) // workers)
         load = partial(canthus.load, accuracy=accuracy, threads=threads, provider=provider)
-        tracker = Tracker(load(weights), None if tracking is None else load(tracking), detect_every=detect_every)
+        second, first = (None if name is None else load(name) for name in (tracking, initial))
+        tracker = Tracker(load(weights), second, initial=first, detect_every=detect_every)
         if found is None:
             _follow(inputs[0], out, tracker, smooth, send)
             return

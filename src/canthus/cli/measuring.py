@@ -35,6 +35,10 @@ def evaluate(
     tracking: Annotated[
         str | None, typer.Option("--tracking", help="Weights for the frames after the first, with --boxes tracked.")
     ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option("--initial", help="Weights whose points align the first crop of a face, with --boxes tracked."),
+    ] = None,
     out: Out = Path("out/evaluate"),
     report: Annotated[bool, typer.Option("--report", help="Also write report.html with curves and sweeps.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Print every table, not only the headline.")] = False,
@@ -52,8 +56,8 @@ def evaluate(
             if predictor is None:
                 answers = Predictions.read(str(predictions))
             else:
-                second = None if tracking is None else load(tracking)
-                answers = measure.predict(protocol, data, predictor, boxes, show, second)
+                second, first = (None if name is None else load(name) for name in (tracking, initial))
+                answers = measure.predict(protocol, data, predictor, boxes, show, second, first)
             scores = measure.evaluate(protocol, data, answers)
             measure.write_scores(out, scores, answers, format)
             if report:

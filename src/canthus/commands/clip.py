@@ -328,6 +328,7 @@ def settings_of(tracker: Tracker, outputs: Outputs) -> dict[str, Any]:
     return {
         "weights": tracker.aligner.card.title,
         "tracking": tracker.tracking.card.title,
+        "initial": None if tracker.initial is None else tracker.initial.card.title,
         "detect_every": tracker.detect_every,
         "min_score": tracker.min_score,
         "memory": tracker.memory,

@@ -55,6 +55,7 @@ def collect(
     boxes: str = "true",
     progress: Progress = silent,
     tracking: Predictor | None = None,
+    initial: Predictor | None = None,
 ) -> Predictions:
     """The predictor's answers for all faces.
 
@@ -62,7 +63,7 @@ def collect(
     predictor finds faces itself and the one whose centre is nearest to the true one's counts, unless it is farther away
     than the face is large; "jittered", see `boxes.jittered`; "aligned", crops by the similarity that lays the true
     landmarks on the mean shape, as `aligned_crops`; "tracked", the samples are frames of videos, which a `Tracker`
-    follows, going on from frame to frame by `tracking`, and what counts is as for "detected".
+    follows, going on from frame to frame by `tracking`, begun by `initial`, and what counts is as for "detected".
     """
     if boxes not in BOXES:
         raise CanthusError(f"got the boxes '{boxes}', want one of {', '.join(BOXES)}")
@@ -72,7 +73,7 @@ def collect(
     elif boxes == "aligned":
         found = _aligned(predictor, samples, true, progress)
     elif boxes == "tracked":
-        found = _tracked(Tracker(predictor, tracking), samples, true, progress)
+        found = _tracked(Tracker(predictor, tracking, initial=initial), samples, true, progress)
     else:
         given = {"own": own_boxes, "jittered": lambda _: box_rules.jittered(true)}.get(boxes, lambda _: true)(samples)
         found = collect_from(predictor, samples, given, progress)

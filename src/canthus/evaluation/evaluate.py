@@ -25,12 +25,13 @@ def predict(
     boxes: str = "true",
     progress: Progress = silent,
     tracking: Predictor | None = None,
+    initial: Predictor | None = None,
 ) -> Predictions:
     """What `predictor` answers on the faces of a protocol, see `benchmark.collect.collect`. Raises `CanthusError`."""
     rules = protocol(name)
     if boxes == "tracked" and not rules.video:
         raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
-    return collect(predictor, rules.faces(folder), boxes, progress, tracking)
+    return collect(predictor, rules.faces(folder), boxes, progress, tracking, initial)
 
 
 def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
