@@ -17,6 +17,7 @@ from shapes import made_up_faces
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces
+from canthus.face.morphable import MorphableModel
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
@@ -145,6 +146,29 @@ def test_json_obeys_its_schema() -> None:
     assert document["image"] == {"name": "a.jpg", "width": 640, "height": 480}
     assert len(document["faces"][0]["expression"]) == len(faces.mesh().expression_names)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_heads_of_the_weights_own_come_back_from_json_with_their_meshes(tmp_path: Path) -> None:
+    faces, model = made_up_faces(ANGLES), MorphableModel.default()
+    rng = np.random.default_rng(0)
+    coefficients = rng.uniform(0, 1, (2, len(model.identity) + len(model.expression)))
+    placement = np.array([[2.0, 320.0, 240.0], [0.00123456, 300.5, 200.25]])  # the second in micrometres, say
+    own = replace(faces, own_head=np.concatenate([placement, coefficients], 1))
+    validate(to_json(own))
+    assert to_json(own)["faces"][0]["own_head"]["model"] == model.name
+    write_json(tmp_path / "a.json", own)
+    back = read_json(tmp_path / "a.json")
+    np.testing.assert_allclose(back.own_head, own.own_head, rtol=1e-6, atol=2e-3)
+    np.testing.assert_allclose(back.mesh().vertices, own.mesh().vertices, atol=0.05)
+    other = replace(faces, own_head=np.ones((2, 3 + 7)))  # of a model that is not the shipped one
+    validate(to_json(other))
+    assert to_json(other)["faces"][1]["own_head"] == {
+        "model": None,
+        "scale": 1.0,
+        "origin": [1.0, 1.0],
+        "coefficients": [1.0] * 7,
+    }
+    assert "own_head" not in to_json(faces)["faces"][0]
 
 
 def test_json_says_null_for_what_is_not_known() -> None:

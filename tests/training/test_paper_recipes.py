@@ -16,7 +16,9 @@ yaml = pytest.importorskip("yaml")
 pytest.importorskip("scipy")
 
 from small import STILL  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from canthus.cli import app  # noqa: E402
 from canthus.errors import RecipeError  # noqa: E402
 from canthus.training.aligner import build, method_class  # noqa: E402
 from canthus.training.recipe import Recipe, packaged  # noqa: E402
@@ -106,6 +108,7 @@ PART_HEATMAP = {
 }  # fmt: skip
 POSE_AWARE = {
     "second": ["none", "all"], "bins": [1], "extra": [[], [22, 35, 45, 54, *range(9)]], "jaw": ["fixed"],
+    "landmarks": [19],
 }  # fmt: skip
 JVCR = {
     "training": ["separate"], "depths": [[64], [1, 64], [1, 1, 1, 16]], "landmarks": [66, 71],
@@ -145,6 +148,43 @@ def test_an_ablation_is_one_key_of_a_recipe_and_of_the_command_line(method, key,
     scheduled = plan(typed, stages)
     assert [s.stage.name for s in scheduled] == [s.name for s in stages]
     assert all(s.first < s.last for s in scheduled) and {s.name for s in stages} <= set(type(aligner).stage_names)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, Path]:
+    """A painted set a method, two faces each."""
+    return {method: make(tmp_path_factory.mktemp(method), 2) for method, make in SETS.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "key", "value"), ABLATIONS, ids=str)
+def test_an_ablation_is_trained_by_the_command_line(method, key, value, sets, tmp_path):
+    """One step a stage of the paper's recipe, narrow; then weights that say what they are."""
+    narrow = {k: v for k, v in NARROW[method].items() if k not in (key, "solver")} | {"size": 32}
+    if key == "depths":
+        narrow["widths"] = [16, 32, 64]
+    if method == "local_global":
+        narrow |= {"size": 64}
+    config = {**narrow, key: value}
+    stages = build(method, {**Recipe.read(f"{method}-paper").config, **config}).stages()
+    changes = {f"config.{name}": v for name, v in config.items()}
+    changes |= {"steps": len(stages), "batch": 2, "picture_every": 0}
+    for stage in stages:
+        changes |= {f"stages.{stage.name}.share": 1.0, f"stages.{stage.name}.batch": 2}
+    options = [word for name, v in changes.items() for word in ("--set", f"{name}={_typed(v)}")]
+    command = ["train", f"{method}-paper", "--faces", str(sets[method]), "--out", str(tmp_path), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    log = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(log) == 1 + len(stages)
+    assert _typed(json.loads((tmp_path / "weights" / "config.json").read_text())["config"][key]) == _typed(
+        str(value).lower() if isinstance(value, bool) and key == "z_maps" else value
+    )
+
+
+def _typed(value: Any) -> str:
+    """A value as one types it."""
+    return json.dumps(value).strip('"')
 
 
 def test_ablations_name_keys_that_there_are():

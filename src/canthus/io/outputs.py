@@ -18,6 +18,7 @@ from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import FaceMeshes, Faces
 from canthus.face.landmarks import scheme as find_scheme
+from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose
 from canthus.geometry.rotation import EULER_CONVENTIONS
 from canthus.io.inputs import Source, reason
@@ -248,6 +249,12 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
             return None
         return numbers([[face[name][e] for e in EXPRESSIONS] for face in records], (count, len(EXPRESSIONS)), True)
 
+    def own_heads() -> np.ndarray | None:
+        if not (count and all("own_head" in face for face in records)):
+            return None
+        heads = [face["own_head"] for face in records]
+        return numbers([[h["scale"], *h["origin"], *h["coefficients"]] for h in heads], (count, None))
+
     return Faces(
         xyz=column("landmarks", points, 3, unknown=False),
         detection_scores=column("detection_score"),
@@ -259,6 +266,7 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
         weights=weights,
         expression=coefficients("expression"),
         expression_sigma=coefficients("expression_sigma"),
+        own_head=own_heads(),
     )
 
 
@@ -293,7 +301,19 @@ def face_record(face: Faces) -> dict[str, Any]:
             },
         },
         **expressions,
+        **({"own_head": _own_head(face.own_head[0])} if face.own_head.shape[1] else {}),
     }
+
+
+def _own_head(values: np.ndarray) -> dict[str, Any]:
+    """`Faces.own_head` of one face, (3+K,), as plain data."""
+    model = MorphableModel.default()
+    known = len(values) == 3 + len(model.identity) + len(model.expression)
+    scale = float(f"{values[0]:.7g}")  # the unit of a model may be a micrometre
+    return {
+        "model": model.name if known else None, "scale": scale, "origin": _rounded(values[1:3], 3),
+        "coefficients": _rounded(values[3:], 5),
+    }  # fmt: skip
 
 
 def _rounded(values: np.ndarray, decimals: int) -> Any:
