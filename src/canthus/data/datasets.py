@@ -119,6 +119,9 @@ class PhotoFaces:
         unsaid = np.full(len(EXPRESSIONS), np.nan)
         said = [unsaid if s.expression is None else s.expression for s in found]
         self.expression = np.array(said, np.float32).reshape(-1, len(EXPRESSIONS))
+        self.modes: np.ndarray | None = None
+        if found and all(s.modes is not None for s in found):
+            self.modes = np.array([s.modes for s in found], np.float32)
         self._images = [s.image for s in found]
         self._readers = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "photos")
 
@@ -148,6 +151,8 @@ class PhotoFaces:
         pictures = np.stack(list(self._readers.map(self._picture, index)))
         fields = ("xyz", "visible", "rotation", "expression", "known", "deep", "posed", "boxes")
         truth = {name: torch.from_numpy(getattr(self, name)[index]) for name in fields}
+        if self.modes is not None:
+            truth["modes"] = torch.from_numpy(self.modes[index])
         return StoredBatch(torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
 
     def _picture(self, k: int) -> np.ndarray:

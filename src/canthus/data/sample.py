@@ -26,7 +26,8 @@ class StoredBatch:
     camera-from-head. vertices: (B,V,3) of `MorphableModel.default()` in the frame of xyz, or None. expression: (B,52)
     coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown, or None. known: (B,68) bool, points whose x
     and y are truth; deep, posed: (B,) bool, whether their z, and the rotation, are; or None. boxes: (B,4) around the 68
-    landmarks, which the points of a scheme without a jaw line do not give; None: around xyz.
+    landmarks, which the points of a scheme without a jaw line do not give; None: around xyz. modes: (B,K), see
+    `FaceSample.modes`, or None.
     """
 
     images: Tensor
@@ -39,6 +40,7 @@ class StoredBatch:
     deep: Tensor | None = None
     posed: Tensor | None = None
     boxes: Tensor | None = None
+    modes: Tensor | None = None
 
     def to(self, device: torch.device) -> StoredBatch:
         """The same on a device."""
@@ -56,7 +58,7 @@ class FaceBatch:
     vertices: (B,V,3) of `MorphableModel.default()` in the frame of xyz, where the data has dense truth, or None.
     expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, NaN if unknown.
     known: (B,68) bool, points whose x and y are truth. deep: (B,) bool, whether z of these is. posed: (B,) bool,
-    whether the rotation is. Each None if all are.
+    whether the rotation is. Each None if all are. modes: (B,K), see `FaceSample.modes`, NaN of mirrored faces; or None.
     """
 
     crops: Tensor
@@ -68,6 +70,7 @@ class FaceBatch:
     known: Tensor | None = None
     deep: Tensor | None = None
     posed: Tensor | None = None
+    modes: Tensor | None = None
 
     @classmethod
     def concat(cls, batches: list[FaceBatch]) -> FaceBatch:

@@ -35,6 +35,9 @@ class FaceSample:
     None. yaw: radians, a second label of the yaw, or None. groups: names of the subsets that the face is in.
     relabelled: (L,2) a later annotation of the same points, or None.
     expression: (52,) coefficients in the order of `expressions.EXPRESSIONS`, NaN where unknown, or None.
+    modes: (K,) coefficients of the head model that the label is a fit of, identity and then expression, as lengths:
+    each times the length (root of the sum of squares) of its mode at the 68 landmarks, in the model's unit; or None. So
+    they do not depend on how a file scales the modes.
     """
 
     image: Path | np.ndarray
@@ -49,6 +52,7 @@ class FaceSample:
     groups: frozenset[str] = frozenset()
     relabelled: np.ndarray | None = None
     expression: np.ndarray | None = None
+    modes: np.ndarray | None = None
 
 
 @contextmanager

@@ -47,28 +47,29 @@ def read_300wlp(
 
     The files as distributed hold `pt2d` (2,68) and no depth: points are then (68,2), or what
     `landmarks/SET/NAME_pts.mat` says in `pts_3d` (68, 2 or 3), the points of the mesh. With the head `model` of the
-    labels points are (68,3), from `Shape_Para`, `Exp_Para` and all of `Pose_Para`; and so they are where `pt3d_68` is
-    there (`canthus synth --format 300wlp` writes it). Raises as `read_aflw2000`.
+    labels points are (68,3), from `Shape_Para`, `Exp_Para` and all of `Pose_Para`, and `modes` are those of the first
+    two; points are (68,3) also where `pt3d_68` is there (`canthus synth --format 300wlp` writes it). Raises as
+    `read_aflw2000`.
     """
     folder = Path(folder)
     beside = {"landmarks", "Code"}
     found = (p for p in folder.rglob("*.mat") if not beside & set(p.relative_to(folder).parts))
     for path in some(found, ".mat files (folders of NAME.jpg and NAME.mat pairs are wanted)", folder):
         with noting(faults):
-            image = _picture(path)
+            image, modes = _picture(path), None
             mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
             more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
             if "pt3d_68" in mat:
                 points = _depth_points(mat["pt3d_68"], path)
             elif model is not None:
                 fitted = load_mat(path, ("Shape_Para", "Exp_Para", "Pose_Para"))
-                points = model.points(fitted, picture_size(image, path)[1], path)
+                points, modes = model.points(fitted, picture_size(image, path)[1], path)
             elif more.is_file():
                 points = _plane_points(load_mat(more, ("pts_3d",))["pts_3d"], more)
             else:
                 points = _plane_points(load_mat(path, ("pt2d",))["pt2d"].T, path)
             group = frozenset({path.parent.name} - {folder.name})
-            sample = FaceSample(image, points, name=name_of(path, folder), groups=group)
+            sample = FaceSample(image, points, name=name_of(path, folder), groups=group, modes=modes)
             yield checked(replace(sample, **_pose(mat, path)), path)
 
 
@@ -85,10 +86,12 @@ class LandmarkModel:
         self.mean = mean.astype(np.float64) + model.card["origin"]
         self.modes = np.concatenate([identity, expression]).astype(np.float64)
         self.sizes = len(identity), len(expression)
+        self.lengths = np.linalg.norm(self.modes, axis=(1, 2))
 
-    def points(self, mat: Mapping[str, Any], height: int, path: Path) -> np.ndarray:
-        """The points (68,3) of a picture of `height` px, 0-based, mean z zero, by `Pose_Para` (pitch, yaw, roll, shift
-        (3), scale), `Shape_Para` and `Exp_Para`: V = f R X + t counts x from 1 and y from the bottom."""
+    def points(self, mat: Mapping[str, Any], height: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """The points (68,3) of a picture of `height` px, 0-based, mean z zero, and `FaceSample.modes` (K,), by
+        `Pose_Para` (pitch, yaw, roll, shift (3), scale), `Shape_Para` and `Exp_Para`: V = f R X + t counts x from 1 and
+        y from the bottom."""
         parts = [np.asarray(mat[key], np.float64).ravel() for key in ("Shape_Para", "Exp_Para", "Pose_Para")]
         if tuple(map(len, parts)) != (*self.sizes, 7) or not all(np.isfinite(p).all() for p in parts):
             wanted = f"{self.sizes[0]}, {self.sizes[1]} and 7 finite ones are wanted"
@@ -96,9 +99,11 @@ class LandmarkModel:
                 f"'{path}' has {[len(p) for p in parts]} numbers of shape, expression and pose; {wanted}"
             )
         identity, expression, pose = parts
-        head = self.mean + np.tensordot(np.concatenate([identity, expression]), self.modes, 1)
+        coefficients = np.concatenate([identity, expression])
+        head = self.mean + np.tensordot(coefficients, self.modes, 1)
         image = pose[6] * head @ matrix_from_euler(pose[:3], "aflw").T + pose[3:6]
-        return np.stack([image[:, 0] - 1, height - image[:, 1], image[:, 2] - image[:, 2].mean()], axis=1)
+        points = np.stack([image[:, 0] - 1, height - image[:, 1], image[:, 2] - image[:, 2].mean()], axis=1)
+        return points, coefficients * self.lengths
 
 
 def _picture(path: Path) -> Path:

@@ -148,6 +148,23 @@ class LinearFace(nn.Module):
         scale, shift = found[:, 0], (found[:, None, -3:] @ rotation.transpose(1, 2))[:, 0, :2]
         return self.pose(rotation, scale, shift, found[:, 1:-3] / scale[:, None])
 
+    def laid(self, points: Tensor, rotation: Tensor, modes: Tensor) -> Tensor:
+        """The state (B,K+6) of a head whose coefficients are known, as lengths `modes` (B,K) (`FaceSample.modes`), that
+        lays its 68 landmarks on points (B,68,3) under a rotation (B,3,3).
+
+        Scale and shift are least squares. The order and directions of the modes have to be those of the labels' model;
+        how a file scales them does not matter.
+        """
+        lengths = self.basis[:, -68:].flatten(1).norm(dim=1) * self.unit
+        coefficients = torch.where(lengths > 0, modes / lengths.clamp(min=1e-12), 0.0)  # some move no landmark
+        still = torch.cat([coefficients, coefficients.new_zeros(len(modes), 6)], dim=1)
+        turned = self.shape(still, slice(-68, None)) @ rotation.transpose(1, 2)
+        middles = [p.mean(1, keepdim=True) for p in (turned, points)]
+        ours, theirs = turned - middles[0], points - middles[1]
+        scale = (ours * theirs).sum((1, 2)) / (ours**2).sum((1, 2))
+        shift = (middles[1] - scale[:, None, None] * middles[0])[:, 0, :2]
+        return self.pose(rotation, scale, shift, coefficients)
+
 
 def _solver(mean: np.ndarray, modes: np.ndarray, prior: float) -> np.ndarray:
     """Least squares (1+K+3, 3P) for s, s alpha and t, with `prior` times |s alpha|^2 added to the squared error."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
@@ -275,10 +276,20 @@ class Cprfa(Aligner):
         return None if self.config.model else truth.vertices  # those of the default head
 
     def true_state(self, truth: FaceBatch) -> Tensor:
-        """Coefficients and pose (B,K+6), from the vertices or, where these are not known, from the landmarks."""
+        """Coefficients and pose (B,K+6): from the vertices; where these are not known, of a head of one's own, the
+        coefficients of the labels; else from the landmarks. Raises `RecipeError` for labels of another head."""
         vertices = self._dense_truth(truth)
-        points = truth.xyz if vertices is None else vertices
-        return self.face.solve(normalised(points, self.config.size), truth.rotation)
+        if vertices is not None:
+            return self.face.solve(normalised(vertices, self.config.size), truth.rotation)
+        points = normalised(truth.xyz, self.config.size)
+        state = self.face.solve(points, truth.rotation)
+        if truth.modes is None or not self.config.model:
+            return state
+        if truth.modes.shape[1] != self.face.coefficients:
+            got = f"{truth.modes.shape[1]} coefficients, the head in '{self.config.model}' {self.face.coefficients}"
+            raise RecipeError(f"the labels have {got}; the head of the labels is wanted in `config.model`")
+        labelled = truth.modes.isfinite().all(1, keepdim=True)
+        return torch.where(labelled, self.face.laid(points, truth.rotation, truth.modes.nan_to_num()), state)
 
     def _true_vertices(self, truth: FaceBatch, state: Tensor) -> Tensor:
         """The model's vertices in crop pixels (B,V,3)."""
