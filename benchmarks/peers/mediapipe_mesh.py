@@ -27,6 +27,13 @@ def load(model: Path | None, threads: int | None):
     return f"mediapipe {mediapipe.__version__} FaceMesh", answer
 
 
+def follow(threads: int | None):
+    """FaceMesh's mode for videos, which goes on from the last frame and detects where it has lost a face."""
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=False, max_num_faces=5, refine_landmarks=True)
+    title = f"mediapipe {mediapipe.__version__} FaceMesh, video"
+    return title, lambda image: len(mesh.process(image).multi_face_landmarks or [])
+
+
 def main() -> None:
     import common
 

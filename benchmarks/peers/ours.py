@@ -19,3 +19,10 @@ def load(model: Path | None, threads: int | None):
         return [*aligner.predict(image).xyz]
 
     return f"canthus, {aligner.card.title}", answer
+
+
+def follow(threads: int | None):
+    """canthus from frame to frame, as `canthus track` does it."""
+    aligner = canthus.load(threads=threads)
+    tracker = canthus.Tracker(aligner)
+    return f"canthus, {aligner.card.title}, Tracker", lambda image: len(tracker.step(image))

@@ -84,6 +84,27 @@ def test_json_arrives(receiver):
     assert 5 < len(json.loads(second)["faces"]) < 20
 
 
+def test_another_implementation_of_osc_understands_vmc():
+    pytest.importorskip("pythonosc")
+    from pythonosc.dispatcher import Dispatcher
+    from pythonosc.osc_server import BlockingOSCUDPServer
+
+    heard: list[tuple] = []
+    dispatcher = Dispatcher()
+    dispatcher.set_default_handler(lambda address, *values: heard.append((address, *values)))
+    with BlockingOSCUDPServer(("127.0.0.1", 0), dispatcher) as server:
+        server.timeout = 10
+        with Sender(f"vmc://127.0.0.1:{server.server_address[1]}") as send:
+            send(image())
+        server.handle_request()
+    assert heard[0] == ("/VMC/Ext/OK", 1) and heard[-1] == ("/VMC/Ext/Blend/Apply",)
+    (bone,) = (h for h in heard if h[0] == "/VMC/Ext/Bone/Pos")
+    w, x, y, z = image().faces.pose.quaternion[1]
+    assert bone[1] == "Head" and bone[5:] == pytest.approx((x, -y, -z, w), abs=1e-6)
+    values = {h[1]: h[2] for h in heard if h[0] == "/VMC/Ext/Blend/Val"}
+    assert values == pytest.approx(dict(zip(EXPRESSIONS, np.linspace(0, 1, 52))), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:9", "tcp://a:1", "udp://a", "udp://a:0", "vmc://a:99999", "udp://no.such.host.invalid:1"]
 )
