@@ -56,6 +56,7 @@ class LandmarkScheme:
     """The jaw line is "mesh points" (fixed on the skin), "visible contour" (the outline seen) or "none"."""
 
 
+@cache
 def scheme_names() -> tuple[str, ...]:
     """The names of all landmark schemes, in alphabetical order."""
     entries = (entry.name for entry in files("canthus.face").joinpath("schemes").iterdir())
