@@ -104,7 +104,8 @@ class SynthGenerator(Planner):
     the head itself, 2 behind something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the canthus
     head frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm), distance (cm), focal
     (px), centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift, weak_residual as of
-    `truth.weak_camera`; identity and expression of the assets' head model. With `dense`, vertices (4828,3) of
+    `truth.weak_camera`; identity and expression of the assets' head model, of which eyeBlink closes the eye as
+    `lids.blinked` says. With `dense`, vertices (4828,3) of
     `MorphableModel.default()`. With `maps`, region and depth (S,S) as of `truth.maps`.
     """
 

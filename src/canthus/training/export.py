@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,8 +107,9 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
     """Turn the network of an ONNX folder into int8, ranges measured on faces of a shard.
 
     Every processor gives the same points: weights have 7 bits, so the sum of two products with 8-bit activations,
-    which processors without VNNI keep in 16 bits, is at most 2 * 255 * 64 = 32,640 and cannot overflow. The
-    convolutions are quantised but for the last one, which takes little time; it and all other layers stay in float32.
+    which processors without VNNI keep in 16 bits, is at most 2 * 255 * 64 = 32,640 and cannot overflow. Convolutions
+    that feed others are quantised; the last one of each network, which takes little time, and all other layers stay in
+    float32.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -135,16 +137,28 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
         prepared, result = Path(temporary, "prepared.onnx"), Path(temporary, "int8.onnx")
         # symbolic shapes are not known to every operator, and convolutions need none
         quant_pre_process(str(folder / MODEL_FILE), str(prepared), skip_symbolic_shape=True)
-        convolutions = [n.name for n in onnx.load(str(prepared)).graph.node if n.op_type == "Conv"]
         quantize_static(
             str(prepared), str(result), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
             op_types_to_quantize=["Conv"],  # ranges of these alone, as others may be NaN
-            nodes_to_quantize=convolutions[:-1],
+            nodes_to_quantize=_inner_convolutions(onnx.load(str(prepared)).graph.node),
             calibrate_method=CalibrationMethod.Percentile,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         atomic_write(folder / MODEL_FILE, result.read_bytes())
     _write_card(folder, replace(card, name=f"{card.name}-int8"))
+
+
+def _inner_convolutions(nodes: Sequence[Any]) -> list[str]:
+    """The names of the convolutions among nodes, in the order of a graph, whose output reaches another one without
+    passing a linear layer."""
+    reaching, names = set[str](), []  # tensors from which a convolution is reached so
+    for node in reversed(nodes):
+        inner = reaching.intersection(node.output)
+        if node.op_type == "Conv" and inner:
+            names.append(node.name)
+        if node.op_type == "Conv" or (inner and node.op_type not in ("Gemm", "MatMul")):
+            reaching.update(node.input)
+    return names[::-1]
 
 
 def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
