@@ -158,17 +158,26 @@ def train_detector(
 
 
 def export(
-    weights: Annotated[Path, typer.Argument(help="Folder of weights that training wrote.")],
+    weights: Annotated[str, typer.Argument(help="Folder of weights that training wrote, or the name of shipped ones.")],
     out: Out = Path("out/export"),
     int8: Annotated[
         Path | None, typer.Option("--int8", help="Also quantise to 8 bits, calibrated on this shard.")
     ] = None,
+    with_crop: Annotated[
+        bool,
+        typer.Option("--with-crop", help="Also write picture.onnx: a picture and a box in, points of the picture out."),
+    ] = False,
 ) -> None:
     """Convert trained weights to ONNX, in a folder that `canthus.load` can run."""
-    with plain_errors():
-        from canthus.training.export import export_onnx, quantise
+    with plain_errors("train"):
+        from canthus.training.export import copy_onnx, export_onnx, quantise
+        from canthus.training.picture_graph import export_picture
+        from canthus.weights import find
 
-        export_onnx(weights, out)
+        folder = find(weights)
+        (export_onnx if (folder / "model.safetensors").is_file() else copy_onnx)(folder, out)
         if int8:
             quantise(out, int8)
+        if with_crop:
+            export_picture(out)
     say(f"exported to {out.resolve()}")

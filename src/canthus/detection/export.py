@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from canthus.io.outputs import atomic_write, make_folder
 from canthus.io.session import MODEL_FILE, Session
 from canthus.training import monitor
 from canthus.training.export import OPSET, strip
+from canthus.training.metadata import detector_metadata, with_metadata
 
 NAME = "detector"
 PARITY = 1e-2  # px, and of scores; more between torch and ONNX is a fault
@@ -50,7 +52,12 @@ def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> N
         opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     assert program is not None
-    atomic_write(out / MODEL_FILE, strip(program.model_proto).SerializeToString())
+    card: dict[str, Any] = {
+        "name": NAME, "version": "trained", "licence": "", "commercial_use": False, "training_data": "",
+        "recipe": recipe, "commit": monitor.commit(),
+    }  # fmt: skip
+    data = with_metadata(strip(program.model_proto).SerializeToString(), detector_metadata(card))
+    atomic_write(out / MODEL_FILE, data)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 4 * last, 3 * last, 3), np.uint8)
     with torch.inference_mode():
         ours = graph(torch.from_numpy(pictures))
@@ -58,8 +65,5 @@ def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> N
     worst = max(float(np.abs(a.numpy() - b).max()) for a, b in zip(ours, theirs))
     if not worst <= PARITY:
         raise WeightsError(f"the exported detector differs from torch by {worst:.2g}; at most {PARITY} is wanted")
-    card = {
-        "name": NAME, "version": "trained", "licence": "", "commercial_use": False, "training_data": "",
-        "recipe": recipe, "commit": monitor.commit(), "files": {MODEL_FILE: sha256(out / MODEL_FILE)},
-    }  # fmt: skip
+    card["files"] = {MODEL_FILE: sha256(out / MODEL_FILE)}
     atomic_write(out / CARD_FILE, (json.dumps(card, indent=2) + "\n").encode())

@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from canthus.decode import decoding
+from canthus.decode import decoding, read_bytes
 from canthus.errors import WeightsError
 from canthus.face.faces import ALIGNMENT_FIELDS
 from canthus.geometry.crop import Crop, tight_boxes
@@ -24,6 +25,7 @@ from canthus.io.outputs import atomic_write, make_folder
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import open_shard
 from canthus.training.aligner import Aligner
+from canthus.training.metadata import network_metadata, with_metadata
 
 OPSET = 18
 
@@ -55,8 +57,8 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
     with torch.inference_mode():
         names = list(graph(**inputs))
     model = _traced(graph, inputs, names) if aligner.unrolled else _exported(graph, inputs, names)
-    atomic_write(out / MODEL_FILE, strip(model).SerializeToString())
-    _write_card(out, replace(aligner.card, start=aligner.starter))
+    card = replace(aligner.card, start=aligner.starter)
+    _write(out, card, strip(model).SerializeToString())
     pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
     ours, theirs = aligner.answer(pictures), OnnxAligner(out).answer(pictures)
     worst = float(np.abs(ours.xyz - theirs.xyz).max())
@@ -80,8 +82,6 @@ def _exported(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> 
 def _traced(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> Any:
     """The same by tracing: of thousands of nodes the newer exporter takes many minutes to make a graph, this one ten
     seconds."""
-    import onnx  # optional dependency of the extra train
-
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants and of the exporter's age
         path = Path(folder) / MODEL_FILE
@@ -111,7 +111,6 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
     that feed others are quantised; the last one of each network, which takes little time, and all other layers stay in
     float32.
     """
-    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -144,8 +143,7 @@ def quantise(folder: str | Path, shard: str | Path) -> None:
             calibrate_method=CalibrationMethod.Percentile,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
-        atomic_write(folder / MODEL_FILE, result.read_bytes())
-    _write_card(folder, replace(card, name=f"{card.name}-int8"))
+        _write(folder, replace(card, name=f"{card.name}-int8"), result.read_bytes())
 
 
 def _inner_convolutions(nodes: Sequence[Any]) -> list[str]:
@@ -170,6 +168,18 @@ def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
     return np.concatenate([crop_image(image, crops[k : k + 1]) for k, image in enumerate(images)])
 
 
-def _write_card(folder: Path, card: Card) -> None:
+def copy_onnx(folder: Path, out: str | Path) -> None:
+    """Write an ONNX folder anew, with what this version says about networks in the file. Raises `WeightsError`,
+    `OutputError`."""
+    card = Card.read(folder)
+    _write(make_folder(out), card, read_bytes(card.checked(folder, MODEL_FILE)))
+
+
+def _write(folder: Path, card: Card, data: bytes) -> None:
+    """Write a network, with metadata, and its card."""
+    with decoding(WeightsError, f"the network of '{card.title}' cannot be read"):
+        names = [output.name for output in onnx.ModelProto.FromString(data).graph.output]
+        data = with_metadata(data, network_metadata(card, names))
+    atomic_write(folder / MODEL_FILE, data)
     card = replace(card, files={MODEL_FILE: sha256(folder / MODEL_FILE)})
     atomic_write(folder / CARD_FILE, card.to_json().encode())

@@ -1,0 +1,56 @@
+"""Write what ONNX files say about themselves into those of the project, and their checksums on the cards.
+
+    python tools/describe_networks.py [FOLDER ...]       default: the weights of the package and of weights/
+
+The networks stay as they are, byte for byte: metadata is added behind them. The face detector RetinaFace is not the
+project's own and is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import onnx
+
+from canthus.io.card import CARD_FILE, Card, sha256
+from canthus.io.outputs import atomic_write
+from canthus.io.session import MODEL_FILE
+from canthus.training.metadata import detector_metadata, network_metadata, with_metadata
+from canthus.weights import DETECTOR, ROOT
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def describe(folder: Path) -> bool:
+    """Whether a network's file has changed."""
+    path, text = folder / MODEL_FILE, (folder / CARD_FILE).read_text(encoding="utf-8")
+    data, values = path.read_bytes(), json.loads(text)
+    if "method" in values:
+        names = [output.name for output in onnx.ModelProto.FromString(data).graph.output]
+        said = network_metadata(Card.read(folder), names)
+    else:
+        said = detector_metadata(values)
+    if {entry.key: entry.value for entry in onnx.ModelProto.FromString(data).metadata_props} == said:
+        return False
+    before = sha256(path)
+    if values["files"][MODEL_FILE] != before:
+        raise SystemExit(f"{path} is not the file that its card lists")
+    atomic_write(path, with_metadata(data, said))
+    atomic_write(folder / CARD_FILE, text.replace(before, sha256(path)).encode())
+    return True
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
+    given = parser.parse_args().folders or sorted(p.parent for r in (ROOT, WEIGHTS) for p in r.rglob(MODEL_FILE))
+    for folder in given:
+        if folder.name != DETECTOR:
+            print(f"{folder}: {'written' if describe(folder) else 'as it was'}")
+
+
+if __name__ == "__main__":
+    main()
