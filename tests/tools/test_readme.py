@@ -62,3 +62,21 @@ def test_the_tables_follow_the_results(tmp_path, monkeypatch, readme):
 def test_only_what_stands_between_its_marks_is_replaced(readme):
     page = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
     assert readme.filled(page, {"x": "new", "y": "no"}) == "a\n<!-- x -->\n\nnew\n\n<!-- /x -->\nb\n"
+
+
+def test_the_tables_of_scale_are_products_of_what_was_measured(tmp_path, monkeypatch, readme):
+    monkeypatch.setattr(readme.common, "RESULTS", tmp_path)
+    monkeypatch.setattr(readme.common.subprocess, "check_output", lambda *a, **k: "0" * 40)
+    step = {"detect": {"ms": 9.0, "cpu_ms": 7.25}}
+    ways = {"before, parquet": {"cpu_ms": 72.0}, "one core, parquet": {"cpu_ms": 36.0}}
+    found = {"steps": {"9 x 9": step}, "ways": {"9 x 9": ways}, "bytes_a_face": {"parquet": 2000}}
+    assert "| detect | 7.25 |" in "\n".join(readme.photo_steps(found))
+    assert "| photos a second a core | 28 |" in "\n".join(readme.photo_steps(found))  # 1000 / 36 = 27.8
+    # 1e8 photos of 36 ms are 3.6e6 s, that is 1000 hours: 40 of money, and 1000 / 512 / 24 = 0.08 days on 512 cores
+    bill = "\n".join(readme.bill(found))
+    assert all(row in bill for row in ("| core-hours | 1000 |", "cores | 0.08 |", "core-hour | 40 |", "| 200 GB |"))
+    ratio = {"median": 1.85, "least": 1.7, "most": 1.9}
+    assert "| 2 lanes | 1.85 | 1.70 to 1.90 |" in "\n".join(readme.core_ratios({"speed_up": {"2 lanes": ratio}}))
+    one = {"photos": 10, "faces": 3, "list_us": 5.0, "cpu_ms": 2.5, "start_mb": 90.2, "peak_mb": 240.0,
+           "mb": [[[4, 200.0], [8, 240.0]], [[9, 230.4]]]}  # fmt: skip
+    assert "| 10 | 3 | 5.0 | 2.5 | 90 | 230 | 240 |" in "\n".join(readme.many_photos({"folders": [one]}))
