@@ -24,13 +24,13 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "report", "beside", "throughput", "many")
+    names = ("common", "accuracy", "report", "beside", "throughput", "many", "overlay")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def load(name: str) -> ModuleType:
         module = importlib.import_module(name)
-        monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path / "results")
+        monkeypatch.setattr(importlib.import_module("common"), "RESULTS", tmp_path / "results")
         monkeypatch.setattr(sys.modules["common"].subprocess, "check_output", lambda *a, **k: "0" * 40)
         return module
 
@@ -179,3 +179,16 @@ def test_memory_and_time_over_the_number_of_photos(script, tmp_path, monkeypatch
     assert found["curve"][-1][1] > found["start_mb"] / 2 and many.listing(shots) > 0
     again = many.run(shots, tmp_path / "out", 60)  # nothing is left to do
     assert again["whole"] and not again["photos"]
+
+
+def test_times_of_the_overlay_are_printed(tmp_path, monkeypatch, script, capsys):
+    pytest.importorskip("av")
+    from photos import photo
+    from PIL import Image
+
+    path = tmp_path / "clip.gif"
+    Image.fromarray(photo()).save(path, save_all=True, append_images=[Image.fromarray(photo()[::-1])])
+    overlay = script("overlay")
+    arguments(monkeypatch, path, "--frames", 2, "--rounds", 1)
+    overlay.main()
+    assert "faces a frame: drawing" in capsys.readouterr().out

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,25 +48,55 @@ def overlay(
     circle of one sigma around each point. `names` (N,) are written above the boxes.
     Raises `ImageError` if the image is not of `faces.image_size`.
     """
-    canvas = np.array(as_rgb(image))
+    canvas = np.array(as_rgb(image), order="C")
     size = canvas.shape[1], canvas.shape[0]
     if size != faces.image_size:
         raise ImageError(f"got an image of {size} px, want the {faces.image_size} px of the faces")
-    for face in faces:
-        _draw_face(canvas, face, box=box, axes=axes, uncertainty=uncertainty)
-    for face, name in zip(faces, names or ()):
-        _write(canvas, name, face.boxes[0, :2], int(np.clip(0.15 * face.sizes[0], 10, 48)))
+    boxes, sizes = faces.boxes, faces.sizes
+    for k in range(len(faces)):
+        drawn = _Drawn(
+            faces.xyz[k].astype(np.float64), faces.sigma[k] if uncertainty else None, faces.visible[k] < 0.5, boxes[k],
+            max(float(sizes[k]), 1.0), faces.pose.matrix[k], _chains(faces.scheme),
+        )  # fmt: skip
+        _draw_face(canvas, drawn, box=box, axes=axes)
+    for corner, side, name in zip(boxes[:, :2], sizes.tolist(), names or ()):
+        _write(canvas, name, corner, int(np.clip(0.15 * side, 10, 48)))
     return canvas
 
 
-def _draw_face(canvas: np.ndarray, face: Faces, *, box: bool, axes: bool, uncertainty: bool) -> None:
+class _Drawn(NamedTuple):
+    """What is drawn of one face: points (L,3), their sigma (L,) or None, which are hollow (L,), box (4,), size, pose
+    (3,3), and the points of each line through several."""
+
+    xyz: np.ndarray
+    sigma: np.ndarray | None
+    hollow: np.ndarray
+    box: np.ndarray
+    size: float
+    matrix: np.ndarray
+    chains: list[list[int]]
+
+
+@cache
+def _chains(name: str) -> list[list[int]]:
+    """The edges of a scheme as lines through as many points as possible."""
+    chains: list[list[int]] = []
+    for a, b in scheme(name).edges:
+        if chains and chains[-1][-1] == a:
+            chains[-1].append(b)
+        else:
+            chains.append([a, b])
+    return chains
+
+
+def _draw_face(canvas: np.ndarray, face: _Drawn, *, box: bool, axes: bool) -> None:
     """Draw a single face on the canvas (H,W,3), by way of a supersampled layer that holds no more than is drawn."""
-    size = max(float(face.sizes[0]), 1.0)
-    thin, dot = max(1.0, 0.005 * size), max(1.5, 0.013 * size)  # px
-    start = face.xy[0].mean(0)
-    tips = start + 0.5 * size * face.pose.matrix[0, :2].T * [1, -1]
-    drawn = np.concatenate([face.xy[0], tips]) if axes else face.xy[0]
-    margin = dot + 2 * thin + (np.nanmax(face.sigma[0], initial=0) if uncertainty else 0)
+    thin, dot = max(1.0, 0.005 * face.size), max(1.5, 0.013 * face.size)  # px
+    xy = face.xyz[:, :2]
+    start = xy.mean(0)
+    tips = start + 0.5 * face.size * face.matrix[:2].T * [1, -1]
+    drawn = np.concatenate([xy, tips]) if axes else xy
+    margin = dot + 2 * thin + (0 if face.sigma is None else np.nanmax(face.sigma, initial=0))
     low = np.maximum(np.floor(drawn.min(0) - margin), 0).astype(int)
     high = np.minimum(np.ceil(drawn.max(0) + margin) + 1, canvas.shape[1::-1]).astype(int)
     if (low >= high).any():
@@ -74,36 +104,43 @@ def _draw_face(canvas: np.ndarray, face: Faces, *, box: bool, axes: bool, uncert
     factor = next((factor for side, factor in _SUPERSAMPLING if (high - low).max() <= side), 1)
     pen = _Pen((high - low) * factor, low, factor, thin)
     if box:
-        pen.rectangle(face.boxes[0])
-    pen.landmarks(face, dot, uncertainty)
+        pen.rectangle(face.box)
+    pen.landmarks(face, dot)
     if axes:
-        pen.axes(start, tips, np.argsort(face.pose.matrix[0, 2]))  # the one that points away from the camera first
-    small = pen.layer.reduce(factor)
-    drawing = Image.frombytes("RGBa", small.size, small.tobytes()).convert("RGBA")
-    part = canvas[low[1] : high[1], low[0] : high[0]]
-    picture = Image.fromarray(part)
-    picture.paste(drawing, mask=drawing)
-    part[...] = picture
+        pen.axes(start, tips, np.argsort(face.matrix[2]))  # the one that points away from the camera first
+    _put(canvas, np.asarray(pen.layer.reduce(factor)), low)
+
+
+def _put(canvas: np.ndarray, layer: np.ndarray, low: np.ndarray) -> None:
+    """Put a layer (h,w,4), multiplied by its opacity, on the canvas, with its first pixel at `low` (x, y). Little of it
+    is drawn on, and only that is worked on."""
+    place = np.flatnonzero(layer.view(np.uint32))
+    ink = layer.reshape(-1, 4).take(place, axis=0).astype(np.uint16)
+    row, column = np.divmod(place, layer.shape[1])
+    pixels, place = canvas.reshape(-1, 3), (row + low[1]) * canvas.shape[1] + column + low[0]
+    pixels[place] = ink[:, :3] + (pixels.take(place, axis=0) * (255 - ink[:, 3:]) + 127) // 255
 
 
 def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: int) -> None:
     """Write white text with a black rim on the canvas, `size` px high, from its lower left corner (x, y)."""
-    font = _font(size)
-    bounds = np.array(font.getbbox(text, anchor="lb", stroke_width=1)).reshape(2, 2)
-    low = np.maximum(np.floor(corner + bounds[0]) - 1, 0).astype(int)
-    high = np.minimum(np.ceil(corner + bounds[1]) + 1, canvas.shape[1::-1]).astype(int)
-    if (low >= high).any():
-        return
-    part = canvas[low[1] : high[1], low[0] : high[0]]
-    picture = Image.fromarray(part)
-    x, y = (corner - low).tolist()
-    ImageDraw.Draw(picture).text((x, y), text, "white", font, "lb", stroke_width=1, stroke_fill="black")
-    part[...] = picture
+    label, offset = _label(text, size)
+    first = np.rint(corner).astype(int) + offset
+    low, high = np.maximum(first, 0), np.minimum(first + label.shape[1::-1], canvas.shape[1::-1])
+    if (low < high).all():
+        inside = tuple(slice(a, b) for a, b in zip((low - first)[::-1], (high - first)[::-1]))
+        _put(canvas, np.ascontiguousarray(label[inside]), low)
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+@lru_cache(maxsize=256)
+def _label(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A text as a layer for `_put`, and where its first pixel lies from the lower left corner of the text."""
+    font: Any = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(text, anchor="lb", stroke_width=1)
+    label = Image.new("RGBA", (int(right - left) + 3, int(bottom - top) + 3))
+    place = 1 - left, 1 - top
+    ImageDraw.Draw(label).text(place, text, "white", font, "lb", stroke_width=1, stroke_fill="black")
+    layer = np.frombuffer(label.convert("RGBa").tobytes(), np.uint8).reshape(label.height, label.width, 4)
+    return layer, -np.floor(place).astype(int)
 
 
 class _Pen:
@@ -121,24 +158,27 @@ class _Pen:
     def rectangle(self, box: np.ndarray) -> None:
         self.draw.rectangle(self._layer_from_image(box.reshape(2, 2)).ravel().tolist(), **self._outline(_BOX))
 
-    def landmarks(self, face: Faces, dot: float, uncertainty: bool) -> None:
-        xyz, hidden = face.xyz[0], face.visible[0] < 0.5  # NaN, not known, is drawn as seen
-        points = self._layer_from_image(xyz[:, :2]).tolist()
-        colours = depth_colours(xyz[:, 2]).astype(int)
-        edges = np.array(scheme(face.scheme).edges)
-        edges = edges[np.argsort(xyz[edges, 2].mean(1))]
-        for a, b, colour in zip(*edges.T.tolist(), (colours[edges].sum(1) // 2).tolist()):
-            self.line(points[a], points[b], 2 * self.thin, _SHADE)
-            self.line(points[a], points[b], self.thin, _ink((*colour, 230)))
-        for index in np.argsort(xyz[:, 2]).tolist():  # far to near
-            centre, colour = points[index], tuple(colours[index].tolist())
-            if uncertainty and np.isfinite(face.sigma[0, index]):
-                self.circle(centre, face.sigma[0, index], **self._outline(_ink((*colour, 150))))
-            if hidden[index]:
-                self.circle(centre, dot, fill=(0, 0, 0, 0), **self._outline((*colour, 255)))
+    def landmarks(self, face: _Drawn, dot: float) -> None:
+        z, places = face.xyz[:, 2], self._layer_from_image(face.xyz[:, :2])
+        points = [tuple(point) for point in np.rint(places).astype(int).tolist()]  # Pillow would round down
+        colours = depth_colours(z).astype(int)
+        for chain in face.chains:
+            self.draw.line([points[k] for k in chain], fill=_SHADE, width=self._width(2 * self.thin))
+        edges = np.array([edge for chain in face.chains for edge in zip(chain, chain[1:])])
+        edges = edges[np.argsort(z[edges].sum(1))]
+        between, thin = colours[edges].sum(1) // 2, self._width(self.thin)
+        for (a, b), colour in zip(edges.tolist(), between.tolist()):
+            self.draw.line([points[a], points[b]], fill=_ink((*colour, 230)), width=thin)
+        rim = self._width(0.5 * self.thin)
+        shaded, plain = (self._circles(places, radius) for radius in (dot + 0.5 * self.thin, dot))
+        for index in np.argsort(z).tolist():  # far to near
+            colour = tuple(colours[index].tolist())
+            if face.sigma is not None and np.isfinite(face.sigma[index]):
+                self.circle(points[index], face.sigma[index], **self._outline(_ink((*colour, 150))))
+            if face.hollow[index]:
+                self.draw.ellipse(plain[index], fill=(0, 0, 0, 0), outline=(*colour, 255), width=thin)
             else:
-                self.circle(centre, dot + 0.5 * self.thin, fill=_SHADE)
-                self.circle(centre, dot, fill=(*colour, 255))
+                self.draw.ellipse(shaded[index], fill=(*colour, 255), outline=_SHADE, width=rim)
 
     def axes(self, start: np.ndarray, tips: np.ndarray, order: np.ndarray) -> None:
         first, *ends = self._layer_from_image(np.stack([start, *tips])).tolist()
@@ -150,6 +190,13 @@ class _Pen:
 
     def line(self, a: Sequence[float], b: Sequence[float], width: float, ink: tuple[int, ...]) -> None:
         self.draw.line([*a, *b], fill=ink, width=self._width(width))
+
+    def _circles(self, places: np.ndarray, radius: float) -> list[list[int]]:
+        """The boxes (N,4) of circles around places (N,2) of the layer."""
+        width = round(2 * radius * self.factor)
+        first = np.floor(places - width / 2 + 0.5).astype(int)
+        boxes: list[list[int]] = np.concatenate([first, first + width], axis=1).tolist()
+        return boxes
 
     def circle(self, centre: Sequence[float], radius: float, **how: Any) -> None:
         (x, y), r = centre, radius * self.factor

@@ -384,12 +384,12 @@ def _write_mp4(
                 image = np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)], "edge")
             if stream is None:
                 stream = container.add_stream(
-                    "libx264", rate=TICKS, options={"crf": "21", "preset": "ultrafast", "tune": "zerolatency"}
+                    "libx264", rate=TICKS, options={"crf": "23", "preset": "ultrafast", "tune": "zerolatency"}
                 )
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
                 stream.codec_context.thread_count = threads or 0
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")  # without a copy
             last = max(round(time * TICKS), last + 1)
             frame.pts, frame.time_base = last, Fraction(1, TICKS)
             container.mux(stream.encode(frame))
