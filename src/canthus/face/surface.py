@@ -77,7 +77,7 @@ def landmarks_on_heads(meshes: FaceMeshes, xyz: np.ndarray, name: str, expressio
         ids = jaw_lines(model)
         lines = meshes.vertices[:, ids.ravel()].reshape(len(xyz), *ids.shape, 3) + off[:, :JAW, None]
         seen = march(xyz[:, :JAW].astype(np.float64), lines, meshes.camera.rotation)
-        points[:, jaw] = _resampled(seen, len(jaw))
+        points[:, jaw] = resampled(seen, len(jaw))
     return points
 
 
@@ -104,7 +104,7 @@ def _nearness(name: str) -> np.ndarray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def _resampled(line: np.ndarray, count: int) -> np.ndarray:
+def resampled(line: np.ndarray, count: int) -> np.ndarray:
     """`count` points (N,count,3) on lines (N,P,3), equally spaced in the image along each half: the chin stays."""
     out = np.empty((len(line), count, 3))
     middle, half = line.shape[1] // 2, count // 2
