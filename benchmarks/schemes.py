@@ -1,4 +1,4 @@
-"""How far the points of other landmark schemes lie from where they should, on rendered heads that no weights learnt from.
+"""How far points of other schemes lie from where they should, on rendered heads that no weights learnt from.
 
     canthus synth --assets FOLDER --count 256 --recipe benchmarks/held_expressions.yaml --set dense=true --out HELD
     python tools/ask_mediapipe.py HELD ANSWERS.npz            # by a Python with mediapipe 0.10.14
