@@ -114,8 +114,8 @@ def find_images(inputs: Iterable[str | Path]) -> Found:
     for one in given:
         if is_address(one) or is_collection(one):
             raise ImageError(
-                f"got '{one}', want --format parquet or csv for addresses, lists and archives: a JSON file each have "
-                "photos on this machine"
+                f"got '{one}', want --format parquet or csv for addresses, lists and archives: JSON files are written "
+                "for photos on this machine only"
             )
     return find(given, photo_kind())
 
