@@ -15,7 +15,7 @@ def wall(seed: int, height: int = 90, width: int = 160) -> np.ndarray:
 
 
 def test_a_glance_is_the_mean_of_cells():
-    # 90 x 160 px: cells of 10 x 10, whose 8 x 8 pixels all have the square's colour
+    # 90 x 160 px: cells of 10 x 10, whose 4 x 4 pixels all have the square's colour
     squares = wall(0)[::10, ::10].astype(float)
     np.testing.assert_allclose(glance(wall(0)), squares - squares.mean((0, 1)))
     np.testing.assert_allclose(glance(wall(0).repeat(3, 0).repeat(3, 1)), glance(wall(0)))
@@ -50,7 +50,7 @@ def test_an_even_picture_says_nothing():
 
 
 def test_looks_are_cells_of_a_crop_whatever_the_light():
-    # 83 px: cells of 10 px, the last three pixels are left out; of 8 x 8 cells the inner 6 x 6
+    # 83 px, every second one: cells of 5 such pixels, the last two are left out; of 8 x 8 cells the inner 6 x 6
     crop = wall(3, 83, 83)
     (seen,) = looks(crop[None])
     inner = crop[10:70:10, 10:70:10].astype(float)

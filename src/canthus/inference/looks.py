@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 GRID = 9, 16  # cells of a picture, rows and columns
-SAMPLES = 8  # pixels a cell that are looked at, each way
+SAMPLES = 4  # pixels a cell that are looked at, each way
 
 # Two frames of one shot have a correlation of 0.98 and more in the clips that this was written for, low light included,
 # and those around a cut 0.2 and less. A face that leaps in front of an even wall changes few cells.
@@ -40,8 +40,9 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
 def looks(crops: np.ndarray) -> np.ndarray:
     """The colours (N,6,6,3) of faces in crops (N,S,S,3) uint8, in cells, as shares of their mean, so that it does not
     matter how bright the light is."""
-    side = crops.shape[1] // CELLS
-    whole = crops[:, : CELLS * side, : CELLS * side].reshape(-1, CELLS, side, CELLS, side, 3).mean((2, 4))
+    half = crops[:, ::2, ::2]  # enough, at a quarter of the time
+    side = half.shape[1] // CELLS
+    whole = half[:, : CELLS * side, : CELLS * side].reshape(-1, CELLS, side, CELLS, side, 3).mean((2, 4))
     inner = whole[:, 1:-1, 1:-1]
     return inner / np.maximum(inner.mean((1, 2, 3), keepdims=True), 1.0)
 
