@@ -1,5 +1,5 @@
-"""Writes the measured tables of README.md, docs/benchmark.md, docs/models.md and docs/scale.md, from benchmarks/results
-and the cards.
+"""Writes the measured tables of README.md, docs/benchmark.md, docs/models.md, docs/scale.md and docs/guide/serve.md,
+from benchmarks/results and the cards.
 
     python tools/readme.py
 
@@ -166,6 +166,21 @@ def many_photos(found: dict[str, Any]) -> list[str]:
     return lines(head, rows)
 
 
+def load_test(found: dict[str, Any]) -> list[str]:
+    """The server under load."""
+    rows = []
+    for clients, row in found["clients"].items():
+        answers, times = row["answers"], [f"{row[name]:.0f}" for name in ("p50 ms", "p95 ms", "p99 ms")]
+        others = sum(n for what, n in answers.items() if what.startswith(("malformed", "slow", "gone")))
+        wrong = answers["sent"] - answers.get("right", 0)
+        numbers = answers["sent"], wrong, others
+        rows.append([clients, *times, f"{row['requests/s']:.1f}", *map(str, numbers), f"{row['memory MB']:.0f}"])
+    head = ["clients", "p50, ms", "p95, ms", "p99, ms", "requests/s", "sent", "lost, refused or mixed up",
+            "other requests beside", "memory, MB"]  # fmt: skip
+    note = f"A clip: {found['clip frames/s']:.0f} frames/s. The load of the machine before was {found['load before']}."
+    return [*lines(head, rows), note]
+
+
 def tables() -> dict[str, str]:
     """The text of each table by its name."""
     measured, timed, costs, systems = (common.record(what) for what in ("accuracy", "speed", "methods", "beside"))
@@ -183,7 +198,7 @@ def tables() -> dict[str, str]:
         "models": models(),
     }  # fmt: skip
     scale = {"photo": ("throughput", photo_steps), "bill": ("throughput", bill), "cores": ("cores", core_ratios),
-             "many": ("many", many_photos)}  # fmt: skip
+             "many": ("many", many_photos), "load": ("serve", load_test)}  # fmt: skip
     for name, (what, table) in scale.items():
         found = common.record(what)
         text[name] = table(found["results"]) if found else ["Not measured yet."]
@@ -200,7 +215,7 @@ def filled(page: str, texts: dict[str, str]) -> str:
     return page
 
 
-PAGES = ("README.md", "docs/benchmark.md", "docs/models.md", "docs/scale.md")
+PAGES = ("README.md", "docs/benchmark.md", "docs/models.md", "docs/scale.md", "docs/guide/serve.md")
 
 if __name__ == "__main__":
     for name in PAGES:
