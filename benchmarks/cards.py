@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import common
-from accuracy import COLUMNS, MOVEMENTS, NAMED
+from accuracy import COLUMNS, HIGH, MOVEMENTS, NAMED
 from common import record
 from report import row as row_of_report
 
@@ -34,15 +34,16 @@ OF_CLIPS = ("mean of images", "jitter of error", "restarts", "lost")
 def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dict[str, Any]]:
     """The table of a card."""
     found = []
-    for title, protocol in PROTOCOLS.items():
-        if row := accuracy.get(f"{name}, {title}"):
-            numbers = {c: round(row[c], 2) for c in COLUMNS}
-            numbers |= {f"{COLUMNS[3]}, {h}": round(v, 2) for h in HALVES if (v := row.get(f"{COLUMNS[3]}, {h}"))}
-            numbers |= {title: round(row[key], 2) for key, title in GTES.items() if key in row}
-            found.append({"protocol": protocol, **numbers, "lost": row["missed"]})
-    if row := accuracy.get(f"{name}, expressions"):
-        told = [*MOVEMENTS, *(f"{n} correlation" for n in NAMED)]
-        found.append({"protocol": EXPRESSIONS_PROTOCOL, **{k: round(row[k], 2) for k in told if k in row}})
+    for system, note in ((name, ""), (f"{name} {HIGH}", ", accuracy high")):
+        for title, protocol in PROTOCOLS.items():
+            if row := accuracy.get(f"{system}, {title}"):
+                numbers = {c: round(row[c], 2) for c in COLUMNS}
+                numbers |= {f"{COLUMNS[3]}, {h}": round(v, 2) for h in HALVES if (v := row.get(f"{COLUMNS[3]}, {h}"))}
+                numbers |= {title: round(row[key], 2) for key, title in GTES.items() if key in row}
+                found.append({"protocol": protocol + note, **numbers, "lost": row["missed"]})
+        if row := accuracy.get(f"{system}, expressions"):
+            told = [*MOVEMENTS, *(f"{n} correlation" for n in NAMED)]
+            found.append({"protocol": EXPRESSIONS_PROTOCOL + note, **{k: round(row[k], 2) for k in told if k in row}})
     if clips := record(f"{name}/clips/report"):
         numbers = row_of_report(clips["results"])
         found.append({"protocol": CLIPS_PROTOCOL, **{k: round(numbers[k], 2) for k in OF_CLIPS}})
