@@ -105,7 +105,7 @@ def smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
 
     The filter of `Smoother` goes over the track of each face forwards, and over the same track backwards; the mean of
     both moves nothing in time, and is the same for a video that is played backwards. Where a face was gone for longer
-    than `series.LONGEST_GAP` it starts anew. All frames are held in memory, 2 kB a face and frame.
+    than `series.LONGEST_GAP` it starts anew. All frames are held in memory, about 18 kB a face and frame.
     """
     kept = list(frames)
     tracks: dict[int, list[tuple[int, int]]] = {}  # of each face: places in `kept` and among the faces there
