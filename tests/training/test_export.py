@@ -173,3 +173,13 @@ def test_face_crops_are_those_of_prediction(trained):
         corners = image[int(j) : int(j) + 2, int(i) : int(i) + 2]
         expected = np.einsum("jic,j,i->c", corners, [1 - b, b], [1 - a, a])
         np.testing.assert_allclose(crops[3, v, u], expected, atol=2)
+
+
+def test_the_last_convolution_of_each_part_stays_in_float32():
+    # a feeds b, b feeds c, whose way to d leads through a linear layer; d feeds e, the last one.
+    ways = [
+        ("Conv", "a", "x", "1"), ("Relu", "r", "1", "2"), ("Conv", "b", "2", "3"), ("Conv", "c", "3", "4"),
+        ("Reshape", "f", "4", "5"), ("Gemm", "g", "5", "6"), ("Conv", "d", "6", "7"), ("Conv", "e", "7", "8"),
+    ]  # fmt: skip
+    nodes = [SimpleNamespace(op_type=kind, name=name, input=[i], output=[o]) for kind, name, i, o in ways]
+    assert export._inner_convolutions(nodes) == ["a", "b", "d"]
