@@ -87,15 +87,13 @@ def find(inputs: Iterable[str | Path], kind: Kind) -> Found:
     """
     found, places, listings = Found(hints=kind.hints), dict[str, str](), dict[str, _Names]()
     for given in [os.fspath(one) for one in inputs]:
-        if not given:
-            raise kind.error(f"got an empty path, want a {kind.what}, a folder or a pattern")
+        _check_given(given, kind)
         if is_address(given):
             raise kind.error(f"got the address '{given}', want a {kind.what} or folder on this machine")
         here = Found()
         pairs = list(_pairs(given, kind, here, listings))
         if not pairs and not here.failures:
-            only = f", only {counted(here.passed_over, kind.hints)}" if here.passed_over else ""
-            raise kind.error(f"no {kind.what} in '{given}'{only}")
+            raise _nothing(given, kind, here)
         for path, target in pairs:
             if target not in places:
                 places[target] = path
@@ -108,6 +106,37 @@ def find(inputs: Iterable[str | Path], kind: Kind) -> Found:
         found.passed_over += here.passed_over
         found.failures += here.failures
     return found
+
+
+def paths_of(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[str]:
+    """The paths that `find` finds of one input, as a stream: of a folder of millions it holds no more than one folder's
+    names at a time.
+
+    Raises `kind.error` as `find`, and for the first folder that cannot be read.
+    """
+    _check_given(given, kind)
+    here, some = Found(), False
+    for path, _ in _pairs(given, kind, here, {}):
+        if here.failures:
+            break
+        some = True
+        yield path
+    if here.failures:
+        place, why = here.failures[0]
+        raise kind.error(f"{place}: {why}")
+    if not some:
+        raise _nothing(given, kind, here)
+    passed_over += here.passed_over
+
+
+def _check_given(given: str, kind: Kind) -> None:
+    if not given:
+        raise kind.error(f"got an empty path, want a {kind.what}, a folder or a pattern")
+
+
+def _nothing(given: str, kind: Kind, found: Found) -> CanthusError:
+    only = f", only {counted(found.passed_over, kind.hints)}" if found.passed_over else ""
+    return kind.error(f"no {kind.what} in '{given}'{only}")
 
 
 def counted(passed_over: Counter[str], hints: Mapping[str, str], most: int = 12) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from canthus.decode import decoding
 from canthus.errors import ImageError
 from canthus.io.images import Picture, decode_picture, memory_of, read_picture
-from canthus.io.inputs import Kind, find, is_address
+from canthus.io.inputs import Kind, is_address, paths_of
 from canthus.io.places import find_files, open_file, read_bytes
 from canthus.io.tables import read_columns
 
@@ -92,16 +92,11 @@ def is_collection(given: str) -> bool:
 
 def _local(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]:
     tars = Kind(kind.what, kind.error, lambda name: kind.wanted(name) or name.endswith(".tar"), hints=kind.hints)
-    found = find([given], tars)
-    if found.failures:
-        place, why = found.failures[0]
-        raise ImageError(f"{place}: {why}")
-    passed_over += found.passed_over
-    for path, _ in found.files:
-        if path.suffix == ".tar":
-            yield from _members(os.fspath(path), kind, passed_over)
+    for path in paths_of(given, tars, passed_over):
+        if path.endswith(".tar"):
+            yield from _members(path, kind, passed_over)
         else:
-            yield Photo(os.fspath(path), os.fspath(path))
+            yield Photo(path, path)
 
 
 def _remote(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]:
