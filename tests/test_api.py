@@ -56,6 +56,9 @@ def test_type_checkers_see_the_same_names():
 # What README, docs and examples import beside the names above; a change here is a change of the public surface too.
 DOCUMENTED = {
     "canthus.codecs": {"map_from_crop"},
+    "canthus.compat": {"face_alignment", "mediapipe"},
+    "canthus.compat.mediapipe.tasks": {"python"},
+    "canthus.compat.mediapipe.tasks.python": {"vision"},
     "canthus.face.landmarks": {"mirror", "scheme"},
     "canthus.geometry.crop": {"Crop", "tight_boxes"},
     "canthus.io.columns": {"ImageFaces"},
@@ -67,12 +70,14 @@ DOCUMENTED = {
     "canthus.geometry.projection": {"project"},
     "canthus.geometry.rotation": {"euler_from_matrix", "matrix_from_euler", "quaternion_from_matrix"},
     "canthus.io.meshes": {"write_mesh"},
+    "canthus.io.session": {"open_session"},
     "canthus.serve.app": {"Limits", "create_app"},
     "canthus.synth.generator": {"SynthGenerator"},
     "canthus.synth.recipe": {"SynthRecipe"},
     "canthus.synth.sequences": {"frames"},
     "canthus.training.aligner": {"Aligner", "AlignerConfig", "Stage"},
     "canthus.training.train": {"Recipe", "train"},
+    "canthus.weights": {"find"},
 }
 
 
