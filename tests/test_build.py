@@ -31,8 +31,8 @@ def test_another_network_is_refused_before_it_is_written(hook, tmp_path, monkeyp
     folder = tmp_path / DETECTOR
     folder.mkdir()
     shutil.copy(ROOT / DETECTOR / "card.json", folder)
-    package = tmp_path / "retinaface"
-    package.mkdir()
+    package = tmp_path / "installed" / "retinaface"
+    package.mkdir(parents=True)
     (package / "weights.py").write_text("WEIGHTS = b'another'")
     found = importlib.util.spec_from_file_location("retinaface", package / "__init__.py")
     monkeypatch.setattr(hook.importlib.util, "find_spec", lambda name: found)
