@@ -97,11 +97,12 @@ def test_what_the_pages_and_examples_import_is_public():
 
 
 def defined_in(module: str) -> list[str]:
-    """The functions and classes that a module gives, read without importing it: it may need an extra."""
+    """The functions, classes and modules that a module gives, read without importing it: it may need an extra."""
     path = PACKAGE.parent / module.replace(".", "/")
+    inside = [p.stem for p in path.iterdir()] if path.is_dir() else []
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    names = inside + [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     again = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     exported = path.name == "__init__.py" or "__all__" in path.read_text(encoding="utf-8")
     return names + (again if exported else [])  # a package may hand on what its modules define
