@@ -351,7 +351,7 @@ def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "canthus: no .mat" in run("evaluate", "aflw2000", folder, "--out", tmp_path / "out", code=2)
     assert "canthus: no protocol 'aflw'" in run("evaluate", "aflw", tmp_path, code=2)
-    assert "is not one of 'true', 'detected'" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
+    assert "is not one of 'true', 'own', 'detected'" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
 
 
 def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_path, monkeypatch):
