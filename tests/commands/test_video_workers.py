@@ -104,13 +104,13 @@ def wait_for(run: subprocess.Popen, there) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path):
-    films = [film(tmp_path / f"{n}.webp", PART_FRAMES + 20, n) for n in range(2)]
+    films = [film(tmp_path / f"{n}.webp", PART_FRAMES + 60, n) for n in range(2)]
     out = tmp_path / "out"
     command, run = start(films, out, "--resume")
-    wait_for(run, lambda: len(list(out.glob(".?.parts/0*.npz"))) == 2)
+    wait_for(run, lambda: any(out.glob(".?.parts/0*.npz")))  # one process may be far behind the other
     run.kill()
     run.communicate(timeout=30)  # its processes hold the pipes, so this waits for their end
-    assert not (out / "0.jsonl").exists() and not (out / "1.jsonl").exists()
+    assert any(out.glob(".?.parts/0*.npz")) and not list(out.glob("*.jsonl"))
     assert not list(out.glob(PART.format("*", "*")))
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     track(find_videos(films), tmp_path / "one", Tracker(aligner()))
@@ -125,7 +125,7 @@ def test_a_stopped_run_removes_the_unfinished_files_of_its_processes(tmp_path, n
     films = [film(tmp_path / f"{n}.webp", 90, n) for n in range(2)]
     out = tmp_path / "out"
     _, run = start(films, out, "--overlay")
-    wait_for(run, lambda: len(list(out.glob(PART.format("*", "*")))) == 2)
+    wait_for(run, lambda: any(out.glob(PART.format("*", "*"))))  # one process may be far behind the other
     run.send_signal(getattr(signal, name))
     _, told = run.communicate(timeout=30)
     assert run.returncode == 128 + getattr(signal, name), told
