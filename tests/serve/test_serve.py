@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
@@ -21,6 +19,7 @@ from importlib.resources import files
 import jsonschema
 import numpy as np
 import pytest
+from answers import detail, until
 from photos import PHOTO, aligner, photo
 from PIL import Image
 
@@ -83,19 +82,6 @@ class Quick(Slow):
 def client(predictor: Predictor | None = None, limits: Limits | None = None, key: str | None = None):
     with TestClient(create_app(predictor or Quick(), limits, key)) as one:
         yield one
-
-
-def detail(response, status: int) -> str:
-    assert response.status_code == status, response.text
-    return response.json()["detail"]
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait until something is so, 30 seconds at most."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def open_port(address: str) -> bool:

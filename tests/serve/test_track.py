@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from answers import detail, until
 from photos import aligner, photo
 from PIL import Image
 from referencing import Registry, Resource
@@ -125,19 +126,6 @@ def serving(predictor: Predictor, limits: Limits) -> Iterator[tuple[uvicorn.Serv
         servers[0].should_exit = True
         thread.join(30)
         assert not thread.is_alive()
-
-
-def detail(response, status: int) -> str:
-    assert response.status_code == status, response.text
-    return response.json()["detail"]
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait until something is so, 30 seconds at most."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def under_way(address: str) -> float:

@@ -34,9 +34,9 @@ LITTLE, NOTHING = 0.2, 0.04
 SMALLEST = 9.0  # longer side of the tight box, px, under which it may be missed
 LEAST = 8.5  # and the smallest that is pasted
 COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from and to
-_MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
 MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
+_MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 
 
 class FaceTruth(NamedTuple):

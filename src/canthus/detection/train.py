@@ -99,8 +99,7 @@ def train_detector(recipe: DetectorRecipe, out: str | Path) -> Iterator[dict[str
     """Train on the composites that `draw` left in `out`; yields each step as it is done.
 
     At the end `out/detector.safetensors` holds the averaged weights, and `out/weights` what runs them. Raises
-    `RecipeError` if `out` began with another
-    recipe, for damaged files, and where the loss is not finite.
+    `RecipeError` if `out` began with another recipe, for damaged files, and where the loss is not finite.
     """
     out = make_folder(out)
     remove_leftovers(out)
