@@ -29,7 +29,8 @@ from canthus.commands.clip import Outputs
 from canthus.commands.videos import find_videos, track
 from canthus.inference.tracker import Tracker
 from canthus.io.recording import Recording
-from canthus.io.video import RATE, write_video
+from canthus.io.video import RATE
+from canthus.io.video_writer import write_video
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 SIDE, EVERY = 160, 500

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 import canthus
-from canthus.io.video import write_video
+from canthus.io.video_writer import write_video
 
 SIZE = 720, 576
 

@@ -66,7 +66,8 @@ def image_files(folder: Path, suffix: str) -> Target:
 
 def video(folder: Path) -> Target:
     pytest.importorskip("av")
-    from canthus.io.video import Video, write_video
+    from canthus.io.video import Video
+    from canthus.io.video_writer import write_video
 
     path = folder / "clip.mp4"
     with write_video(path) as put:

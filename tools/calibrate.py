@@ -17,7 +17,7 @@ import numpy as np
 
 from canthus.evaluation.protocols import protocol
 from canthus.evaluation.scores import tenths
-from canthus.face.faces import MEAN_RADIUS
+from canthus.face.uncertainty import MEAN_RADIUS
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.methods.swift import Swift
 from canthus.training.aligner import Aligner

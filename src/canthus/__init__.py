@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from canthus.errors import CanthusError
-    from canthus.face.faces import Alignment, FaceMeshes, Faces, TrackedFaces
+    from canthus.face.faces import Alignment, Faces, TrackedFaces
     from canthus.face.landmarks import LandmarkScheme, convert, scheme
+    from canthus.face.meshes import FaceMeshes
     from canthus.face.morphable import MorphableModel
     from canthus.face.pose import Pose
     from canthus.inference.detect import Detector
@@ -54,7 +55,8 @@ __all__ = [
 ]
 _MODULES = {
     "errors": ["CanthusError"],
-    "face.faces": ["Alignment", "FaceMeshes", "Faces", "TrackedFaces"],
+    "face.faces": ["Alignment", "Faces", "TrackedFaces"],
+    "face.meshes": ["FaceMeshes"],
     "face.pose": ["Pose"],
     "face.landmarks": ["LandmarkScheme", "convert", "scheme"],
     "face.morphable": ["MorphableModel"],

@@ -19,7 +19,8 @@ from canthus.commands.camera import LiveSummary, follow, lines_path
 from canthus.inference.tracker import Tracker
 from canthus.io.lines import read_json_lines
 from canthus.io.streams import Live
-from canthus.io.video import Video, write_video
+from canthus.io.video import Video
+from canthus.io.video_writer import write_video
 
 av = pytest.importorskip("av")
 

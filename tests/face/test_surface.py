@@ -9,8 +9,9 @@ import pytest
 
 from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes, Faces
+from canthus.face.faces import Faces
 from canthus.face.landmarks import scheme
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose
 from canthus.face.surface import SOFTENING, _nearness, landmarks_on_heads, surface_map, surface_schemes

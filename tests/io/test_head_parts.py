@@ -13,7 +13,7 @@ from PIL import Image
 
 from canthus.errors import OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.rotation import matrix_from_euler

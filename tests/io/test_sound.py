@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canthus.io.video import Video, write_video
+from canthus.io.video import Video
+from canthus.io.video_writer import write_video
 
 av = pytest.importorskip("av")
 RATE = 16000

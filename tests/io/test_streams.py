@@ -11,7 +11,7 @@ import pytest
 from canthus.errors import VideoError
 from canthus.io import streams
 from canthus.io.streams import Live, is_live
-from canthus.io.video import write_video
+from canthus.io.video_writer import write_video
 
 pytest.importorskip("av")
 RATE = 50

@@ -25,7 +25,8 @@ from canthus.inference.tracker import Tracker
 from canthus.io.lines import read_json_lines
 from canthus.io.outputs import PART, atomic_open
 from canthus.io.tables import read_faces
-from canthus.io.video import Video, frames_of, writable_suffix, write_video
+from canthus.io.video import Video, frames_of
+from canthus.io.video_writer import writable_suffix, write_video
 
 TIMES = [0.0, 0.04, 0.1, 0.3]  # not evenly
 

@@ -34,7 +34,8 @@ from canthus.inference.predictor import Predictor  # noqa: E402
 from canthus.inference.tracker import Tracker  # noqa: E402
 from canthus.io.columns import ImageFaces  # noqa: E402
 from canthus.io.lines import frame_line, header_line, read_json_lines  # noqa: E402
-from canthus.io.video import Video, write_video  # noqa: E402
+from canthus.io.video import Video  # noqa: E402
+from canthus.io.video_writer import write_video  # noqa: E402
 from canthus.serve import run  # noqa: E402
 from canthus.serve.app import LINES, Limits, create_app  # noqa: E402
 from canthus.serve.clips import ClipLimits  # noqa: E402

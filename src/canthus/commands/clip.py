@@ -38,7 +38,8 @@ from canthus.io.outputs import atomic_folder, atomic_open, atomic_write
 from canthus.io.recording import Recording
 from canthus.io.tables import table_writer
 from canthus.io.track_charts import chosen, drawn_on, track_chart
-from canthus.io.video import RATE, Video, check_rate, frames_of, writable_suffix, write_video
+from canthus.io.video import RATE, Video, check_rate, frames_of
+from canthus.io.video_writer import writable_suffix, write_video
 
 OVERLAY = ".overlay"
 SMOOTH = ".smooth"

@@ -16,8 +16,8 @@ from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import DEPTH, HALVES, SECOND, Protocol
 from canthus.evaluation.table import Table
 from canthus.evaluation.tracks import track_table
-from canthus.face.faces import MEAN_RADIUS, SCORE_RADIUS, scores_of
 from canthus.face.landmarks import scheme
+from canthus.face.uncertainty import MEAN_RADIUS, SCORE_RADIUS, scores_of
 from canthus.geometry.crop import box_sizes, tight_boxes
 from canthus.geometry.rotation import euler_from_matrix, geodesic
 

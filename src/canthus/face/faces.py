@@ -14,19 +14,15 @@ from canthus.errors import BoxError, ImageError, LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import can_convert, convert
 from canthus.face.landmarks import scheme as find_scheme
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose, as_rotations, head_rotation, some
 from canthus.face.surface import landmarks_on_heads, surface_map, surface_schemes
+from canthus.face.uncertainty import scores_of
 from canthus.geometry.camera import WeakPerspective
 from canthus.geometry.crop import Crop, box_sizes, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.threads import blas_threads
-
-SCORE_RADIUS = 0.05
-"""Radius of `Faces.scores`, as a fraction of the face size sqrt(width * height)."""
-
-MEAN_RADIUS = 2 / np.sqrt(3)
-"""Mean distance from the truth in sigmas, by the density of `scores_of`."""
 
 MESH_ITERATIONS = 3
 """Rounds of the fit in `Faces.mesh`: more move no vertex by 0.01 % of the face size, as depth is known."""
@@ -394,65 +390,6 @@ class TrackedFaces:
 
     def __len__(self) -> int:
         return len(self.faces)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FaceMeshes:
-    """Heads fitted to N faces, all of one model.
-
-    vertices: (N,V,3), image pixels as `Faces.xyz`; z is zero at the mean of the face's landmarks.
-    model: the head model that was fitted; its triangles are counter-clockwise from outside.
-    identity: (N,K), standard deviations. expression: (N,E), 0 = neutral, with E expression_names.
-    camera: maps the model's head frame, in its `unit`, to image pixels (except for the origin of z).
-    """
-
-    vertices: np.ndarray
-    model: MorphableModel
-    identity: np.ndarray
-    expression: np.ndarray
-    camera: WeakPerspective
-
-    def __len__(self) -> int:
-        return len(self.vertices)
-
-    def __repr__(self) -> str:
-        return f"FaceMeshes({len(self)} of {self.vertices.shape[1]} vertices, {len(self.triangles)} triangles)"
-
-    @property
-    def triangles(self) -> np.ndarray:
-        """Vertex indices (T,3), counter-clockwise from outside in the head frame."""
-        return self.model.triangles
-
-    @property
-    def uv(self) -> np.ndarray | None:
-        """Texture coordinates (U,2), v up, or None."""
-        return self.model.uv
-
-    @property
-    def uv_triangles(self) -> np.ndarray | None:
-        """Indices (T,3) of texture coordinates at the corners of triangles, or None."""
-        return self.model.uv_triangles
-
-    @property
-    def expression_names(self) -> tuple[str, ...]:
-        """The names of the E expressions."""
-        return self.model.expression_names
-
-    @property
-    def unit(self) -> str:
-        """The unit of length of the model."""
-        return self.model.unit
-
-
-def scores_of(sigma: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Probabilities (N,L) that points with `sigma` (N,L) lie within 5 % of the face sizes (N,) of the truth, pixels.
-
-    1 - (1 + a) exp(-a) with a = sqrt(3) r / sigma and r = 0.05 * size: the mass within r of the radial Laplace
-    density 3 / (2 pi sigma^2) exp(-sqrt(3) r / sigma) (Kumar et al., "LUVLi face alignment", CVPR 2020), which fits
-    the long tails of landmark errors better than a Gaussian.
-    """
-    a = np.sqrt(3) * SCORE_RADIUS * sizes[:, None] / np.maximum(sigma, 1e-6)
-    return 1 - (1 + a) * np.exp(-a)
 
 
 def _numpy(array: Any) -> np.ndarray:

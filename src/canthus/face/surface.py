@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from canthus.errors import LandmarkError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.jaw import JAW, jaw_lines, march
 from canthus.face.landmarks import scheme
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
-
-if TYPE_CHECKING:
-    from canthus.face.faces import FaceMeshes
 
 GAZE = [name.startswith("eyeLook") for name in EXPRESSIONS]
 SOFTENING = 1.0

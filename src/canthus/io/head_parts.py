@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from canthus.errors import ModelError, OutputError
-from canthus.face.faces import FaceMeshes
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.coverage import fragments, nearest
 from canthus.io.images import as_png

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from canthus.errors import OutputError
-from canthus.face.faces import FaceMeshes
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.rotation import matrix_from_quaternion, quaternion_from_matrix
 from canthus.io.gltf import HeadMotion, head_glb, metres

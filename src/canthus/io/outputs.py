@@ -16,8 +16,9 @@ import numpy as np
 from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
 from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
-from canthus.face.faces import FaceMeshes, Faces
+from canthus.face.faces import Faces
 from canthus.face.landmarks import scheme as find_scheme
+from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose
 from canthus.geometry.rotation import EULER_CONVENTIONS

@@ -1,11 +1,11 @@
-"""Videos in and out: files by PyAV (the extra `video`), GIF and WebP by Pillow, folders of frames as they are."""
+"""Videos: files by PyAV (the extra `video`), GIF and WebP by Pillow, folders of frames as they are."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from numbers import Real
 from os import PathLike
@@ -18,8 +18,6 @@ from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
-from canthus.io.outputs import atomic_open
-from canthus.io.sound import Sound
 from canthus.threads import check_threads
 
 FILES = frozenset(
@@ -30,7 +28,6 @@ PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
 # What a file that somebody sends may be, by FFmpeg's names: formats that hold their pictures themselves.
 CONTAINERS = "3gp,asf,avi,dv,flv,h264,hevc,matroska,mov,mp4,mpeg,mpegts,mxf,ogg,webm"
 RATE = 25.0  # frames a second where nothing says so
-GIF_SIDE = 480  # px, of a GIF that stands in for a video: it is large and slow
 TICKS = 90_000  # a second, in which a video's times are written
 _UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in the place of frames that nobody asked for
 MIN_ASPECT = 0.2  # of the sides of a pixel; less is no picture format but a damaged header
@@ -242,7 +239,7 @@ class Video:
         options: dict[str, str] = {}
         if self._data is not None:
             source, options = io.BytesIO(self._data), {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
-        with _av(self.path).open(source, options=options) as container:
+        with import_av(self.path).open(source, options=options) as container:
             if not container.streams.video:
                 raise VideoError(f"got the file {self.path} without pictures, want a video")
             stream = container.streams.video[0]
@@ -340,92 +337,14 @@ def _seconds(text: str | None) -> float:
     return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1))) if found else 0.0
 
 
-def writable_suffix() -> str:
-    """Of the videos that can be written here: .mp4, or .gif if PyAV is not there."""
-    try:
-        _av(Path())
-    except VideoError:
-        return ".gif"
-    return ".mp4"
-
-
-@contextmanager
-def write_video(
-    path: Path, threads: int | None = None, sound: Path | None = None
-) -> Iterator[Callable[[np.ndarray, float], None]]:
-    """A function to which to give pictures (H,W,3) uint8, all of one size, and their rising times in seconds.
-
-    The file, .mp4 (H.264) or .gif, is there when the block has ended, and is not if it ends by an error. A GIF is
-    made smaller. `threads` is the number of CPU threads of the encoder; None leaves it to it. `sound`: a video file
-    whose first audio stream the .mp4 gets, from its first picture to the last one here; what has none is left alone.
-    Raises `OutputError`, and `VideoError` where PyAV is wanted and not there.
-    """
-    with atomic_open(path) as file:
-        with _write_gif(file) if path.suffix == ".gif" else _write_mp4(path, file, threads, sound) as put:
-            yield put
-
-
-@contextmanager
-def _write_mp4(
-    path: Path, file: Any, threads: int | None, sound: Path | None
-) -> Iterator[Callable[[np.ndarray, float], None]]:
-    from fractions import Fraction
-
-    av = _av(path)
-    stream: Any = None
-    last = -1
-    with ExitStack() as files:
-        container = files.enter_context(av.open(file, "w", format="mp4"))
-        audio = Sound(container, files, sound) if sound and isfile(sound) and is_video_of_av(sound) else None
-
-        def put(image: np.ndarray, time: float) -> None:
-            nonlocal stream, last
-            if image.shape[0] % 2 or image.shape[1] % 2:  # H.264 wants even sides
-                image = np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)], "edge")
-            if stream is None:
-                stream = container.add_stream(
-                    "libx264", rate=TICKS, options={"crf": "23", "preset": "ultrafast", "tune": "zerolatency"}
-                )
-                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
-                stream.codec_context.time_base = Fraction(1, TICKS)
-                stream.codec_context.thread_count = threads or 0
-            frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")  # without a copy
-            last = max(round(time * TICKS), last + 1)
-            frame.pts, frame.time_base = last, Fraction(1, TICKS)
-            container.mux(stream.encode(frame))
-            if audio:
-                audio.write(time)
-
-        yield put
-        if stream is not None:
-            container.mux(stream.encode())
-
-
-@contextmanager
-def _write_gif(file: Any) -> Iterator[Callable[[np.ndarray, float], None]]:
-    pictures: list[Image.Image] = []
-    times: list[float] = []
-
-    def put(image: np.ndarray, time: float) -> None:
-        picture = Image.fromarray(image)
-        picture.thumbnail((GIF_SIDE, GIF_SIDE), reducing_gap=2.0)
-        pictures.append(picture.quantize(128))
-        times.append(time)
-
-    yield put
-    if pictures:
-        durations = np.diff([*times, times[-1] + (times[-1] / (len(times) - 1) if len(times) > 1 else 1 / RATE)])
-        shown = np.maximum(np.rint(durations * 100), 2).astype(int) * 10  # GIF counts hundredths; viewers refuse 1
-        pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=shown.tolist(), loop=0)
-
-
 def _duration(picture: Image.Image) -> float:
     """Milliseconds that a frame is shown for; as browsers do, 100 where it says next to nothing."""
     given = picture.info.get("duration", 0)
     return float(given) if given > 10 else 100.0
 
 
-def _av(path: Path) -> Any:
+def import_av(path: Path) -> Any:
+    """PyAV, for a file that needs it. Raises `VideoError` if it is not installed."""
     try:
         import av
     except ImportError as error:
