@@ -11,7 +11,7 @@ from made_up_face import face  # noqa: E402
 from small import STILL  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from canthus.data.augment import Augmentation, Augmenter, _blurred, warp_batch  # noqa: E402
+from canthus.data.augment import Augmentation, Augmenter, _blurred, _random_texture, warp_batch  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
@@ -215,7 +215,9 @@ def test_with_all_amounts_zero_a_picture_keeps_its_values(heads):
     torch.testing.assert_close(batch.crops, warp_batch(images.float(), crop) / 255, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("effect", ["gain", "gamma", "contrast", "brightness", "colour", "grey", "blur", "noise"])
+@pytest.mark.parametrize(
+    "effect", ["gain", "gamma", "contrast", "brightness", "colour", "grey", "texture", "blur", "noise"]
+)
 def test_each_photometric_effect_has_a_key_and_moves_no_point(heads, effect):
     xyz, visible, rotation = heads
     images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -238,6 +240,20 @@ def test_grey_pictures_have_no_colour(heads):
     images = torch.randint(0, 256, (16, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     spread = lambda **options: (augment(images, xyz, visible, rotation, **options).crops.std(1)).mean()  # noqa: E731
     assert spread(grey=1.0) < 1e-6 < spread()
+
+
+def test_a_random_texture_keeps_mean_contrast_and_edges():
+    # the right half of each picture is brighter in all channels, by a step of 80 of 255
+    images = torch.full((8, 3, 64, 64), 80, dtype=torch.uint8)
+    images[..., 32:] = 160
+    crops = images.float() / 255
+    for seed in range(6):
+        changed = _random_texture(crops, torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(changed.mean((2, 3)), crops.mean((2, 3)), atol=0.02, rtol=0)  # 5 px of 64 may differ
+        torch.testing.assert_close(changed.std((1, 2, 3)), crops.std((1, 2, 3)), atol=0.02, rtol=0)
+        flat = changed[..., 3:29], changed[..., 35:61]  # farther than half a kernel from step and border
+        assert all(half.std((2, 3)).max() < 1e-4 for half in flat)
+        assert (flat[0].mean((2, 3)) - flat[1].mean((2, 3))).abs().amax(1).min() > 0.05  # the edge is still there
 
 
 def test_crops_may_be_aligned_to_a_mean_shape(heads):

@@ -44,6 +44,7 @@ class Augmentation:
     brightness: float = 0.08  # added to the picture, which is 0..1
     colour: float = 0.5  # probability of a colour cast: factors of the channels with a standard deviation of 0.15
     grey: float = 0.15  # probability
+    texture: float = 0.0  # probability of a random convolution, mixed with the picture
     blur: float = 0.5  # probability of a lower resolution
     soft: float = 0.0  # probability of a Gaussian blur of 0.5 to 2 px
     noise: float = 0.3  # probability
@@ -208,6 +209,9 @@ class Augmenter:
         crops = crops.mul_(contrast).add_(offset)
         grey = chance(o.grey)
         crops = crops.lerp_(crops.mean(1, keepdim=True).expand_as(crops), grey)
+        if o.texture:
+            share = torch.rand(count, 1, 1, 1, generator=rng, device=crops.device) * chance(o.texture)
+            crops = crops.lerp_(_random_texture(crops, rng), share)
         scalar = torch.rand(2, generator=rng, device=crops.device).tolist()
         if scalar[0] < o.blur:  # half of the batch goes through one smaller size and back
             small = int(self.size * (0.2 + 0.6 * scalar[1]))
@@ -220,6 +224,18 @@ class Augmenter:
             crops = torch.where(on[:, None, None, None], _blurred(crops, deviation), crops)
         loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng, device=crops.device)
         return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng, device=crops.device)).clamp_(0, 1)
+
+
+def _random_texture(crops: Tensor, rng: torch.Generator) -> Tensor:
+    """Crops (B,3,S,S) under one random convolution of 1, 3 or 5 px, which changes texture and colours and keeps shapes;
+    each with its own mean and contrast (Xu et al., "Robust and generalizable visual representation learning via random
+    convolutions", ICLR 2021)."""
+    side = (1, 3, 5)[int(torch.randint(3, (), generator=rng, device=crops.device))]
+    kernel = torch.randn(3, 3, side, side, generator=rng, device=crops.device)
+    mean = crops.mean((2, 3), keepdim=True)
+    changed = functional.conv2d(functional.pad(crops - mean, [side // 2] * 4, mode="reflect"), kernel)
+    contrast = crops.std((1, 2, 3), keepdim=True) / changed.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    return changed * contrast + mean
 
 
 def _blurred(crops: Tensor, deviation: Tensor) -> Tensor:
