@@ -173,6 +173,9 @@ def test_what_goes_with_json_only_and_shards_that_are_none_are_refused(tmp_path)
     given = "align", PHOTO, "--format", "csv", "--out", tmp_path
     for option in ("--overlay", "--pts", "--csv", "--mesh=obj", "--expressions", "--scheme=wflw98"):
         assert "go with --format json only" in run(*given, option, code=2)
+    for option in ("--shard=0/2", "--part=3", "--ray=auto"):
+        assert "go with --format csv or parquet only" in run("align", PHOTO, "--out", tmp_path, option, code=2)
+    assert "--columns goes with --table only" in run("track", PHOTO, "--columns", "openface", code=2)
     assert "want I/N" in run(*given, "--shard", "2/2", code=2)
     assert "want --format parquet or csv" in run("align", PHOTO, "--out", "memory://out", code=2)
     assert list(tmp_path.iterdir()) == []
@@ -211,8 +214,13 @@ def test_any_failure_is_exit_1_unless_failures_are_allowed_and_some_photo_is_don
     for allowed in ((), ("--allow-failures",)):
         text = run("align", tmp_path / "nothing.jpg", "--out", tmp_path / "out", *allowed, code=1)
         assert "failed: " in text and "0 files, 0 faces, 1 failures" in text
-        (tmp_path / "file").write_text("")
-        run("align", PHOTO, "--out", tmp_path / "file", *allowed, code=1)
+
+
+def test_an_output_folder_that_cannot_be_made_is_exit_2(tmp_path):
+    (tmp_path / "file").write_text("")
+    for verb, given in (("align", PHOTO), ("track", PHOTO), ("evaluate", "300w")):
+        more = (tmp_path,) if verb == "evaluate" else ()
+        assert "file' is no folder" in run(verb, given, *more, "--out", tmp_path / "file" / "out", code=2)
 
 
 def test_what_a_folder_holds_besides_photos_is_counted(tmp_path):

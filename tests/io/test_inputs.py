@@ -218,6 +218,21 @@ def test_output_folders_that_cannot_be(given, message):
     assert check_folder("out/x") == Path("out/x")
 
 
+def test_a_place_where_no_output_folder_can_be_made_is_told_before_any_work(here, monkeypatch):
+    make("file")
+    Path("there").mkdir()
+    for place in ("file", "file/sub/out"):
+        with pytest.raises(OutputError, match=f"got '{place}' for the output folder, but 'file' is no folder"):
+            check_folder(place)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(OutputError, match="which you may not make in 'there'"):
+        check_folder("there/new/out")
+    assert check_folder("there") == Path("there")  # folders below it may be writable
+    with pytest.raises(OutputError, match="could not write into the folder 'there': Permission denied"):
+        make_folder_of(Path("there/a"))
+    assert list(Path("there").iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_says_why(here, monkeypatch):
     make("file")
     with pytest.raises(OutputError, match="could not make the folder 'file/sub': Not a directory"):

@@ -68,10 +68,12 @@ def align(
         float | None,
         typer.Option("--min-face", help="Smallest face to look for, in pixels; a large number saves time."),
     ] = None,
-    part: Annotated[int, typer.Option("--part", min=1, help="Photos of each part of the tables.")] = 8192,
+    part: Annotated[
+        int | None, typer.Option("--part", min=1, help="Photos of each part of the tables; default: 8192.")
+    ] = None,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Write every N-th part only, from part I on.")
-    ] = "0/1",
+        str | None, typer.Option("--shard", metavar="I/N", help="Write every N-th part only, from part I on.")
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -108,8 +110,8 @@ def align(
         raise typer.BadParameter(
             "--overlay, --pts, --csv, --mesh, --scheme and --expressions go with --format json only"
         )
-    if ray is not None and format == "json":
-        raise typer.BadParameter("--ray goes with --format csv or parquet only")
+    if format == "json" and (part or shard is not None or ray is not None):
+        raise typer.BadParameter("--part, --shard and --ray go with --format csv or parquet only")
     if ray is not None and provider != "cpu":
         raise typer.BadParameter("--provider goes without --ray: on a cluster networks run on the CPU")
     most, kind, bound = threads or cores(), photos.photo_kind(), None if memory is None else memory * 10**6
@@ -141,7 +143,7 @@ def align(
             stream = photos_in(inputs, kind, passed)
             first = list(islice(stream, CHUNK * max(most, workers)))  # so that a wrong input is told at once
             show = lambda s: update(s.files + s.skipped + s.failed, None, f"{s.faces} faces")
-            plan = parts.Plan(format, part, *parts.read_shard(shard))
+            plan = parts.Plan(format, part or parts.PART, *parts.read_shard(shard or "0/1"))
             if ray is None:
                 with lanes(len(first)) as run:
                     summary = parts.align(chain(first, stream), target, run, plan, resume, show)
@@ -244,6 +246,8 @@ def track(
     from canthus.io.streams import is_live
     from canthus.threads import cores
 
+    if columns != "canthus" and table is None:
+        raise typer.BadParameter("--columns goes with --table only")
     with plain_errors():
         if any(map(is_live, inputs)):
             if len(inputs) > 1 or overlay or table or plot or animation or resume or workers > 1:

@@ -36,7 +36,7 @@ Weights = Annotated[
 Accuracy = Annotated[
     Literal["normal", "high"],
     typer.Option(
-        "--accuracy", help="With high, the mean of four views of each face, for three times the network's time."
+        "--accuracy", help="With high, the mean of four views of each face, for three times the time of the network."
     ),
 ]
 Place = Annotated[

@@ -165,7 +165,9 @@ def _align_chunk(
             summary.skipped += 1
             return None
         try:
-            return _Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path))
+            photo = _Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path))
+            _make_folder(target, folders)  # before the networks work for nothing
+            return photo
         except CanthusError as error:
             summary.failures.append((path, str(error)))
             _remove_stale(target, path)
@@ -175,7 +177,6 @@ def _align_chunk(
         answers = aligner.predict_many([photo.picture.pixels for photo in load])
         for photo, faces in zip(load, answers, strict=True):
             try:
-                _make_folder(photo.target, folders)
                 _write(photo, faces, outputs)
                 summary.files += 1
                 summary.faces += len(faces)

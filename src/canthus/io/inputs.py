@@ -13,6 +13,7 @@ folder the targets are `a.jpg` and `a.png`. A name of more than 200 bytes is cut
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -155,12 +156,22 @@ def is_address(path: str) -> bool:
 
 
 def check_folder(folder: str) -> Path:
-    """The path of an output folder. Raises `OutputError` for an empty name and for addresses."""
+    """The path of an output folder, which need not be there yet. Raises `OutputError` for an empty name, for addresses,
+    and where no such folder can be or be made."""
     if not folder:
         raise OutputError("got an empty name for the output folder, want a folder")
     if is_address(folder):
         raise OutputError(f"got the address '{folder}' for the output folder, want a folder on this machine")
-    return Path(folder)
+    place = nearest = Path(folder)
+    while not lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if lexists(nearest) and not isdir(nearest):
+        raise OutputError(f"got '{folder}' for the output folder, but '{nearest}' is no folder, want another place")
+    if nearest != place and not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"got '{folder}' for the output folder, which you may not make in '{nearest}', want another place"
+        )
+    return place
 
 
 def file_of(target: Path, ending: str) -> Path:
@@ -169,11 +180,13 @@ def file_of(target: Path, ending: str) -> Path:
 
 
 def make_folder_of(target: Path) -> None:
-    """Make the folder of a target's files. Raises `OutputError`."""
+    """Make the folder of a target's files. Raises `OutputError`, also where nothing may be written into it."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OutputError(f"could not make the folder '{target.parent}': {reason(error)}") from error
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"could not write into the folder '{target.parent}': {os.strerror(errno.EACCES)}")
 
 
 def reason(error: OSError | ValueError) -> str:
