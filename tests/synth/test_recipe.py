@@ -11,8 +11,9 @@ from rendering import make_generator, with_recipe
 from canthus.errors import RecipeError
 from canthus.synth.recipe import NOT_SHARES, RandomStreams, SynthRecipe
 
-HEAD_SHARES = {"hair", "beard", "make_up", "freckles", "moles", "glasses", "headwear", "hands", "objects", "masks",
-               "scarves"}  # fmt: skip
+HEAD_SHARES = {"blended_skins", "tones", "pigment", "wrinkles", "blemishes", "hair", "hair_cuts", "grey_hair",
+               "dyed_hair", "mixed_brows", "beard", "make_up", "freckles", "moles", "glasses", "headwear", "hands",
+               "objects", "masks", "scarves"}  # fmt: skip
 FACE_SHARES = {"expressions", "closed_eyes", "half_closed", "winks", "squints"}
 VIEW_SHARES = {"hdri", "environment_backdrop", "clutter_backdrop", "tone", "cast", "low_resolution", "blur", "motion",
                "noise", "jpeg"}  # fmt: skip
@@ -95,7 +96,8 @@ def sample(generator, **changes) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("key", sorted(HEAD_SHARES | VIEW_SHARES))
 def test_a_share_changes_the_picture_and_nothing_else(generator, key):
-    other = {"environment_backdrop": {"clutter_backdrop": 0.0}, "clutter_backdrop": {"environment_backdrop": 0.0}}
+    other = {"environment_backdrop": {"clutter_backdrop": 0.0}, "clutter_backdrop": {"environment_backdrop": 0.0},
+             "mixed_brows": {"hair": 0.0, "yaw": 20.0}}  # fmt: skip
     without, with_it = (sample(generator, **{key: share}, **other.get(key, {})) for share in (0.0, 1.0))
     assert not np.array_equal(without["image"], with_it["image"])
     for name in ("xyz", "contour", "head", "rotation", "camera", "identity", "expression"):

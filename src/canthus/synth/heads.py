@@ -23,6 +23,7 @@ EYE_PARTS = ("M_ScleraLeft", "M_ScleraRight")
 # The ICT head at rest looks 1.5 degrees further down than the canthus head (docs/conventions.md). This rotation aligns
 # its inner landmarks with those of `MorphableModel.default()`; every stored rotation refers to the canthus head.
 ICT_FROM_HEAD = matrix_from_euler(np.array([np.deg2rad(1.512), 0.0, 0.0]), "aflw")
+MAX_SHINE = 1.6  # of the brightest strands over the others
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class HeadAssets:
             for s in self.skins
         }
         self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
+        for kind in self.wearables.values():
+            for style in kind:
+                self.textures[style] = _uncoloured(self.textures[style])
         with np.load(root / "hair" / "mh_to_ict_binding.npz", allow_pickle=False) as b:
             self._binding = {k: b[k] for k in b.files}
 
@@ -145,3 +149,13 @@ def _load_wearables(folder: Path, textures: dict[str, Image.Image]) -> dict[str,
         textures[path.stem] = Image.open(path.with_suffix(".webp")).convert("RGBA")
         out[path.stem] = part
     return out
+
+
+def _uncoloured(strands: Image.Image) -> Image.Image:
+    """Strands as grey levels around 128, for people to colour, with painted shine held back."""
+    grey, alpha = np.asarray(strands.convert("L"), np.float32) + 4, strands.getchannel("A")
+    inside = grey[np.asarray(alpha) > 128]
+    middle, bright = np.percentile(inside, [50, 95]) if len(inside) else (128, 128)
+    power = min(1, np.log(MAX_SHINE) / np.log(max(bright / middle, 1.01)))
+    level = Image.fromarray(np.clip(128 * (grey / middle) ** power, 0, 255).astype(np.uint8))
+    return Image.merge("RGBA", [level, level, level, alpha])

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.io.images import GAMMA
 from canthus.synth.clothing import cap, glasses, mask, press_under_cap, scarf
+from canthus.synth.hairdo import Brows, Cut, middle_colour, sample_brows, sample_cut, sample_hair_colour, thickened
 from canthus.synth.hands import free_hand, held_object
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, Head, HeadAssets
 from canthus.synth.lids import blinked, uncrossed
 from canthus.synth.recipe import RandomStreams, SynthRecipe
 from canthus.synth.scene import Piece, Role
+from canthus.synth.skins import sample_tone, skin_picture
 
 MAX_GAZE = 35.0  # degrees at weight 1 of a gaze unit
 
@@ -37,7 +38,6 @@ FAMILIES: dict[str, dict[str, float]] = {
 }
 FAMILY_ODDS = np.array([0.25, 0.15, 0.2, 0.06, 0.09, 0.07, 0.07, 0.06, 0.05])
 
-HAIR_COLOURS = np.array([(0.35, 0.3, 0.3), (0.7, 0.6, 0.5), (1.0, 0.9, 0.8), (1.7, 1.4, 1.0), (1.4, 1.4, 1.45)])
 IRIS_COLOURS = np.array(
     [(0.22, 0.11, 0.05), (0.30, 0.45, 0.62), (0.35, 0.42, 0.25), (0.10, 0.06, 0.03), (0.42, 0.45, 0.48)]
 )
@@ -153,7 +153,7 @@ def _shade(assets: HeadAssets) -> np.ndarray:
 def _skin_colour(
     streams: RandomStreams, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """Paint of the vertices (V,3): ambient occlusion, beard, make-up, spots; placed on the neutral head."""
+    """Paint of the vertices (V,3): ambient occlusion, make-up, freckles, moles; placed on the neutral head."""
     paint = _shade(assets)
     across, up, ahead = np.ascontiguousarray(vertices.T)
 
@@ -163,14 +163,6 @@ def _skin_colour(
             np.minimum(squared, (across - x) ** 2 + (up - y) ** 2 + (ahead - z) ** 2, out=squared)
         return np.clip(1.3 - np.sqrt(squared) / reach, 0, 1)[:, None]
 
-    if (rng := streams.maybe("beard", recipe.beard)) is not None:  # stubble to full beard: jaw, chin and upper lip
-        lips = near(list(range(48, 60)), 0.7)
-        beard = np.maximum(
-            near(list(range(2, 15)), 1.8), near([33, 50, 51, 52, 57, 8], 1.7) * (vertices[:, 1:2] < points[33, 1])
-        )
-        grain = 0.75 + 0.25 * rng.random((len(vertices), 1))
-        shade = rng.uniform(0.15, 0.85) * beard * (1 - lips) * grain
-        paint *= 1 - shade * np.array([0.75, 0.8, 0.85])
     if (rng := streams.maybe("make-up", recipe.make_up)) is not None:
         tone = np.array([1.0, 0.55, 0.6]) * rng.uniform(0.6, 1.1)
         lips = near(list(range(48, 68)), 0.35) * rng.uniform(0.2, 0.9)
@@ -197,8 +189,8 @@ class Person:
     """Everything about a person that does not change with the expression.
 
     identity: (K,) sigmas. skin: key of the skin. tint: factors (3,) on its colour. albedo: mean linear reflectance.
-    paint: factors (V,3) on top of it. hair: key or None. worn: rigid pieces that move with the skull. dome: of the
-    cap, see `clothing.cap`. textures: uint8 RGBA by key.
+    paint: factors (V,3) on top of it. hair: key or None. hair_colour: (3,) linear. worn: rigid pieces
+    that move with the skull. dome: of the cap, see `clothing.cap`. textures: uint8 RGBA by key, `skin` and `eye`.
     """
 
     streams: RandomStreams
@@ -209,8 +201,9 @@ class Person:
     albedo: float
     gloss: float
     paint: np.ndarray
-    brows: str
+    brows: Brows
     hair: str | None
+    cut: Cut
     hair_colour: np.ndarray
     worn: tuple[Piece, ...]
     dome: tuple[np.ndarray, np.ndarray] | None
@@ -232,8 +225,10 @@ def sample_person(streams: RandomStreams, assets: HeadAssets, recipe: SynthRecip
     tint = wanted / flesh * np.clip(rng.normal(1, 0.12), 0.65, 1.4)
     if flesh[0] < 0.2:
         tint = tint * rng.uniform(1, 2.2)
-    flesh = flesh * tint
     gloss = rng.uniform(0.1, 0.9)
+    if (rng := streams.maybe("tone of skin", recipe.tones)) is not None:  # type: ignore[assignment]
+        tint = np.clip(sample_tone(rng) / flesh, 0.2, 5)
+    flesh = flesh * tint
     worn: list[Piece] = []
     dome = None
     if (rng := streams.maybe("glasses", recipe.glasses)) is not None:  # type: ignore[assignment]
@@ -249,13 +244,14 @@ def sample_person(streams: RandomStreams, assets: HeadAssets, recipe: SynthRecip
         worn += held_object(rng, front, points, flesh)
     style = streams.maybe("hair", recipe.hair)
     hair = None if style is None else str(style.choice(list(assets.wearables["hair"])))
-    rng = streams.generator("hair colour")
-    hair_colour = HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.7, 1.2) * 0.8
+    hair_colour = sample_hair_colour(streams, recipe)
     return Person(
         streams, recipe, identity, skin, tint, float(flesh.mean()), gloss,
         _skin_colour(streams, recipe, assets, neutral, points),
-        str(streams.generator("brows").choice(list(assets.wearables["brows"]))), hair, hair_colour, tuple(worn), dome,
-        {"eye": eye_texture(streams.generator("eyes"))},
+        sample_brows(streams, assets, recipe, hair_colour), hair, sample_cut(streams, recipe), hair_colour,
+        tuple(worn), dome,
+        {"eye": eye_texture(streams.generator("eyes")),
+         "skin": skin_picture(streams, assets, recipe, skin, hair_colour / tint)},
     )  # fmt: skip
 
 
@@ -285,7 +281,8 @@ def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tup
     roles: tuple[Role, ...] = ("face", "skull")
     for part, role in zip(SKIN_PARTS, roles):
         paint, blocked = person.paint * person.tint, shade[assets.surfaces[part].vertex]
-        add(part, role, skin_normals, paint, texture=f"{person.skin}/{part}", gloss=person.gloss, shade=blocked)
+        texture = "skin" if role == "face" else f"{person.skin}/{part}"
+        add(part, role, skin_normals, paint, texture=texture, gloss=person.gloss, shade=blocked)
     white = np.ones_like(vertices)
     for part, colour in zip(MOUTH_PARTS, ((0.45, 0.14, 0.12), (0.80, 0.74, 0.64))):
         # deep in the mouth is dark: brightness falls with the depth behind the lips
@@ -296,17 +293,20 @@ def pose_head(assets: HeadAssets, person: Person, expression: np.ndarray) -> tup
         add(part, "face", normals, white * 0.85, texture="eye", gloss=1.5)
     add("M_EyeLashes", "lashes", normals, white, texture="lash", gloss=0.1, cutout=0.2)
 
-    def wear(kind: Literal["hair", "brows"], style: str, push: float, cutout: float) -> None:
-        v, n, uv, f = assets.wearable(kind, style, vertices)
-        colour = np.ones_like(v) * person.hair_colour
-        if kind == "hair" and person.dome is not None:
-            v = press_under_cap(v, person.dome)
-        v = v + np.array([0, 0, push], np.float32)
-        pieces.append(Piece(kind, v, n, uv, colour, f, style, gloss=0.12, cutout=cutout, role=kind))
-
-    wear("brows", person.brows, 0.05, 0.12)
+    for style in person.brows.styles:
+        v, n, uv, f = assets.wearable("brows", style, vertices)
+        v = thickened(v, points, person.brows.thickness) + np.array([0, 0, 0.05], np.float32)
+        colour = np.ones_like(v) * person.brows.colour / middle_colour(assets, style)
+        pieces.append(Piece("brows", v, n, uv, colour, f, style, gloss=0.12, cutout=0.12, role="brows"))
     if person.hair is not None:
-        wear("hair", person.hair, 0.0, 0.35)
+        v, n, uv, f = assets.wearable("hair", person.hair, vertices)
+        v = person.cut(v, points)
+        if person.cut.flip:
+            n, f = n * np.array([-1, 1, 1], n.dtype), f[:, ::-1]
+        if person.dome is not None:
+            v = press_under_cap(v, person.dome)
+        colour = np.ones_like(v) * person.hair_colour / middle_colour(assets, person.hair)
+        pieces.append(Piece("hair", v, n, uv, colour, f, person.hair, gloss=0.12, cutout=0.35, role="hair"))
     skin = vertices[np.concatenate([assets.surfaces[part].vertex for part in SKIN_PARTS])]
     face = vertices[assets.surfaces["M_Face"].vertex]
     if (rng := streams.maybe("mask", recipe.masks)) is not None:

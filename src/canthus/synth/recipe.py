@@ -39,7 +39,16 @@ class SynthRecipe:
     winks: float = 0.04
     squints: float = 0.08
     gaze: float = 12.0  # standard deviation of the gaze direction, both ways
+    blended_skins: float = 0.8  # the colours of one skin under the detail of others
+    tones: float = 0.6  # of all that people have; the others: the tone of the skin's picture
+    pigment: float = 0.6  # uneven colour; red nose and cheeks, dark hollows of the eyes
+    wrinkles: float = 0.35
+    blemishes: float = 0.2  # spots of age, pimples
     hair: float = 0.82
+    hair_cuts: float = 0.7  # another length, fringe or parting than that of the style
+    grey_hair: float = 0.2
+    dyed_hair: float = 0.03
+    mixed_brows: float = 0.6  # two sets in one, thicker or thinner
     beard: float = 0.35
     make_up: float = 0.4
     freckles: float = 0.12
