@@ -195,7 +195,7 @@ def test_align_gives_other_landmark_schemes(tmp_path):
     assert (tmp_path / "astronaut.pts").read_text().startswith("version: 1\nn_points:  98\n")
     assert "1 skipped" in run(*given, "wflw98", "--resume") and "0 skipped" in run(*given, "lapa106", "--resume")
     assert "2 points cannot be told" in run(*given, "cofw29", code=2)
-    assert "Got the landmark scheme 'wflw'" in run(*given, "wflw", code=2)
+    assert "got the landmark scheme 'wflw'" in run(*given, "wflw", code=2)
 
 
 def test_a_failure_is_named_and_the_rest_done(tmp_path):
@@ -221,6 +221,10 @@ def test_an_output_folder_that_cannot_be_made_is_exit_2(tmp_path):
     for verb, given in (("align", PHOTO), ("track", PHOTO), ("evaluate", "300w")):
         more = (tmp_path,) if verb == "evaluate" else ()
         assert "file' is no folder" in run(verb, given, *more, "--out", tmp_path / "file" / "out", code=2)
+
+
+def test_a_data_set_that_is_not_there_is_exit_2(tmp_path):
+    assert f"there is no '{tmp_path / 'set'}'" in run("evaluate", "300w", tmp_path / "set", code=2)
 
 
 def test_what_a_folder_holds_besides_photos_is_counted(tmp_path):

@@ -10,7 +10,7 @@ from made_up_face import face
 from photos import BOX, aligner, photo
 from PIL import Image
 
-from canthus.errors import ImageError, LandmarkError
+from canthus.errors import CanthusError, ImageError, LandmarkError
 from canthus.evaluation.metrics import jitter, nme_box
 from canthus.face.faces import Alignment, TrackedFaces
 from canthus.geometry.crop import Crop
@@ -372,6 +372,13 @@ def test_a_restored_tracker_remembers_looks_and_the_shot():
     other.restore(tracker.state())
     assert numbers(other, rest) == whole[-2:]
     assert whole[-2] == [0, 1] and 0 not in whole[-1]  # red is gone at the cut, and blue is new
+
+
+@pytest.mark.parametrize("name", ["detect_every", "memory", "recall"])
+@pytest.mark.parametrize("value", [-1, 1.5, "2", None, True])
+def test_numbers_of_frames_that_are_none_are_refused(name, value):
+    with pytest.raises(CanthusError, match=f"got {name}={value!r}, want a number of frames"):
+        Tracker(Discs(), **{name: value})
 
 
 def test_frames_are_checked_as_photos_are():

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import canthus.io.images
-from canthus.errors import BoxError, CanthusError, ImageError, pip_install
+from canthus.errors import BoxError, CanthusError, ImageError, ImageKindError, pip_install
 from canthus.geometry import sampling
 from canthus.geometry.crop import Crop
 from canthus.io.images import as_image, as_rgb, can_read, crop_image, memory_of, read_image, read_picture
@@ -229,6 +229,29 @@ def test_heic_without_its_reader_is_refused_with_the_command_that_installs_it(tm
         read_image(tmp_path / "a.heic")
 
 
+@pytest.mark.parametrize("reader", [True, False])
+def test_a_video_is_told_from_heif_whose_container_it_shares(tmp_path, monkeypatch, reader):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypisom\0\0\2\0isomiso2mp41" + bytes(100))
+    if not reader:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageKindError, match="which is a video, want an image"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, "got None, want the path of an image file"),
+        (3, "got 3, want the path"),
+        ("", "got '', want the path"),
+        ("https://host/a.jpg", "got the address 'https://host/a.jpg', want a file on this machine"),
+    ],
+)
+def test_what_is_no_path_is_refused_in_its_own_words(path, message):
+    with pytest.raises(ImageError, match=re.escape(message)):
+        read_image(path)
+
+
 def test_what_pillow_hands_to_other_programs_is_no_image(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
@@ -385,8 +408,8 @@ def test_shapes():
         (np.zeros((4, 4, 2), np.uint8), "shape"),
         (np.zeros((0, 4, 3), np.uint8), "4 x 0 px"),
         (np.zeros((1, 4, 3), np.uint8), "at least 2 x 2"),
-        (None, "shape"),
-        ("face.jpg", "shape"),
+        (None, "got NoneType, want an image array"),
+        ("face.jpg", "got str, want an image array"),
         ([[1, 2], [3]], "list"),
     ],
 )

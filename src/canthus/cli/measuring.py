@@ -46,6 +46,8 @@ def evaluate(
     provider: Provider = "cpu",
 ) -> None:
     """Measure accuracy on an annotated data set; write predictions.npz, or another --format, and scores.json."""
+    if not data.exists():
+        raise typer.BadParameter(f"there is no '{data}'", param_hint="data")
     with plain_errors("formats"):
         from canthus.evaluation import evaluate as measure
         from canthus.evaluation.predictions import Predictions

@@ -68,7 +68,7 @@ def scheme(name: str) -> LandmarkScheme:
     known = scheme_names()
     if name not in known:
         nearest = get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-        raise LandmarkError(f"Got the landmark scheme {name!r}, want {nearest!r} or another of {', '.join(known)}.")
+        raise LandmarkError(f"got the landmark scheme {name!r}, want {nearest!r} or another of {', '.join(known)}")
     return _load_scheme(name)
 
 
@@ -131,9 +131,9 @@ def _fitting(points: Array, name: str) -> LandmarkScheme:
     found = scheme(name)
     if points.ndim < 2 or points.shape[-2] != found.count or points.shape[-1] not in (2, 3):
         shape = tuple(points.shape)
-        raise LandmarkError(f"Got points of shape {shape}, want (..., {found.count}, 2 or 3) for {found.name}.")
+        raise LandmarkError(f"got points of shape {shape}, want (..., {found.count}, 2 or 3) for {found.name}")
     if not array_namespace(points).isdtype(points.dtype, "real floating"):
-        raise LandmarkError(f"Got points of type {points.dtype}, want floating-point coordinates.")
+        raise LandmarkError(f"got points of type {points.dtype}, want floating-point coordinates")
     return found
 
 

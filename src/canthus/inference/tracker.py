@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
 from canthus.decode import decoding
-from canthus.errors import LandmarkError
+from canthus.errors import CanthusError, LandmarkError
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.detect import Detections
@@ -101,6 +102,9 @@ class Tracker:
         schemes = [model.card.scheme for model in (self.aligner, self.tracking)]
         if schemes[0] != schemes[1]:
             raise LandmarkError(f"got models for points of {schemes[0]} and of {schemes[1]}, want one scheme")
+        for name, value in (("detect_every", detect_every), ("memory", memory), ("recall", recall)):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+                raise CanthusError(f"got {name}={value!r}, want a number of frames, 0 or more")
         self.initial = initial
         self.detect_every, self.min_score = detect_every, min_score
         self.memory, self.recall = memory, recall

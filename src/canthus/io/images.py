@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from canthus.errors import BoxError, ImageError, ImageKindError, ImageSizeError, pip_install
 from canthus.geometry.crop import Crop
+from canthus.io.inputs import is_address
 
 MAX_PIXELS = 2**28
 """Pixels of the largest picture that is decoded, by the file's header: at Pillow's 4 bytes a pixel, 1 GiB. Except for
@@ -26,6 +27,10 @@ JPEG, Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds too."""
 
 GAMMA = 2.2  # of displays: a stored value is a linear one to the power of 1 / GAMMA, both 0..1
 HEIF = frozenset({".heic", ".heif", ".hif"})
+# of the container that HEIF and MP4 share, those of pictures (ISO/IEC 23008-12, annex B)
+_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis"}
+)
 
 _COMMON = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # what Pillow runs another program for, or knows by name and cannot decode
@@ -74,6 +79,10 @@ def read_image(path: str | PathLike[str]) -> np.ndarray:
 def read_picture(path: str | PathLike[str], most: int) -> Picture:
     """`read_image`, reduced by the least power of two that leaves at most `most` pixels: JPEG while it is decoded, with
     less time and memory, other kinds afterwards. Raises `ImageError`."""
+    if not isinstance(path, str | PathLike) or not fspath(path):
+        raise ImageError(f"got {path!r}, want the path of an image file")
+    if isinstance(path, str) and is_address(path):  # `Path` would mangle it
+        raise ImageError(f"got the address '{path}', want a file on this machine, or the bytes of one")
     path = Path(path)
     try:
         with _decoding(path):
@@ -162,7 +171,7 @@ def _kinds() -> tuple[str, ...]:
 
 
 def _opened(file: BinaryIO, path: str | Path) -> Image.Image:
-    head = file.read(12)
+    head = file.read(64)
     file.seek(0)
     if head.startswith(b"\xff\xd8\xff"):  # `Image.open` would refuse large ones, though they can be read reduced
         return JpegImageFile(file)
@@ -171,6 +180,9 @@ def _opened(file: BinaryIO, path: str | Path) -> Image.Image:
     except UnidentifiedImageError:
         if head[4:8] != b"ftyp":
             raise
+    listed = head[8 : int.from_bytes(head[:4], "big")]
+    if not _BRANDS.intersection(listed[k : k + 4] for k in range(0, len(listed), 4)):
+        raise ImageKindError(f"got the file {path}, which is a video, want an image; `canthus track` takes videos")
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
@@ -258,6 +270,8 @@ def as_rgb(image: Any) -> np.ndarray:
         given = np.asarray(image)
     except Exception as error:  # __array__ of a foreign object may raise anything
         raise ImageError(f"got {type(image).__name__} ({error}), want an image array (H, W, 3)") from error
+    if given.ndim == 0:
+        raise ImageError(f"got {type(image).__name__}, want an image array (H, W, 3)")
     if given.ndim not in (2, 3) or (given.ndim == 3 and given.shape[2] not in (1, 3, 4)):
         raise ImageError(f"got an image of shape {given.shape}, want (H, W) or (H, W, 1, 3 or 4)")
     if min(given.shape[:2]) < 2:
