@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from canthus.geometry import Array
 
@@ -135,7 +135,7 @@ def decode_soft_argmax(maps: Array, temperature: float = 1.0) -> Array:
 def _squared_offsets(centers: Array, size: int) -> tuple[Array, Array]:
     """(x - cx)^2 (..., 1, size) and (y - cy)^2 (..., size, 1)."""
     xp: Any = array_namespace(centers)
-    pixels = xp.arange(size, dtype=centers.dtype, device=centers.device)
+    pixels = xp.arange(size, dtype=centers.dtype, device=device(centers))
     dx2 = (pixels - centers[..., 0, None]) ** 2
     dy2 = (pixels - centers[..., 1, None]) ** 2
     return dx2[..., None, :], dy2[..., :, None]
@@ -144,7 +144,7 @@ def _squared_offsets(centers: Array, size: int) -> tuple[Array, Array]:
 def _half_pixel(points: Array, shift: float) -> Array:
     """`shift` for x and y, 0 for z: (2 or 3,)."""
     values = [shift, shift, 0.0][: points.shape[-1]]
-    return array_namespace(points).asarray(values, dtype=points.dtype, device=points.device)
+    return array_namespace(points).asarray(values, dtype=points.dtype, device=device(points))
 
 
 def _peak(maps: Array) -> tuple[Array, Array]:
@@ -174,8 +174,8 @@ def _take(values: Array, index: Array) -> Array:
 def _grid(maps: Array, height: int, width: int, dtype: Any) -> tuple[Array, Array]:
     """Row and column numbers (height, width) on the device of `maps`."""
     xp: Any = array_namespace(maps)
-    rows = xp.arange(height, dtype=dtype, device=maps.device)
-    columns = xp.arange(width, dtype=dtype, device=maps.device)
+    rows = xp.arange(height, dtype=dtype, device=device(maps))
+    columns = xp.arange(width, dtype=dtype, device=device(maps))
     return xp.broadcast_to(rows[:, None], (height, width)), xp.broadcast_to(columns, (height, width))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from canthus.geometry import Array
 
@@ -45,7 +45,7 @@ def lookup_forward(images: Array, masks: Array, codes: Array, threshold: float =
     nearest = nearest_code(pixels, codes, threshold)
     vertex = xp.where(nearest < 0, xp.full_like(nearest, -1), face * count + nearest)
     # Sum per face and vertex: sort the pixels by both, then take differences of the running sum.
-    order, ids = xp.argsort(vertex), xp.arange(batch * count, device=codes.device)
+    order, ids = xp.argsort(vertex), xp.arange(batch * count, device=device(codes))
     vertex = xp.take(vertex, order, axis=0)
     first, last = xp.searchsorted(vertex, ids, side="left"), xp.searchsorted(vertex, ids, side="right")
     running = xp.cumulative_sum(xp.take(places, order, axis=0), axis=0, include_initial=True)
@@ -64,7 +64,7 @@ def lookup_reverse(images: Array, masks: Array, codes: Array, threshold: float =
     batch, width = images.shape[0], images.shape[3]
     parts = [xp.argmin(part, axis=-1) for part in _apart(images, masks, codes)]
     nearest = xp.concat(parts, axis=1)  # (B, V)
-    face, y, x = xp.arange(batch, device=codes.device)[:, None], nearest // width, nearest % width
+    face, y, x = xp.arange(batch, device=device(codes))[:, None], nearest // width, nearest % width
     there = xp.permute_dims(images, (0, 2, 3, 1))[face, y, x]
     found = (xp.sum((there - codes) ** 2, axis=-1) < threshold**2) & masks[face, y, x]
     points = xp.astype(xp.stack([x, y], axis=-1), images.dtype)
@@ -86,9 +86,9 @@ def lookup_soft(
     first = step // 2
     images, masks = images[:, :, first::step, first::step], masks[:, first::step, first::step]
     rows, columns = images.shape[2:]
-    y = xp.arange(rows, dtype=images.dtype, device=images.device)[:, None] * step + first
-    x = xp.arange(columns, dtype=images.dtype, device=images.device)[None] * step + first
-    ones = xp.ones((rows, columns), dtype=images.dtype, device=images.device)
+    y = xp.arange(rows, dtype=images.dtype, device=device(images))[:, None] * step + first
+    x = xp.arange(columns, dtype=images.dtype, device=device(images))[None] * step + first
+    ones = xp.ones((rows, columns), dtype=images.dtype, device=device(images))
     places = xp.reshape(xp.stack([x * ones, y * ones, ones], axis=-1), (rows * columns, 3))
     points, found = [], []
     for part, own in zip(_apart(images, masks, codes), _in_steps(codes, rows * columns)):
@@ -127,7 +127,7 @@ def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:
     """
     xp: Any = array_namespace(queries, codes)
     if codes.shape[0] == 0:
-        return xp.full((queries.shape[0],), -1, dtype=xp.int64, device=queries.device)
+        return xp.full((queries.shape[0],), -1, dtype=xp.int64, device=device(queries))
     # Codes lie in [0, 1]: about their middle the expanded square loses the fewest digits.
     centered = xp.matrix_transpose(codes - 0.5)
     norms = xp.sum(centered**2, axis=0)
@@ -136,6 +136,6 @@ def nearest_code(queries: Array, codes: Array, threshold: float) -> Array:
         xp.argmin(norms - 2 * ((queries[start : start + step] - 0.5) @ centered), axis=1)
         for start in range(0, queries.shape[0], step)
     ]
-    nearest = xp.concat(index) if index else xp.zeros((0,), dtype=xp.int64, device=queries.device)
+    nearest = xp.concat(index) if index else xp.zeros((0,), dtype=xp.int64, device=device(queries))
     distance2 = xp.sum((queries - xp.take(codes, nearest, axis=0)) ** 2, axis=1)
     return xp.where(distance2 < threshold**2, nearest, xp.full_like(nearest, -1))
