@@ -37,7 +37,8 @@ from canthus.io.images import decode_image  # noqa: E402
 from canthus.io.outputs import to_json  # noqa: E402
 from canthus.serve import run  # noqa: E402
 from canthus.serve.app import Limits, create_app  # noqa: E402
-from canthus.serve.worker import BATCH_IMAGES, Closed, QueueFull, Worker  # noqa: E402
+from canthus.serve.jobs import Closed  # noqa: E402
+from canthus.serve.worker import BATCH_IMAGES, QueueFull, Worker  # noqa: E402
 from canthus.weights import DEFAULT, DETECTOR  # noqa: E402
 from canthus.weights import ROOT as WEIGHTS  # noqa: E402
 

@@ -25,9 +25,10 @@ from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
 from canthus.serve.browser import add_browser_page, browser_page
 from canthus.serve.clips import ClipLimits, ClipWorker, Job
+from canthus.serve.jobs import Closed
 from canthus.serve.openapi import answer, describe
 from canthus.serve.upload import IMAGE, VIDEO, uploaded
-from canthus.serve.worker import BATCH_IMAGES, Closed, QueueFull, Worker
+from canthus.serve.worker import BATCH_IMAGES, QueueFull, Worker
 from canthus.weights import shipped
 
 KEY_HEADER = "X-API-Key"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from canthus.inference.tracker import Tracker
 from canthus.io.columns import ImageFaces
 from canthus.io.lines import frame_line, header_line
 from canthus.io.video import Video
-from canthus.serve.worker import Closed
+from canthus.serve.jobs import JobThread
 
 
 @dataclass(frozen=True)
@@ -52,31 +51,17 @@ class Job:
     gone: threading.Event = field(default_factory=threading.Event)
 
 
-class ClipWorker:
+class ClipWorker(JobThread[Job]):
     """Follows the faces of clips with one predictor, in the order in which they come; `on_frame` is told the number of
     faces of each frame."""
 
     def __init__(self, predictor: Predictor, limits: ClipLimits, on_frame: Callable[[int], object]):
         self.predictor, self.limits, self.on_frame = predictor, limits, on_frame
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock, self._closed = threading.Lock(), False
-        self._thread = threading.Thread(target=self._run, name="canthus-clips", daemon=True)
-        self._thread.start()
+        super().__init__("canthus-clips")
 
     def submit(self, job: Job) -> None:
         """Follow the faces of a clip when its turn comes. Raises `Closed`."""
-        with self._lock:
-            if self._closed:
-                raise Closed
-            self._jobs.put(job)
-
-    def close(self) -> None:
-        """Take no more clips, finish those that wait, and end the thread."""
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if not closed:
-            self._jobs.put(None)
-        self._thread.join()
+        self._put(job)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

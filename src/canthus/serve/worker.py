@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from canthus.face.faces import Faces
 from canthus.inference.predictor import Predictor
 from canthus.io.images import decode_image
+from canthus.serve.jobs import JobThread
 
 BATCH_IMAGES = 16
 BATCH_PIXELS = 2**25  # decoded at a time, 100 MB, however many images; a larger image is a batch by itself
@@ -22,17 +22,13 @@ class QueueFull(Exception):
     """As many images wait as may."""
 
 
-class Closed(Exception):
-    """The worker takes no more images."""
-
-
 class _Job(NamedTuple):
     data: bytes
     name: str
     answer: Future[Faces]
 
 
-class Worker:
+class Worker(JobThread[_Job]):
     """Aligns encoded images with one predictor on a thread of its own, at most `capacity` waiting.
 
     Images wait as the bytes of their files, of at most `max_pixels` pixels; `on_batch` is told the number of images of
@@ -41,20 +37,7 @@ class Worker:
 
     def __init__(self, predictor: Predictor, max_pixels: int, capacity: int, on_batch: Callable[[int], None]):
         self.predictor, self.max_pixels, self.on_batch = predictor, max_pixels, on_batch
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(capacity)
-        self._lock, self._closed = threading.Lock(), False
-        self._thread = threading.Thread(target=self._run, name="canthus-worker", daemon=True)
-        self._thread.start()
-
-    @property
-    def waiting(self) -> int:
-        """Number of images that wait."""
-        return self._jobs.qsize()
-
-    @property
-    def ready(self) -> bool:
-        """Whether images are taken."""
-        return not self._closed and self._thread.is_alive()
+        super().__init__("canthus-worker", capacity)
 
     def submit(self, data: bytes, name: str) -> Future[Faces]:
         """The faces of an image, the bytes of a file called `name`, when they are found.
@@ -63,22 +46,11 @@ class Worker:
         nothing. Raises `QueueFull` and `Closed` at once.
         """
         job = _Job(data, name, Future())
-        with self._lock:
-            if self._closed:
-                raise Closed
-            try:
-                self._jobs.put_nowait(job)
-            except queue.Full as error:
-                raise QueueFull from error
+        try:
+            self._put(job)
+        except queue.Full as error:
+            raise QueueFull from error
         return job.answer
-
-    def close(self) -> None:
-        """Take no more images, finish those that wait, and end the thread."""
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if not closed:
-            self._jobs.put(None)
-        self._thread.join()
 
     def _run(self) -> None:
         more = True
