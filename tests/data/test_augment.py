@@ -26,7 +26,7 @@ MOVES = {"rotation": 17.0, "scale": 0.1, "shift": 0.055}
 
 def augment(images, xyz, visible, pose, seed=0, **options) -> FaceBatch:
     augmenter = Augmenter(Augmentation(**{**STILL, **options}), SIZE, 1.4)
-    return augmenter(StoredBatch(images, xyz, visible, pose), torch.Generator().manual_seed(seed))
+    return augmenter(StoredBatch(xyz, visible, pose, images=images), torch.Generator().manual_seed(seed))
 
 
 def turned_heads(count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -231,7 +231,7 @@ def test_the_points_alone_are_those_of_the_crops(heads):
     augmenter = Augmenter(Augmentation(), SIZE, 1.4)
     points = augmenter.points(xyz, tight_boxes(xyz), torch.Generator().manual_seed(5))
     assert torch.equal(
-        points, augmenter(StoredBatch(plain(16), xyz, visible, rotation), torch.Generator().manual_seed(5)).xyz
+        points, augmenter(StoredBatch(xyz, visible, rotation, images=plain(16)), torch.Generator().manual_seed(5)).xyz
     )
 
 
@@ -260,7 +260,7 @@ def test_crops_may_be_aligned_to_a_mean_shape(heads):
     xyz, visible, rotation = heads
     mean = HEAD[:, :2] * [1, -1] / 250  # in crop sides
     aligned = Augmenter(Augmentation(**STILL), SIZE, 1.4, mean.tolist())
-    batch = aligned(StoredBatch(plain(16), xyz, visible, rotation), torch.Generator().manual_seed(0))
+    batch = aligned(StoredBatch(xyz, visible, rotation, images=plain(16)), torch.Generator().manual_seed(0))
     crop = Crop.around_shapes(xyz[..., :2], torch.tensor(mean).float(), SIZE)
     assert crop.angle.abs().max() > 0.1  # the heads are rolled
     torch.testing.assert_close(batch.xyz, crop.crop_from_image(xyz))
@@ -304,7 +304,9 @@ def test_beyond_the_picture_it_is_mirrored_or_black(outside):
     xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(1, 34, 1)
     augmenter = Augmenter(Augmentation(**STILL, outside=outside), 64, 2.0)  # the crop is 60 px, the picture 40
     seen = torch.ones(1, 68, dtype=torch.bool)
-    crop = augmenter(StoredBatch(images, xyz, seen, torch.eye(3)[None]), torch.Generator().manual_seed(0)).crops[0]
+    crop = augmenter(StoredBatch(xyz, seen, torch.eye(3)[None], images=images), torch.Generator().manual_seed(0)).crops[
+        0
+    ]
     corner, middle = crop[:, 2, 2], crop[:, 32, 32]
     torch.testing.assert_close(middle, torch.full((3,), 200 / 255))
     torch.testing.assert_close(corner, torch.full((3,), 200 / 255 if outside == "mirrored" else 0.0))
@@ -324,7 +326,7 @@ def test_a_gaussian_blur_is_one_and_keeps_the_mean():
     torch.testing.assert_close(across[0, 10:23], weights / weights.sum())
     images = (torch.rand(64, 3, 40, 40) * 255).byte()
     xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(64, 34, 1)
-    stored = StoredBatch(images, xyz, torch.ones(64, 68, dtype=torch.bool), torch.eye(3).repeat(64, 1, 1))
+    stored = StoredBatch(xyz, torch.ones(64, 68, dtype=torch.bool), torch.eye(3).repeat(64, 1, 1), images=images)
     plain, some = (
         Augmenter(Augmentation(**{**STILL, "soft": p}), 40, 1.3)(stored, torch.Generator().manual_seed(0)).crops
         for p in (0.0, 0.5)
@@ -338,13 +340,14 @@ def test_masks_go_along_with_a_flip():
     known[0, 36] = False
     xyz = torch.rand(1, 68, 3) * 30
     stored = StoredBatch(
-        torch.zeros(1, 3, 40, 40, dtype=torch.uint8), xyz, torch.ones(1, 68, dtype=torch.bool), torch.eye(3)[None],
+        xyz, torch.ones(1, 68, dtype=torch.bool), torch.eye(3)[None],
+        images=torch.zeros(1, 3, 40, 40, dtype=torch.uint8),
         known=known, deep=torch.zeros(1, dtype=torch.bool), posed=torch.ones(1, dtype=torch.bool),
     )  # fmt: skip
     batch = Augmenter(Augmentation(**{**STILL, "flip": 1.0}), 40, 1.3)(stored, torch.Generator().manual_seed(0))
     assert torch.nonzero(~batch.known[0]).flatten().tolist() == [45]  # the outer corner of the other eye
     assert batch.known_axes[0].sum(0).tolist() == [67, 67, 0]
-    whole = FaceBatch(batch.crops, batch.xyz, batch.visible, batch.rotation)
+    whole = FaceBatch(batch.xyz, batch.visible, batch.rotation, crops=batch.crops)
     joined = FaceBatch.concat([whole, batch])
     assert joined.known.sum(1).tolist() == [68, 67] and joined.deep.tolist() == [True, False]
     assert FaceBatch.concat([whole, whole]).known is None and whole.known_axes is None

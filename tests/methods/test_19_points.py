@@ -96,7 +96,7 @@ def test_points_that_are_not_known_do_not_count():
     xyz = torch.from_numpy(convert(heads(4) * 0.4, "ibug68", "aflw19")[0]).float() + 10
     known = torch.ones(4, 19, dtype=torch.bool)
     known[:2, [4, 7, 16]] = False
-    batch = FaceBatch(torch.rand(4, 3, 64, 64), xyz, torch.ones(4, 19), torch.eye(3).repeat(4, 1, 1), known=known)
+    batch = FaceBatch(xyz, torch.ones(4, 19), torch.eye(3).repeat(4, 1, 1), known=known, crops=torch.rand(4, 3, 64, 64))
     out = aligner(batch.crops)
     moved = xyz.clone()
     moved[:2, [4, 7, 16]] += 20

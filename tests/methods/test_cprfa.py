@@ -38,7 +38,9 @@ def batch(count: int, size: int, seed: int = 0) -> FaceBatch:
     made = {name: torch.from_numpy(values) for name, values in make_faces(count, 2 * size, seed).items()}
     cut = Augmenter(Augmentation(**STILL), size, 1.375)
     images = made["image"].permute(0, 3, 1, 2)
-    faces = cut(StoredBatch(images, made["xyz"], made["visible"], made["rotation"]), torch.Generator().manual_seed(0))
+    faces = cut(
+        StoredBatch(made["xyz"], made["visible"], made["rotation"], images=images), torch.Generator().manual_seed(0)
+    )
     crop = Crop.around_boxes(tight_boxes(made["xyz"]), 1.375, size)
     return replace(faces, vertices=crop.crop_from_image(made["vertices"]))
 
@@ -769,7 +771,7 @@ def test_sparse_points_of_training_are_noisy_detected_or_missing(faces):
     assert float((off / size[:, None]).mean()) == pytest.approx(0.02 * np.sqrt(np.pi / 2), rel=0.1)
     aligner = made(solver="cpr-fused", detected=1.0)
     torch.testing.assert_close(aligner._training_start(faces), aligner.sparse_points(faces.crops)[..., :2])
-    many = FaceBatch(*(torch.cat([v] * 50) if v is not None else None for v in vars(faces).values()))
+    many = FaceBatch(**{k: torch.cat([v] * 50) if v is not None else None for k, v in vars(faces).items()})
     gone = made(solver="cpr-fused", lost=0.5)._training_start(many).isnan().all(-1).float().mean(1)
     # half of the faces lack some; of these each point is lost at a rate uniform in 0..1.25, so a fifth lack all
     assert float((gone == 0).float().mean()) == pytest.approx(0.5, abs=0.1)

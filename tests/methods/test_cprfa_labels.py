@@ -90,7 +90,9 @@ def labelled(tmp_path_factory) -> tuple[Cprfa, torch.Tensor, FaceBatch]:
     states[:, :-6] *= lengths > 0  # tongue and the like move no landmark
     xyz = aligner.landmarks(states)
     seen = torch.ones(4, 68)
-    truth = FaceBatch(torch.rand(4, 3, SIZE, SIZE), xyz, seen, face.rotation(states), modes=states[:, :-6] * lengths)
+    truth = FaceBatch(
+        xyz, seen, face.rotation(states), modes=states[:, :-6] * lengths, crops=torch.rand(4, 3, SIZE, SIZE)
+    )
     return aligner, states, truth
 
 

@@ -231,7 +231,7 @@ def test_84_points_of_videos():
     aligner.prepare(xyz)
     out = aligner(crops)
     assert out.xyz.shape == (2, 84, 3) and out.score.shape == (2, 84)
-    aligner.loss(out, FaceBatch(crops, xyz, torch.ones(2, 84), torch.eye(3).expand(2, 3, 3)))
+    aligner.loss(out, FaceBatch(xyz, torch.ones(2, 84), torch.eye(3).expand(2, 3, 3), crops=crops))
     with pytest.raises(LandmarkError, match="68 points, want 84"):
         aligner.prepare(xyz[:, :68])
     assert len(AdjacentHead(LocalGlobalConfig(landmarks=84, channels=8)).gate) > 120

@@ -131,7 +131,7 @@ def test_discs_are_7_px_for_a_face_of_220(batch):
     # so the loss counts the pixels in discs.
     def pixels_in_discs(aligner: PartHeatmap, xyz) -> np.ndarray:
         logits = torch.full((1, 68, SIZE, SIZE), -50.0)
-        truth = FaceBatch(batch.crops[:1], xyz, batch.visible[:1], batch.rotation[:1])
+        truth = FaceBatch(xyz, batch.visible[:1], batch.rotation[:1], crops=batch.crops[:1])
         return aligner._detection_loss(logits, truth).numpy() / 50 * SIZE**2
 
     xyz = torch.full((1, 68, 3), 32.0)

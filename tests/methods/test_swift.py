@@ -120,7 +120,9 @@ def test_expressions_that_are_not_known_do_not_count():
     aligner = Swift(SwiftConfig(size=64, widths=(4, 4, 4), depths=(1, 1, 1), features=8, places=2)).train()
     known = torch.full((2, 52), torch.nan)
     known[0, :3] = 0.5
-    batch = FaceBatch(torch.rand(2, 3, 64, 64), torch.rand(2, 68, 3), torch.ones(2, 68), torch.eye(3).repeat(2, 1, 1))
+    batch = FaceBatch(
+        torch.rand(2, 68, 3), torch.ones(2, 68), torch.eye(3).repeat(2, 1, 1), crops=torch.rand(2, 3, 64, 64)
+    )
     answer = aligner(batch.crops)
     terms = aligner.loss(answer, replace(batch, expression=known))
     expected = ((answer.expression[0, :3] - 0.5) ** 2).mean()

@@ -116,7 +116,8 @@ class Augmenter:
         modes = stored.modes  # of heads whose modes need not be mirror images of each other
         if modes is not None:
             modes = modes.masked_fill(flip[:, None], torch.nan)
-        return FaceBatch(crops, xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed, modes)
+        truth = (xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed, modes)
+        return FaceBatch(*truth, crops=crops)
 
     def points(self, xyz: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:
         """The points (B,L,3) in crop pixels that a call with xyz (B,L,3) and boxes (B,4) would give, without cutting

@@ -82,12 +82,12 @@ class StoredFaces:
         """The faces `index` (B,), pictures as uint8."""
         vertices = None if self.vertices is None else torch.from_numpy(self._rows(self.vertices, index)).float()
         return StoredBatch(
-            torch.from_numpy(self._rows(self.pictures, index)).permute(0, 3, 1, 2),
             torch.from_numpy(self.xyz[index]),
             torch.from_numpy(self.visible[index]),
             torch.from_numpy(self.rotation[index]),
             vertices=vertices,
             expression=torch.from_numpy(self.expression[index]),
+            images=torch.from_numpy(self._rows(self.pictures, index)).permute(0, 3, 1, 2),
             boxes=torch.from_numpy(self.boxes[index]),
         )
 
@@ -116,9 +116,9 @@ class PhotoFaces:
         self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
         self.visible, self.rotation = truth.visible, truth.rotation
         self.known, self.deep, self.posed = truth.known, truth.deep, truth.posed
-        unsaid = np.full(len(EXPRESSIONS), np.nan)
-        said = [unsaid if s.expression is None else s.expression for s in found]
-        self.expression = np.array(said, np.float32).reshape(-1, len(EXPRESSIONS))
+        unknown = np.full(len(EXPRESSIONS), np.nan)
+        coefficients = [unknown if s.expression is None else s.expression for s in found]
+        self.expression = np.array(coefficients, np.float32).reshape(-1, len(EXPRESSIONS))
         self.modes: np.ndarray | None = None
         if found and all(s.modes is not None for s in found):
             self.modes = np.array([s.modes for s in found], np.float32)
@@ -153,7 +153,7 @@ class PhotoFaces:
         truth = {name: torch.from_numpy(getattr(self, name)[index]) for name in fields}
         if self.modes is not None:
             truth["modes"] = torch.from_numpy(self.modes[index])
-        return StoredBatch(torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
+        return StoredBatch(images=torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
 
     def _picture(self, k: int) -> np.ndarray:
         return crop_image(as_image(self._images[k]), self._crops[k : k + 1])[0]
@@ -163,9 +163,9 @@ def in_scheme(xyz: np.ndarray, visible: np.ndarray, points: str) -> tuple[np.nda
     """68 points (N,68,3), with which are visible (N,68) bool, as those of another scheme; a point between others is
     visible where most of these are."""
     seen = np.repeat(visible[..., None].astype(np.float32), 2, -1)
-    there = convert(seen, "ibug68", points)[0][..., 0] > 0.5
-    turned = convert(xyz, "ibug68", points)[0]
-    return (turned - [0, 0, 1] * turned.mean(1, keepdims=True)).astype(np.float32), there
+    in_target = convert(seen, "ibug68", points)[0][..., 0] > 0.5
+    mapped = convert(xyz, "ibug68", points)[0]
+    return (mapped - [0, 0, 1] * mapped.mean(1, keepdims=True)).astype(np.float32), in_target
 
 
 def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:

@@ -180,7 +180,8 @@ def _as_batch(face: dict[str, Any], points: str) -> StoredBatch:
     image, xyz, visible, rotation = (torch.as_tensor(face[k]) for k in ("image", "xyz", "visible", "rotation"))
     vertices = torch.from_numpy(face["vertices"]).float() if "vertices" in face else None
     expression = torch.from_numpy(as_arkit(face["expression"])) if "expression" in face else None
-    return StoredBatch(image.permute(0, 3, 1, 2), xyz, visible, rotation, vertices, expression, boxes=boxes)
+    pictures = image.permute(0, 3, 1, 2)
+    return StoredBatch(xyz, visible, rotation, vertices, expression, images=pictures, boxes=boxes)
 
 
 @functools.lru_cache(maxsize=4)

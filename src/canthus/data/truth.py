@@ -56,13 +56,13 @@ def whole_truth(samples: Sequence[FaceSample], target: str = "ibug68") -> Truth:
 
 def _whole_truth(samples: Sequence[FaceSample], target: str) -> Truth:
     count, wanted = len(samples), scheme(target).count
-    points, said = np.full((count, wanted, 3), np.nan), np.full((count, wanted), np.nan)
+    points, reported = np.full((count, wanted, 3), np.nan), np.full((count, wanted), np.nan)
     for name, axes in {(s.scheme, s.points.shape[1]) for s in samples}:
         rows = [k for k, s in enumerate(samples) if s.scheme == name and s.points.shape[1] == axes]
         points[rows, :, :axes] = convert(np.stack([samples[k].points for k in rows]).astype(float), name, target)[0]
-        unsaid = np.full(scheme(name).count, np.nan)
-        seen = np.stack([unsaid if v is None else v.astype(float) for v in (samples[k].visible for k in rows)])
-        said[rows] = convert(seen[..., None].repeat(2, -1), name, target)[0][..., 0]
+        unknown = np.full(scheme(name).count, np.nan)
+        seen = np.stack([unknown if v is None else v.astype(float) for v in (samples[k].visible for k in rows)])
+        reported[rows] = convert(seen[..., None].repeat(2, -1), name, target)[0][..., 0]
     known = np.isfinite(points[..., :2]).all(-1)
     few = np.flatnonzero(known.sum(1) < 2)
     if len(few):
@@ -70,18 +70,18 @@ def _whole_truth(samples: Sequence[FaceSample], target: str) -> Truth:
         where, found = sample.name or sample.image, known[few[0]].sum()
         raise LandmarkError(f"'{where}' has {found} of the {wanted} points; two or more are wanted to train on")
     deep = (np.isfinite(points[..., 2]) == known).all(1)
-    laid, turned = _laid_heads(points, known, deep, target)
-    guess = convert(laid, "ibug68", target)[0]
+    placed_heads, turned = _laid_heads(points, known, deep, target)
+    guess = convert(placed_heads, "ibug68", target)[0]
     xyz = np.where(known[..., None], np.concatenate([points[..., :2], guess[..., 2:]], -1), guess)
     xyz[deep] = np.where(known[deep, :, None], points[deep], guess[deep])
     xyz[..., 2] -= xyz[..., 2].mean(1, keepdims=True)
-    outline = xyz if scheme(target).jaw != "none" else np.concatenate([laid, xyz], 1)
+    outline = xyz if scheme(target).jaw != "none" else np.concatenate([placed_heads, xyz], 1)
     posed = np.array([s.rotation is not None for s in samples])
     own = [np.eye(3) if s.rotation is None else s.rotation for s in samples]
     rotation = np.where(posed[:, None, None], np.stack(own), turned).astype(np.float32)
     normals = convert(_landmark_normals(MorphableModel.default()).astype(np.float64), "ibug68", target)[0]
     facing = rotation[:, 2] @ normals.T > 0
-    visible = np.where(np.isfinite(said), said > 0.5, facing)
+    visible = np.where(np.isfinite(reported), reported > 0.5, facing)
     return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep, tight_boxes(outline))
 
 
@@ -90,7 +90,10 @@ def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target:
     whole = MorphableModel.default().landmarks().astype(np.float64).repeat(len(points), 0)
     heads = convert(whole, "ibug68", target)[0]
     weights, filled = known.astype(np.float64), np.where(known[..., None], points, 0.0)
-    laid, rotations = _frontal(whole, heads, filled, weights), np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()
+    placed_heads, rotations = (
+        _frontal(whole, heads, filled, weights),
+        np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy(),
+    )
     for with_depth in (True, False):
         rows = np.flatnonzero((deep == with_depth) & (known.sum(1) >= ENOUGH) & (with_depth | ~_flat(heads, known)))
         if not len(rows):
@@ -102,8 +105,8 @@ def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target:
             away = (filled[rows, :, 2] - convert(placed, "ibug68", target)[0][..., 2]) * weights[rows]
             placed[..., 2] += (away.sum(1) / weights[rows].sum(1))[:, None]
         near = _sizes(placed, np.ones(placed.shape[:2], bool)) < FARTHEST * _sizes(filled[rows], known[rows])
-        laid[rows[near]], rotations[rows[near]] = placed[near], rotation[near]
-    return laid, rotations
+        placed_heads[rows[near]], rotations[rows[near]] = placed[near], rotation[near]
+    return placed_heads, rotations
 
 
 def _frontal(whole: np.ndarray, heads: np.ndarray, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
