@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("hatchling")
-
-from canthus.weights import DETECTOR, ROOT  # noqa: E402
+from canthus.weights import DETECTOR, ROOT
 
 HOOK = Path(__file__).parents[1] / "hatch_build.py"
 
