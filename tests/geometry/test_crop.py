@@ -58,15 +58,11 @@ def test_float32_is_good_to_a_thousandth_of_a_pixel():
     np.testing.assert_allclose(back, points, atol=1e-3)
 
 
-def test_matrices_say_the_same_as_the_methods(xp):
+def test_the_matrix_says_the_same_as_the_method(xp):
     crop, points = random_crop(xp), xp(np.random.default_rng(3).uniform(0, 2000, (5, 9, 2)))
     homogeneous = np.concatenate([np.asarray(points), np.ones((5, 9, 1))], axis=-1)
-    for matrix, method in [
-        (crop.affine_crop_from_image(), crop.crop_from_image),
-        (crop.affine_image_from_crop(), crop.image_from_crop),
-    ]:
-        by_matrix = homogeneous @ np.asarray(matrix).transpose(0, 2, 1)
-        np.testing.assert_allclose(method(points), by_matrix, atol=1e-8)
+    by_matrix = homogeneous @ np.asarray(crop.affine_image_from_crop()).transpose(0, 2, 1)
+    np.testing.assert_allclose(crop.image_from_crop(points), by_matrix, atol=1e-8)
 
 
 def test_part_of_a_batch_moves_points_as_before(xp):

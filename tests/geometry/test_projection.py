@@ -30,11 +30,6 @@ def test_positive_aflw_yaw_moves_the_nose_to_image_left(xp):
     np.testing.assert_allclose(image, [[-np.sin(0.3), 0, np.cos(0.3)]], atol=1e-15)
 
 
-def test_unproject_is_the_inverse(xp):
-    pose, points = random_pose(xp, 5), xp(random_points(5))
-    np.testing.assert_allclose(projection.unproject(projection.project(points, *pose), *pose), points, atol=1e-12)
-
-
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_fit_recovers_the_pose(xp, dimensions):
     pose, points = random_pose(xp, 6), xp(random_points(6))
@@ -68,31 +63,6 @@ def test_fit_to_noisy_2d_points_is_close_and_has_the_best_scale_and_shift(xp):
     centred = projection.project(points, R, scale, 0 * shift)[..., :2]
     np.testing.assert_allclose((residual * centred).sum(), 0, atol=1e-6)
     np.testing.assert_allclose(residual.sum(-2), 0 * shift, atol=1e-9)
-
-
-def test_jacobian_of_the_points(xp):
-    (R, scale, shift), points = random_pose(xp, 3), random_points(3)
-    J = projection.jacobian_points(R, scale)
-    for axis in range(3):
-        step = np.zeros(3)
-        step[axis] = 1  # the projection is linear in the points, so any step will do
-        moved = projection.project(xp(points + step), R, scale, shift)
-        change = moved - projection.project(xp(points), R, scale, shift)
-        np.testing.assert_allclose(change, np.broadcast_to(np.asarray(J)[:, None, :, axis], change.shape), atol=1e-10)
-
-
-def test_jacobian_of_the_pose(xp):
-    (R, scale, shift), points = random_pose(xp, 3), xp(random_points(3))
-    J = np.asarray(projection.jacobian_pose(points, R, scale))
-    assert J.shape == (3, 12, 3, 6)
-    h = 1e-6
-
-    def moved(step):
-        turn = rotation.matrix_from_vector(xp(step[:3]))
-        return np.asarray(projection.project(points, turn @ R, scale * np.exp(step[3]), shift + xp(step[4:])))
-
-    for column, step in enumerate(np.eye(6) * h):
-        np.testing.assert_allclose(J[..., column], (moved(step) - moved(-step)) / (2 * h), atol=1e-5)
 
 
 def test_gradients():

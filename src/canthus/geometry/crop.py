@@ -87,13 +87,6 @@ class Crop:
         turned = (points[..., :2] - (self.size - 1) / 2) @ xp.matrix_transpose(self._turn())
         return _with_z(turned / zoom + self.center[:, None, :], points[..., 2:] / zoom)
 
-    def affine_crop_from_image(self) -> Array:
-        """The matrices (B, 2, 3) that take (x, y, 1) in the image to the crop."""
-        xp: Any = array_namespace(self.side)
-        linear = self.zoom[:, None, None] * xp.matrix_transpose(self._turn())
-        shift = (self.size - 1) / 2 - linear @ self.center[:, :, None]
-        return xp.concat([linear, shift], axis=-1)
-
     def affine_image_from_crop(self) -> Array:
         """The matrices (B, 2, 3) that take (u, v, 1) in the crop to the image."""
         xp: Any = array_namespace(self.side)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from canthus.geometry import Array
-from canthus.geometry.rotation import nearest_rotation, skew
+from canthus.geometry.rotation import nearest_rotation
 from canthus.geometry.similarity import fit_similarity
 
 
@@ -23,11 +23,6 @@ def project(points: Array, rotation: Array, scale: Array, shift: Array) -> Array
     xp: Any = array_namespace(points)
     image = scale[..., None, None] * _flip_y(points @ xp.matrix_transpose(rotation))
     return image + _with_zero(shift)[..., None, :]
-
-
-def unproject(image: Array, rotation: Array, scale: Array, shift: Array) -> Array:
-    """Image points (..., L, 3), depth included, back in the head frame: the inverse of `project`."""
-    return _flip_y((image - _with_zero(shift)[..., None, :]) / scale[..., None, None]) @ rotation
 
 
 def fit_weak_perspective(model: Array, image: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
@@ -57,27 +52,6 @@ def fit_weak_perspective(model: Array, image: Array, weights: Array | None = Non
     scale = xp.sum(w * turned * y, axis=(-2, -1)) / xp.sum(w * turned * turned, axis=(-2, -1))
     middle = _flip_y((model_mean @ xp.matrix_transpose(rotation))[..., 0, :2])
     return rotation, scale, xp.sum(w * image, axis=-2) - scale[..., None] * middle
-
-
-def jacobian_points(rotation: Array, scale: Array) -> Array:
-    """Derivative (..., 3, 3) of every projected point with respect to its head point."""
-    xp: Any = array_namespace(rotation)
-    return scale[..., None, None] * xp.matrix_transpose(_flip_y(xp.matrix_transpose(rotation)))
-
-
-def jacobian_pose(points: Array, rotation: Array, scale: Array) -> Array:
-    """Derivative (..., L, 3, 6) of `project` with respect to the pose.
-
-    The six columns are a small rotation vector that multiplies `rotation` from the left (three, radians), the
-    logarithm of the scale, and the shift (two).
-    """
-    xp: Any = array_namespace(points)
-    turned = scale[..., None, None] * (points @ xp.matrix_transpose(rotation))  # (..., L, 3)
-    by_rotation = xp.matrix_transpose(_flip_y(xp.matrix_transpose(-skew(turned))))
-    by_scale = _flip_y(turned)[..., :, None]
-    identity = xp.eye(3, dtype=points.dtype, device=device(points))
-    by_shift = xp.zeros_like(by_rotation[..., :2]) + identity[:, :2]
-    return xp.concat([by_rotation, by_scale, by_shift], axis=-1)
 
 
 def _flip_y(points: Array) -> Array:
