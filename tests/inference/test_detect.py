@@ -141,23 +141,23 @@ def sides_seen(network, longer, **options):
     ("longer", "sides"),
     [(200, [224]), (256, [256]), (500, [256, 512]), (1000, [256, 1024]), (3000, [256, 1600])],  # whole cells of 32 px
 )
-def test_where_nothing_is_found_the_whole_picture_is_looked_at_again(longer, sides):
+def test_where_nothing_is_found_the_whole_picture_is_searched_again(longer, sides):
     network = NoFace()
     found = with_network(network)(np.zeros((longer, 40, 3), np.uint8))
     assert found.boxes.shape == (0, 4) and found.scores.shape == (0,) and found.squares.shape == (0, 4)
     assert [pixels.shape[1] for pixels in network.seen] == sides
 
 
-def test_a_picture_up_to_twice_as_large_is_looked_at_again_only_where_there_is_a_doubt():
+def test_a_picture_up_to_twice_as_large_is_searched_again_only_where_there_is_a_doubt():
     assert sides_seen(OneFace(), 512) == [256]
     assert sides_seen(OneFace(), 514) == [256, 544]
-    # A doubt of 16 px at (12, 60) of the first look is 32 px at (24.5, 120.5) of the picture. With two sides of context
-    # it reaches from row 120.5 - 16 - 64 to 120.5 + 16 + 64: from 40 to 201, six cells of 32 px.
+    # A doubt of 16 px at (12, 60) of the coarse search is 32 px at (24.5, 120.5) of the picture. With two sides of
+    # context it reaches from row 120.5 - 16 - 64 to 120.5 + 16 + 64: from 40 to 201, six cells of 32 px.
     assert sides_seen(OneFace([4, 52, 20, 68]), 512) == [256, 192]
     assert sides_seen(OneFace([8, 8, 16, 16]), 512) == [256]  # in the middle of the face
 
 
-def test_the_smallest_face_sets_the_second_look():
+def test_the_smallest_face_sets_the_fine_search():
     assert sides_seen(OneFace(), 3000, min_face=24) == [256, 3008]  # as large as it is
     assert sides_seen(OneFace(), 3000, min_face=48) == [256, 1504]  # seen at 24 px
     assert sides_seen(OneFace(), 3000, min_face=300) == [256]  # 240 px would do
@@ -190,7 +190,7 @@ def some(boxes, scores) -> Detections:
     return Detections.of_boxes(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores))
 
 
-def test_two_looks_are_merged():
+def test_coarse_and_fine_faces_are_merged():
     coarse = [[0, 0, 100, 100], [200, 0, 220, 20], [300, 0, 320, 20]]
     fine = [[10, 10, 70, 70], [201, 0, 221, 20], [302, 0, 322, 20], [400, 0, 410, 10]]
     found = _merged(some(coarse, [0.7, 0.8, 0.9]), some(fine, [0.95, 0.99, 0.85, 0.6]), near=50)
@@ -267,12 +267,12 @@ def test_a_blank_picture_has_no_face(detector, grey):
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 3000), (3000, 2), (31, 33)])
-def test_odd_shapes_are_looked_at(detector, shape):
+def test_odd_shapes_are_searched(detector, shape):
     boxes, scores, *_ = detector(np.full((*shape, 3), 90, np.uint8))
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
-def test_a_small_face_in_a_big_picture_is_found_at_the_second_look(detector):
+def test_a_small_face_in_a_big_picture_is_found_by_the_fine_search(detector):
     big = on_canvas(resized(photo(), 160, 160), 300, 700, 1600, 1600)
     assert len(detector.detect_at(big, detector.coarse_side / 1600)[0]) == 0
     boxes, *_ = detector(big)
@@ -282,7 +282,7 @@ def test_a_small_face_in_a_big_picture_is_found_at_the_second_look(detector):
 
 
 def test_a_near_face_does_not_hide_far_ones(detector):
-    """Copies of the astronaut's face, 34 px wide and so 9 px at the first look, around one of 270 px."""
+    """Copies of the astronaut's face, 34 px wide and so 9 px in the coarse search, around one of 270 px."""
     near, far = resized(photo()[30:240, 110:340], 690, 630), resized(photo()[60:200, 150:310], 58, 51)
     picture = on_canvas(near, 250, 250, 1200, 900)
     corners = [(40, 40), (600, 60), (1100, 120), (60, 500), (1100, 600)]

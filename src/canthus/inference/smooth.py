@@ -95,8 +95,8 @@ class Smoother:
             if not tracked.followed[k] or number not in self._filters:
                 self._filters[number] = float(face.sizes[0]), [OneEuro(*settings) for settings in _FILTERS]
             unit, filters = self._filters[number]
-            parts = _Parts(*(f(part, time) for f, part in zip(filters, _apart(face, unit))))
-            smooth.append(face if filters[0].fresh else _together(face, parts, unit))
+            parts = _Parts(*(f(part, time) for f, part in zip(filters, _split(face, unit))))
+            smooth.append(face if filters[0].fresh else _join(face, parts, unit))
         return replace(tracked, faces=Faces.concat(smooth, tracked.faces.image_size)) if smooth else tracked
 
 
@@ -127,17 +127,17 @@ def smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
 
 def _smooth_track(faces: list[Faces], times: np.ndarray) -> list[Faces]:
     unit = float(np.median([face.sizes[0] for face in faces]))
-    apart = [_apart(face, unit) for face in faces]
+    parts = [_split(face, unit) for face in faces]
     columns = []
-    for settings, values in zip(_FILTERS, zip(*apart)):
+    for settings, values in zip(_FILTERS, zip(*parts)):
         forwards, backwards = OneEuro(*settings), OneEuro(*settings)
         ahead = [forwards(value, time) for value, time in zip(values, times)]
         behind = [backwards(value, -time) for value, time in zip(reversed(values), times[::-1])][::-1]
         columns.append([(a + b) / 2 for a, b in zip(ahead, behind)])
-    return [_together(face, _Parts(*parts), unit) for face, parts in zip(faces, zip(*columns))]
+    return [_join(face, _Parts(*parts), unit) for face, parts in zip(faces, zip(*columns))]
 
 
-def _apart(face: Faces, unit: float) -> _Parts:
+def _split(face: Faces, unit: float) -> _Parts:
     """The parts of one face; `unit` is the face size, px, in which its place is given."""
     points = face.xyz[0].astype(np.float64)
     rotation = face.pose.matrix[0]
@@ -148,7 +148,7 @@ def _apart(face: Faces, unit: float) -> _Parts:
     return _Parts(rotation, place, shape, face.expression[0].astype(np.float64))
 
 
-def _together(face: Faces, parts: _Parts, unit: float) -> Faces:
+def _join(face: Faces, parts: _Parts, unit: float) -> Faces:
     """The face with these parts instead of its own; what is not among them stays."""
     rotation = nearest_rotation(parts.rotation)
     points = np.exp(parts.place[2]) * parts.shape @ rotation.T * FLIP

@@ -17,8 +17,8 @@ from canthus.decode import decoding
 from canthus.errors import CanthusError, LandmarkError
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
+from canthus.inference.appearance import difference, face_descriptors, frame_descriptor, has_contrast, is_cut
 from canthus.inference.detect import Detections
-from canthus.inference.looks import difference, glance, is_cut, looks, says_something
 from canthus.inference.predictor import Predictor, upright_crops
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
@@ -29,28 +29,28 @@ MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
 SAME_FACE = 0.5  # two faces that overlap by more are one
-BESIDE = 0.1  # a face that was behind another is found once they overlap by less; else it would slide onto that one
+BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
 EMPTY_EVERY = 12  # frames between two thorough searches where nobody is there, if `detect_every` is 0
 SEARCH_RADIUS = 2.2  # face sizes around a lost face: MAX_MATCH_DISTANCE, the face itself, and some context
 MAX_SEARCHES = 3  # lost faces a frame that are searched for one by one
 LONGEST_MOTION = 12  # frames for which a lost face is thought to move on as it did
-COVERED = 0.3  # share of where a lost face should be that others cover, from which on it is hidden behind them
-# `looks.difference` up to which a face is one that was there before. Of 114 people who face the camera in photos of
-# AFLW2000-3D, 0.1 % of all pairs are as alike; of nine tracks, nine tenths of the second half are to the first.
+COVERED = 0.3  # share of a lost face's expected box that others must cover for it to count as hidden
+# `appearance.difference` up to which a face is one that was seen before. Of 114 people who face the camera in photos of
+# AFLW2000-3D, 0.1 % of all pairs differ as little; of nine tracks, nine tenths of the second half do from the first.
 MAX_DIFFERENCE = 0.12
-LOOKS_RATE = 0.05  # of what is remembered of a face's looks, the share that comes from each frame
+APPEARANCE_RATE = 0.05  # weight of the newest frame in the running mean of a face's descriptor
 
 
 @dataclass
 class _Track:
-    """One face: as it was last seen, how it moves (px a frame), what it looks like (`looks.looks`), for how
-    many frames it has been missing, and for how many of these it was hidden behind another face."""
+    """One face: as it was last seen, its velocity (px a frame), its descriptor (`face_descriptors`), for how many
+    frames it has been missing, and for how many of these it was hidden behind another face."""
 
     id: int
     face: Faces
     velocity: np.ndarray
-    looks: np.ndarray
+    appearance: np.ndarray
     missing: int = 0
     hidden: int = 0
     followed: bool = False
@@ -76,8 +76,7 @@ class Tracker:
     memory: frames that a lost face is remembered for, not counting those in which it should be behind another face. If
     a detection then comes up where it should be by its speed, it gets its number back.
     recall: frames for which a face that is gone, because its memory is over or the video was cut, gets its number back
-    wherever a face comes up that looks the same: colours, in the same light and turned about as it was (`looks`). 0: it
-    never does.
+    wherever a face comes up that looks the same (`appearance`): the same colours, in similar light and pose. 0: never.
 
     A cut, and a frame of another size, end the tracks of all faces; a cross-fade is not noticed.
 
@@ -115,7 +114,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._gone: list[_Track] = []
         self._size = 0, 0
-        self._glance: np.ndarray | None = None
+        self._descriptor: np.ndarray | None = None
         self._since_search = 0
         self._next_id = 0
         self.reinitialisations = 0
@@ -127,10 +126,10 @@ class Tracker:
         return {
             "size": np.array(self._size),
             "counts": np.array([self._since_search, self._next_id, self.reinitialisations, len(self._gone)]),
-            "glance": np.zeros(0) if self._glance is None else self._glance,
+            "descriptor": np.zeros(0) if self._descriptor is None else self._descriptor,
             "id": np.array([t.id for t in tracks], int),
             "velocity": np.array([t.velocity for t in tracks]).reshape(-1, 2),
-            "looks": np.array([t.looks for t in tracks]),
+            "appearance": np.array([t.appearance for t in tracks]),
             "missing": np.array([(t.missing, t.hidden) for t in tracks], int).reshape(-1, 2),
             "followed": np.array([t.followed for t in tracks], bool),
             **{f"faces_{name}": value for name, value in faces_to_arrays([t.face for t in tracks]).items()},
@@ -142,20 +141,20 @@ class Tracker:
             width, height = state["size"].tolist()
             since, following, again, gone = state["counts"].tolist()
             faces = faces_from_arrays({n.removeprefix("faces_"): v for n, v in state.items() if n.startswith("faces_")})
-            told = zip(
+            rows = zip(
                 state["id"].tolist(),
                 faces,
                 state["velocity"],
-                state["looks"],
+                state["appearance"],
                 state["missing"].tolist(),
                 state["followed"],
                 strict=True,
             )
             tracks = [
-                _Track(number, face, speed, seen, missing, hidden, bool(followed))
-                for number, face, speed, seen, (missing, hidden), followed in told
+                _Track(number, face, speed, appearance, missing, hidden, bool(followed))
+                for number, face, speed, appearance, (missing, hidden), followed in rows
             ]
-            self._glance = state["glance"] if state["glance"].size else None
+            self._descriptor = state["descriptor"] if state["descriptor"].size else None
         self._tracks, self._gone = tracks[: len(tracks) - gone], tracks[len(tracks) - gone :]
         self._size = width, height
         self._since_search, self._next_id, self.reinitialisations = since, following, again
@@ -206,11 +205,11 @@ class Tracker:
         return [t for t in self._tracks if t.missing]
 
     def _is_cut(self, picture: np.ndarray) -> bool:
-        """Whether another shot begins with this picture. What is black or even is looked past."""
-        before, now = self._glance, glance(picture)
-        if not says_something(now):
+        """Whether another shot begins with this picture. Frames without contrast are passed over."""
+        before, now = self._descriptor, frame_descriptor(picture)
+        if not has_contrast(now):
             return False
-        self._glance = now
+        self._descriptor = now
         return before is not None and is_cut(before, now)
 
     def _follow(self, picture: np.ndarray) -> None:
@@ -234,9 +233,9 @@ class Tracker:
         for a, b in zip(*np.nonzero(np.triu(box_overlaps(faces.boxes, faces.boxes), 1) > SAME_FACE)):
             if healthy[a] and healthy[b]:  # one has jumped onto the other
                 healthy[a if surprise[a] > surprise[b] else b] = False
-        for track, face, well, centre, seen in zip(present, faces, healthy, centres, looks(crops)):
+        for track, face, well, centre, seen in zip(present, faces, healthy, centres, face_descriptors(crops)):
             if well:
-                track.looks = track.looks + LOOKS_RATE * (seen - track.looks)
+                track.appearance = track.appearance + APPEARANCE_RATE * (seen - track.appearance)
                 track.velocity = (track.velocity + centre - box_centres(track.face.boxes)[0]) / 2
                 track.face, track.followed = face, True
             else:
@@ -283,7 +282,7 @@ class Tracker:
         faces = self._aligned(picture, found.take(~taken))
         if not len(faces):
             return
-        known, seen = self._recognised(faces.boxes), looks(crop_image(picture, self._crops(faces)))
+        known, seen = self._recognised(faces.boxes), face_descriptors(crop_image(picture, self._crops(faces)))
         recalled = self._recalled({k: seen[k] for k in range(len(faces)) if k not in known})
         for k, face in enumerate(faces):
             most = BESIDE if k in known and known[k].hidden else SAME_FACE
@@ -303,11 +302,11 @@ class Tracker:
     def _recalled(self, seen: dict[int, np.ndarray]) -> dict[int, _Track]:
         """Number of a newcomer -> the face that was gone and looks the same, most alike pairs first."""
         pairs = sorted(
-            (difference(track.looks, one), k, j) for j, track in enumerate(self._gone) for k, one in seen.items()
+            (difference(track.appearance, one), k, j) for j, track in enumerate(self._gone) for k, one in seen.items()
         )
         known: dict[int, int] = {}
-        for apart, k, j in pairs:
-            if apart <= MAX_DIFFERENCE and k not in known and j not in known.values():
+        for distance, k, j in pairs:
+            if distance <= MAX_DIFFERENCE and k not in known and j not in known.values():
                 known[k] = j
         return {k: self._gone[j] for k, j in known.items()}
 

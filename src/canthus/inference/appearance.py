@@ -1,23 +1,23 @@
-"""What a picture and a face look like, coarsely: enough to notice a cut, and to know a face again a little later."""
+"""Coarse descriptors of a frame and of a face: enough to notice a cut, and to recognise a face a little later."""
 
 from __future__ import annotations
 
 import numpy as np
 
-GRID = 9, 16  # cells of a picture, rows and columns
-SAMPLES = 4  # pixels a cell that are looked at, each way
+GRID = 9, 16  # cells of a frame, rows and columns
+SAMPLES = 4  # pixels sampled per cell, each way
 
 # Two frames of one shot have a correlation of 0.98 and more in the clips that this was written for, low light included,
-# and those around a cut 0.2 and less. A face that leaps in front of an even wall changes few cells.
+# and those around a cut 0.2 and less. A face that jumps in front of a plain wall changes few cells.
 MAX_CORRELATION = 0.5
 MIN_CHANGED = 0.5  # of the cells
 CHANGED = 0.25  # of a cell, in standard deviations of the picture's
-MIN_CONTRAST = 2.0  # levels of 255; a picture with less is black, white or covered, and says nothing
+MIN_CONTRAST = 2.0  # levels of 255; a frame with less is black, white or covered, and tells nothing
 
 CELLS = 8  # of a crop of a face, each way; the outer ones show what is around it
 
 
-def glance(picture: np.ndarray) -> np.ndarray:
+def frame_descriptor(picture: np.ndarray) -> np.ndarray:
     """The colours of a picture (H,W,3) uint8 in 9 x 16 cells, less their mean: (9,16,3)."""
     y, x = (((np.arange(n * SAMPLES) + 0.5) * side / (n * SAMPLES)).astype(int) for n, side in zip(GRID, picture.shape))
     rows, columns = GRID
@@ -25,21 +25,21 @@ def glance(picture: np.ndarray) -> np.ndarray:
     return cells - cells.mean((0, 1))
 
 
-def says_something(seen: np.ndarray) -> bool:
-    """Whether a `glance` shows more than an even picture."""
-    return float(seen.std()) >= MIN_CONTRAST
+def has_contrast(descriptor: np.ndarray) -> bool:
+    """Whether a `frame_descriptor` shows more than a uniform picture."""
+    return float(descriptor.std()) >= MIN_CONTRAST
 
 
 def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two `glance`s that say something are of different shots. A change of brightness is no cut."""
-    likeness = (before * after).sum() / np.sqrt((before**2).sum() * (after**2).sum())
+    """Whether two `frame_descriptor`s with contrast are of different shots. A change of brightness is no cut."""
+    correlation = (before * after).sum() / np.sqrt((before**2).sum() * (after**2).sum())
     changed = (np.abs(after - before).max(2) > CHANGED * before.std()).mean()
-    return bool(likeness < MAX_CORRELATION and changed > MIN_CHANGED)
+    return bool(correlation < MAX_CORRELATION and changed > MIN_CHANGED)
 
 
-def looks(crops: np.ndarray) -> np.ndarray:
-    """The colours (N,6,6,3) of faces in crops (N,S,S,3) uint8, in cells, as shares of their mean, so that it does not
-    matter how bright the light is."""
+def face_descriptors(crops: np.ndarray) -> np.ndarray:
+    """The colours (N,6,6,3) of the cells of faces in crops (N,S,S,3) uint8, divided by their mean, so that the
+    brightness of the light does not matter."""
     half = crops[:, ::2, ::2]  # enough, at a quarter of the time
     side = half.shape[1] // CELLS
     whole = half[:, : CELLS * side, : CELLS * side].reshape(-1, CELLS, side, CELLS, side, 3).mean((2, 4))
@@ -48,6 +48,6 @@ def looks(crops: np.ndarray) -> np.ndarray:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two `looks` (6,6,3): the mean difference of a colour, as a share of the mean. Of one person in one light under
-    0.1 unless the head turns, of two people mostly over 0.15."""
+    """Mean absolute difference of two face descriptors (6,6,3). Under 0.1 for one person in one light unless the head
+    turns, mostly over 0.15 for two people."""
     return float(np.abs(one - other).mean())
