@@ -6,6 +6,7 @@ Each message is one sentence that says what was got and what is wanted.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,6 +59,12 @@ class RecipeError(CanthusError, ValueError):
 
 class OutputError(CanthusError, OSError):
     """A result that could not be written."""
+
+
+def first_few(texts: Iterable[str], most: int, separator: str = ", ") -> str:
+    """The first `most` of the texts, and how many more there are."""
+    known = list(texts)
+    return separator.join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def pip_install(extra: str) -> str:

@@ -105,9 +105,9 @@ def align_parts(
     for files, faces, failures, failed in _each(ray, _write_part, ((shared, part, out) for part in parts)):
         summary.files += files
         summary.faces += faces
-        told = failures[: SHOWN - len(summary.failures)]
-        summary.failures += told
-        summary.untold += failed - len(told)
+        shown = failures[: SHOWN - len(summary.failures)]
+        summary.failures += shown
+        summary.untold += failed - len(shown)
         summary.seconds = time.perf_counter() - start
         progress(summary)
     return summary
@@ -178,8 +178,8 @@ def _write_part(aligner: Predictor, part: Part, out: str) -> tuple[int, int, lis
 
     lanes = Lanes(aligner)
     answers = map(watched, lanes.map(partial(align_chunk, share=lanes.share), part.photos, lost))
-    told = part.write(folder(out), answers, aligner)
-    return len(part.photos) - told["failures"], told["faces"], failures[:SHOWN], len(failures)
+    about = part.write(folder(out), answers, aligner)
+    return len(part.photos) - about["failures"], about["faces"], failures[:SHOWN], len(failures)
 
 
 def _ray() -> Any:

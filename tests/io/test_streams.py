@@ -47,7 +47,7 @@ def test_who_is_slow_gets_the_newest_frame(film):
             numbers.append(frame.number)
             time.sleep(0.1)  # five frames
     assert 4 < len(numbers) < 20 and stream.passed_over == 50 - len(numbers)
-    assert max(ages) < 0.2  # a queue would be a second behind at the end
+    assert max(ages) < 0.5  # a queue would be a second behind at the end; the machine may be busy
 
 
 def test_who_stops_early_closes_the_stream(film):

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canthus.errors import VideoError
+from canthus.errors import VideoError, first_few
 from canthus.face.blinks import Blink
 from canthus.face.morphable import MorphableModel
 from canthus.face.series import Series, TrackedFrame, series_of
@@ -91,11 +91,6 @@ class Outputs:
         return (SMOOTH if self.smooth else "") + OVERLAY + writable_suffix()
 
 
-def shortened(texts: Sequence[str], separator: str = ", ", most: int = 3) -> str:
-    """The first few of the texts, and how many more there are."""
-    return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
-
-
 LINES_ONLY = Outputs()
 
 
@@ -135,7 +130,7 @@ class ClipSummary:
         """How many frames are missing and why, as a sentence; empty where the video is whole."""
         if not self.problems:
             return ""
-        return f"{self.missing} of {self.frames + self.missing} frames are missing: {shortened(self.problems, '; ')}"
+        return f"{self.missing} of {self.frames + self.missing} frames are missing: {first_few(self.problems, 3, '; ')}"
 
 
 class Clip:

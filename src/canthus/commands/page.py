@@ -34,13 +34,13 @@ def write_page(found: Found, out: Path) -> None:
     rows, charts = [], []
     for path, name in found.files:
         target = out / name
-        told = _summary(file_of(target, SUMMARY))
+        summary = _summary(file_of(target, SUMMARY))
         shown = html.escape(str(path))
-        if told is None:
+        if summary is None:
             rows.append(f'<tr><td>{shown}</td><td colspan="{len(_COLUMNS) + 2}">not done</td></tr>')
             continue
-        seen = [str(told[key]) for key in _COLUMNS]
-        counts = [str(sum(blink["eye"] == eye for blink in told["blinks"])) for eye in ("right", "left")]
+        seen = [str(summary[key]) for key in _COLUMNS]
+        counts = [str(sum(blink["eye"] == eye for blink in summary["blinks"])) for eye in ("right", "left")]
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (*seen, *counts))
         anchor = html.escape(quote(str(name)))
         if not file_of(target, PLOT).exists():
@@ -62,11 +62,13 @@ def _summary(path: Path) -> dict[str, Any] | None:
     """The summary of a video; None where there is none, or a broken one."""
     try:
         with decoding(VideoError, f"'{path}' cannot be read"):
-            told = read_json(path)
+            summary = read_json(path)
             if not (
-                fits(told, dict[str, Any]) and fits(told["blinks"], list[dict[str, Any]]) and set(_COLUMNS) <= set(told)
+                fits(summary, dict[str, Any])
+                and fits(summary["blinks"], list[dict[str, Any]])
+                and set(_COLUMNS) <= set(summary)
             ):
                 raise ValueError("it lacks something")
-            return told
+            return summary
     except VideoError:
         return None

@@ -97,9 +97,9 @@ def left(
     progress: Callable[[Summary], None],
 ) -> Iterator[Part]:
     """The parts that are to be written; those that are there go into the summary. Raises `OutputError` as `align`."""
-    there = out.names()
+    existing = out.names()
     for part in parts_of(photos, plan):
-        if part.about not in there:
+        if part.about not in existing:
             yield part
             continue
         if not resume:
@@ -115,11 +115,11 @@ def _counted(
 ) -> Iterator[list[Answer]]:
     for some in answers:
         failed = [(answer.name, answer.error) for answer in some if answer.faces is None]
-        told = failed[: SHOWN - len(summary.failures)]
+        shown = failed[: SHOWN - len(summary.failures)]
         summary.files += len(some) - len(failed)
         summary.faces += sum(len(answer.faces) for answer in some if answer.faces is not None)
-        summary.failures += told
-        summary.untold += len(failed) - len(told)
+        summary.failures += shown
+        summary.untold += len(failed) - len(shown)
         summary.seconds = time.perf_counter() - start
         yield some
         progress(summary)
@@ -163,18 +163,18 @@ class Part(NamedTuple):
     def read(self, out: Folder, aligner: Predictor) -> dict[str, Any]:
         """What the JSON of this part says. Raises `OutputError` if it is another one's."""
         with decoding(OutputError, f"'{self.about}' in '{out.place}' cannot be read"):
-            told = parse_json(out.read(self.about))
-            counts = {name: told[name] for name in ("photos", "failures", "faces")}
+            about = parse_json(out.read(self.about))
+            counts = {name: about[name] for name in ("photos", "failures", "faces")}
             if not fits(counts, dict[str, int]):
                 raise ValueError(f"it counts {counts}")
         wanted = self.wanted(aligner)
-        others = [name for name in wanted if told.get(name) != wanted[name]]
+        others = [name for name in wanted if about.get(name) != wanted[name]]
         if others:
             raise OutputError(
                 f"got the part {self.number} in '{out.place}', which differs in {', '.join(others)}, want another "
                 "folder for other photos, weights or settings"
             )
-        return told
+        return about
 
     def write(self, out: Folder, answers: Iterable[Sequence[Answer]], aligner: Predictor) -> dict[str, Any]:
         """Write the tables and then the JSON; gives what it says. Raises `OutputError`."""
@@ -193,9 +193,9 @@ class Part(NamedTuple):
             }
             with out.written(self.failures) as path:
                 write_rows(path, columns, FAILURE_COLUMNS)
-        told = {**self.wanted(aligner), "faces": faces, "failures": len(failed)}
-        out.write(self.about, json.dumps(told).encode() + b"\n")
-        return told
+        about = {**self.wanted(aligner), "faces": faces, "failures": len(failed)}
+        out.write(self.about, json.dumps(about).encode() + b"\n")
+        return about
 
 
 def parts_of(photos: Iterable[Photo], plan: Plan) -> Iterator[Part]:
@@ -232,8 +232,8 @@ def align_chunk(aligner: Predictor, photos: list[Photo], share: int) -> list[Ans
 
     with ThreadPoolExecutor(len(photos)) as pool:  # a place far away answers several as quickly as one
         opened = list(pool.map(lambda one: attempt(one[0], lambda: Opened.of(one[1])), enumerate(photos)))
-    there = [(number, one) for number, one in enumerate(opened) if one is not None]
-    for load in loads(there, lambda one: one[1].memory(PHOTO_PIXELS), read, share):
+    readable = [(number, one) for number, one in enumerate(opened) if one is not None]
+    for load in loads(readable, lambda one: one[1].memory(PHOTO_PIXELS), read, share):
         for kind in ([r for r in load if r.boxes is None], [r for r in load if r.boxes is not None]):
             boxes = None if not kind or kind[0].boxes is None else [r.boxes for r in kind]
             for (number, picture, _), faces in zip(kind, aligner.predict_many([r.picture.pixels for r in kind], boxes)):

@@ -251,8 +251,8 @@ class _Results:
     def is_done(self, video: Path, settings: dict[str, Any], wanted: Sequence[str]) -> bool:
         """Whether all wanted files (their endings) are there, by these settings and of the video as it is now."""
         paths = [file_of(self.summary.with_name(self.summary.name.removesuffix(SUMMARY)), ending) for ending in wanted]
-        there = all(path.name in self.files and exists(path) for path in paths)
-        return there and self.settings == json.loads(json.dumps(settings)) and self.is_of(video)
+        complete = all(path.name in self.files and exists(path) for path in paths)
+        return complete and self.settings == json.loads(json.dumps(settings)) and self.is_of(video)
 
     def is_of(self, video: Path) -> bool:
         """Whether the video as it is now is the one that was tracked."""

@@ -30,11 +30,11 @@ def read_npz(source: str | os.PathLike[str] | bytes, names: Collection[str] | No
     Raises `ValueError` where a name is missing or a member is damaged, `OSError`, or what zipfile raises on damage.
     """
     with open_npz(source) as archive:
-        there = array_names(archive)
-        names = there if names is None else names
-        missing = [name for name in names if name not in there]
+        stored = array_names(archive)
+        names = stored if names is None else names
+        missing = [name for name in names if name not in stored]
         if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}; it has {', '.join(there) or 'nothing'}")
+            raise ValueError(f"it lacks {', '.join(missing)}; it has {', '.join(stored) or 'nothing'}")
         infos = {name: archive.getinfo(f"{name}.npy") for name in names}
         packed = [info.file_size for info in infos.values() if info.compress_type != zipfile.ZIP_STORED]
         if sum(packed) > LARGEST:

@@ -266,11 +266,11 @@ class _Canvas:
 
     def crowd(self, middle: np.ndarray, side: float) -> float:
         """How much of faces that are there a face in this place would hide: 0 nothing."""
-        apart = [
+        ratios = [
             np.abs((p.points.min(0) + p.points.max(0)) / 2 - middle).max() / (np.ptp(p.points, axis=0).max() + side)
             for p, _ in self._faces
         ]
-        return sum(max(0.0, 0.8 - share) for share in apart)
+        return sum(max(0.0, 0.8 - ratio) for ratio in ratios)
 
     def truth(self) -> FaceTruth:
         """The faces of the finished picture."""

@@ -39,8 +39,8 @@ def assign(faces: FacesTruth, height: int, width: int) -> Assignment:
     numbers, free = [], []
     for stride, (low, high) in zip(STRIDES, RANGES):
         cells = cell_centres(height // stride, width // stride, stride, box)
-        apart = (cells[None, :, None] - centre[:, None]).abs().amax(-1)  # (B,A,F)
-        near = apart < torch.clamp(CENTRAL * sides, min=NEAR * stride)[:, None]
+        distance = (cells[None, :, None] - centre[:, None]).abs().amax(-1)  # (B,A,F)
+        near = distance < torch.clamp(CENTRAL * sides, min=NEAR * stride)[:, None]
         here = near & ((sides >= low) & (sides < high) & faces.wanted & faces.there)[:, None]
         smallest = torch.where(here, sides[:, None], torch.inf).min(-1)
         numbers.append(torch.where(here.any(-1), smallest.indices, -1))

@@ -56,12 +56,14 @@ def _landmark_tables(pairs: Pairs, lids_move: bool) -> list[Table]:
     bins = np.full(len(pairs.samples), -1) if yaw is None else metrics.yaw_bins(yaw)
     rows: dict[str, list[float]] = {}
     kept = {}
-    for name, (said, true) in ratios.items():
-        known = np.isfinite(said) & np.isfinite(true) & np.stack([seen[p] for p in parts[name]], axis=1)
+    for name, (predicted, true) in ratios.items():
+        known = np.isfinite(predicted) & np.isfinite(true) & np.stack([seen[p] for p in parts[name]], axis=1)
         kept[name] = known
         if known.any() and (lids_move or name != "eye aspect ratio"):
-            by_yaw = [metrics.correlation(said[k], true[k]) for b in range(3) for k in (known & (bins == b)[:, None],)]
-            a, b = said[known], true[known]
+            by_yaw = [
+                metrics.correlation(predicted[k], true[k]) for b in range(3) for k in (known & (bins == b)[:, None],)
+            ]
+            a, b = predicted[known], true[known]
             means = float(np.abs(a - b).mean()), float(b.mean()), float(a.mean())
             rows[name] = [float(known.sum()), metrics.correlation(a, b), *by_yaw, *means]
     if not rows:
@@ -74,22 +76,22 @@ def _landmark_tables(pairs: Pairs, lids_move: bool) -> list[Table]:
     title = f"eyes, mouth and brows, {where}" if lids_move else f"mouth and brows, {where}; the labels close no eyes"
     tables = [Table(title, columns, rows)]
     if lids_move:
-        said, true = ratios["eye aspect ratio"]
-        tables += _closed_table(pairs, said, true, kept["eye aspect ratio"])
+        predicted, true = ratios["eye aspect ratio"]
+        tables += _closed_table(pairs, predicted, true, kept["eye aspect ratio"])
     return tables
 
 
-def _closed_table(pairs: Pairs, said: np.ndarray, true: np.ndarray, known: np.ndarray) -> list[Table]:
+def _closed_table(pairs: Pairs, predicted: np.ndarray, true: np.ndarray, known: np.ndarray) -> list[Table]:
     closed, opened = (known & (true <= CLOSED)), (known & (true >= OPEN))
     if not closed.any() or not opened.any():
         return []
-    rows = {"eye aspect ratio": _told_apart(said, true, -said, closed, opened, known)}
+    rows = {"eye aspect ratio": _separation(predicted, true, -predicted, closed, opened, known)}
     blink = [EXPRESSIONS.index(f"eyeBlink{side.capitalize()}") for side in SIDES]
     coefficients = pairs.predictions.expression[:, blink]
     answered = known & np.isfinite(coefficients)
     if (answered & closed).any() and (answered & opened).any():
         truth = _true_expressions(pairs)[:, blink]
-        rows["eyeBlink"] = _told_apart(
+        rows["eyeBlink"] = _separation(
             coefficients, truth, coefficients, closed & answered, opened & answered, answered
         )  # fmt: skip
     columns = (
@@ -99,18 +101,23 @@ def _closed_table(pairs: Pairs, said: np.ndarray, true: np.ndarray, known: np.nd
     return [Table(f"closed eyes (true aspect ratio up to {CLOSED}) and open ones (from {OPEN})", columns, rows)]
 
 
-def _told_apart(
-    said: np.ndarray, true: np.ndarray, closedness: np.ndarray, closed: np.ndarray, opened: np.ndarray, all_: np.ndarray
+def _separation(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    closedness: np.ndarray,
+    closed: np.ndarray,
+    opened: np.ndarray,
+    all_: np.ndarray,
 ) -> list[float]:
     either = closed | opened
     areas = [100 * metrics.roc_auc(closedness[k], closed[k]) for k in (either, all_)]
-    means = [float(values[k].mean()) for values in (true, said) for k in (closed, opened)]
+    means = [float(values[k].mean()) for values in (true, predicted) for k in (closed, opened)]
     return [float(closed.sum()), float(opened.sum()), *means, *areas]
 
 
 def _expression_table(pairs: Pairs) -> list[Table]:
-    said, true = pairs.predictions.expression, _true_expressions(pairs)
-    known = np.isfinite(said) & np.isfinite(true)
+    predicted, true = pairs.predictions.expression, _true_expressions(pairs)
+    known = np.isfinite(predicted) & np.isfinite(true)
     if not known.any():
         return []
     seen, sigma = _seen_parts(pairs), pairs.predictions.expression_sigma
@@ -121,7 +128,7 @@ def _expression_table(pairs: Pairs) -> list[Table]:
     for k, name in enumerate(EXPRESSIONS):
         here = known[:, k] & seen[_part_of(name)]
         if here.any():
-            a, b, s = said[here, k], true[here, k], sigma[here, k]
+            a, b, s = predicted[here, k], true[here, k], sigma[here, k]
             row = [float(here.sum()), metrics.correlation(a, b), float(np.abs(a - b).mean()), float(b.mean())]
             sure = np.isfinite(s)
             within = 100 * float(np.mean(np.abs(a - b)[sure] <= s[sure])) if sure.any() else np.nan

@@ -162,11 +162,11 @@ class Predictions:
         if not len(rows["id"]):
             return cls([], np.zeros((0, find_scheme("ibug68").count, 2)))
         found: dict[str, str] = {}
-        for word, unsaid in (("scheme", "ibug68"), ("system", "")):
-            said = set(rows.get(word, [])) or {unsaid}
-            if len(said) > 1 or not fits(list(said), list[str]):
-                raise ValueError(f"`{word}` is {sorted(map(str, said))}, one text is wanted")
-            found[word] = said.pop()
+        for word, default in (("scheme", "ibug68"), ("system", "")):
+            values = set(rows.get(word, [])) or {default}
+            if len(values) > 1 or not fits(list(values), list[str]):
+                raise ValueError(f"`{word}` is {sorted(map(str, values))}, one text is wanted")
+            found[word] = values.pop()
         if not fits(rows["id"].tolist(), list[str]):
             raise ValueError("`id` is no text")
         points = find_scheme(found["scheme"]).count

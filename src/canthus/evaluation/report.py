@@ -221,7 +221,7 @@ def _poses(scores: Scores) -> Figure:
 
 
 def _calibration(scores: Scores) -> Figure:
-    said, measured = ([100 * v for v in column] for column in zip(*scores.calibration))
+    predicted, measured = ([100 * v for v in column] for column in zip(*scores.calibration))
     chart = Chart(
         "Calibration of scores, by deciles",
         "mean predicted score, %",
@@ -230,7 +230,7 @@ def _calibration(scores: Scores) -> Figure:
         (0, 100),
         (520, 380),
     )
-    return lines(chart, {"measured": (said, measured), "ideal": ([0, 100], [0, 100])})
+    return lines(chart, {"measured": (predicted, measured), "ideal": ([0, 100], [0, 100])})
 
 
 def _yaw(scores: Scores) -> list[Figure]:

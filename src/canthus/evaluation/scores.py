@@ -123,11 +123,11 @@ def calibration(pairs: Pairs) -> list[tuple[float, float]]:
     return tenths(scores[known], distance[known] < SCORE_RADIUS)
 
 
-def tenths(said: np.ndarray, measured: np.ndarray) -> list[tuple[float, float]]:
+def tenths(predicted: np.ndarray, measured: np.ndarray) -> list[tuple[float, float]]:
     """Means of what was said (P,) and of what was measured (P,), by tenths of what was said, the least first; fewer
     than ten for less than ten values."""
-    parts = np.array_split(np.argsort(said, kind="stable"), 10)
-    return [(float(said[p].mean()), float(measured[p].mean())) for p in parts if len(p)]
+    parts = np.array_split(np.argsort(predicted, kind="stable"), 10)
+    return [(float(predicted[p].mean()), float(measured[p].mean())) for p in parts if len(p)]
 
 
 def yaws(samples: Sequence[FaceSample]) -> dict[str, np.ndarray]:
@@ -219,10 +219,12 @@ def _seen_table(pairs: Pairs) -> list[Table]:
     known = np.isfinite(distance)
     values = [_mean(distance[known & seen]), _mean(distance[known & ~seen])]
     tables = [Table("NME box of points", ("visible", "hidden"), {"NME box": values})]
-    said = pairs.predictions.visible
-    if said.shape == seen.shape and np.isfinite(said).all() and 0 < seen.sum() < seen.size:
+    predicted = pairs.predictions.visible
+    if predicted.shape == seen.shape and np.isfinite(predicted).all() and 0 < seen.sum() < seen.size:
         tables.append(
-            Table("visibility, area under the ROC curve", ("AUC",), {"visible": [100 * metrics.roc_auc(said, seen)]})
+            Table(
+                "visibility, area under the ROC curve", ("AUC",), {"visible": [100 * metrics.roc_auc(predicted, seen)]}
+            )
         )
     return tables
 
@@ -231,11 +233,11 @@ def _sure_table(pairs: Pairs) -> list[Table]:
     sigma, distance = pairs.predictions.sigma, 100 * pairs.distance
     if sigma.shape != distance.shape:
         return []
-    said = 100 * MEAN_RADIUS * sigma / box_sizes(pairs.boxes)[:, None]
-    known = np.isfinite(said) & np.isfinite(distance)
+    expected = 100 * MEAN_RADIUS * sigma / box_sizes(pairs.boxes)[:, None]
+    known = np.isfinite(expected) & np.isfinite(distance)
     if known.sum() < 10:
         return []
-    predicted, measured = (list(column) for column in zip(*tenths(said[known], distance[known])))
+    predicted, measured = (list(column) for column in zip(*tenths(expected[known], distance[known])))
     rows = {"predicted": predicted, "measured": measured}
     return [Table("error by tenths of the predicted error", tuple(map(str, range(1, 11))), rows)]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from canthus.errors import BoxError, ImageError, LandmarkError
+from canthus.errors import BoxError, ImageError, LandmarkError, first_few
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import can_convert, convert
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.meshes import FaceMeshes
 from canthus.face.morphable import MorphableModel
-from canthus.face.pose import Pose, as_rotations, head_rotation, some
+from canthus.face.pose import Pose, as_rotations, head_rotation
 from canthus.face.surface import landmarks_on_heads, surface_map, surface_schemes
 from canthus.face.uncertainty import scores_of
 from canthus.geometry.camera import WeakPerspective
@@ -238,7 +238,7 @@ class Faces:
     def __repr__(self) -> str:
         width, height = self.image_size
         about = f"{width}x{height} px, {self.scheme}" + (f", {self.weights}" if self.weights else "")
-        sizes = some(f"{size:.0f} px" for size in self.sizes)
+        sizes = first_few((f"{size:.0f} px" for size in self.sizes), 5)
         return f"Faces({len(self)} in {about}{': ' if sizes else ''}{sizes})"
 
     def _repr_html_(self) -> str:

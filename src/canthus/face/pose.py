@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from canthus.errors import LandmarkError, WeightsError
+from canthus.errors import LandmarkError, WeightsError, first_few
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.projection import fit_weak_perspective
 from canthus.geometry.rotation import euler_from_matrix, nearest_rotation, quaternion_from_matrix
@@ -34,7 +33,8 @@ class Pose:
         return len(self.matrix)
 
     def __repr__(self) -> str:
-        return f"Pose({some(f'pitch {p} yaw {y} roll {r}' for p, y, r in np.rint(self.euler()).astype(int))})"
+        angles = (f"pitch {p} yaw {y} roll {r}" for p, y, r in np.rint(self.euler()).astype(int))
+        return f"Pose({first_few(angles, 5)})"
 
     @property
     def quaternion(self) -> np.ndarray:
@@ -67,9 +67,3 @@ def as_rotations(matrices: np.ndarray) -> np.ndarray:
     if error > MAX_ROTATION_ERROR:
         raise WeightsError(f"got weights that give matrices {error:.2g} off a rotation, want rotation matrices")
     return rotations
-
-
-def some(words: Iterable[str], most: int = 5) -> str:
-    """The first words of a list, and how many more there are."""
-    known = list(words)
-    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")

@@ -30,8 +30,8 @@ _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 def runtime() -> Any:
     """The module onnxruntime. Raises `CanthusError` where no package of it is installed."""
-    unsaid = _TELEMETRY not in os.environ
-    if unsaid:
+    undecided = _TELEMETRY not in os.environ
+    if undecided:
         os.environ[_TELEMETRY] = "1"
     try:
         import onnxruntime
@@ -41,7 +41,7 @@ def runtime() -> Any:
             f"networks are run by ONNX Runtime, which is not installed; to get it, run: {wanted}"
         ) from error
     finally:
-        if unsaid:
+        if undecided:
             del os.environ[_TELEMETRY]
     return onnxruntime
 
@@ -72,8 +72,8 @@ def check_provider(provider: Any) -> str:
 def available() -> list[str]:
     """The providers that the installed ONNX Runtime has. Whether this machine has what they need shows when a network
     is opened. Raises `CanthusError` where none is installed."""
-    there = runtime().get_available_providers()
-    return [name for name, (full, _) in PROVIDERS.items() if full in there]
+    installed = runtime().get_available_providers()
+    return [name for name, (full, _) in PROVIDERS.items() if full in installed]
 
 
 def _installed() -> list[str]:

@@ -60,8 +60,8 @@ class Recording:
             try:
                 with decoding(OutputError, str(path)):
                     part = read_npz(path)
-                    told = parse_json(str(part["about"]))
-                    whole = told == {"schema": SCHEMA, **self.about} and int(part["first"]) == self.frames
+                    about = parse_json(str(part["about"]))
+                    whole = about == {"schema": SCHEMA, **self.about} and int(part["first"]) == self.frames
                     count = len(part["time"])
             except OutputError:
                 return

@@ -58,8 +58,8 @@ def open_session(path: Path, threads: int | None = None, provider: str = "cpu") 
     CPU. Raises `WeightsError` for a file that cannot be loaded, `CanthusError` for a provider that does not work here.
     """
     if check_provider(provider) == AUTO:
-        there = available()
-        for name in (name for name in BEST_FIRST if name in there):
+        installed = available()
+        for name in (name for name in BEST_FIRST if name in installed):
             try:
                 return _session_on(name, path, threads)
             except CanthusError:  # no such processor, or a driver is missing: the next one

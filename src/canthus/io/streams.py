@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canthus.errors import VideoError, pip_install
+from canthus.io.inputs import is_address
 
 PATIENCE = 10.0  # seconds that a stream may take to open or to give its next frame
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
@@ -38,7 +38,7 @@ def is_live(given: Any) -> bool:
     text = str(given)
     if isinstance(given, PathLike) or exists(text):
         return False
-    return text.isdecimal() or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+    return text.isdecimal() or is_address(text)
 
 
 class Live:

@@ -122,10 +122,10 @@ def read_columns(file: BinaryIO, name: str, wanted: Sequence[str], also: Sequenc
     what = f"got a table {name} that cannot be read, want the columns {', '.join(wanted)}"
     groups = _parquet_groups if Path(name).suffix.lower() == ".parquet" else _csv_groups
     with decoding(LandmarkError, what):
-        there, tables = groups(file)
-        names = [*wanted, *(also if set(also) <= set(there) else ())]
-        if not set(wanted) <= set(there):
-            raise ValueError(f"it has the columns {', '.join(there[:20])}")
+        header, tables = groups(file)
+        names = [*wanted, *(also if set(also) <= set(header) else ())]
+        if not set(wanted) <= set(header):
+            raise ValueError(f"it has the columns {', '.join(header[:20])}")
         columns = [of_name[name] for name in names]
     while True:
         with decoding(LandmarkError, what):
@@ -141,16 +141,16 @@ Tables = Callable[[Sequence[Column]], Rows | None]
 def _csv_groups(file: BinaryIO) -> tuple[list[str], Tables]:
     """Names of the columns, and a function to the next rows of some of them."""
     lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=""), strict=True)
-    there = next(lines, [])
+    header = next(lines, [])
 
     def some(columns: Sequence[Column]) -> Rows | None:
-        at = {column.name: there.index(column.name) for column in columns}
+        at = {column.name: header.index(column.name) for column in columns}
         cells = list(islice(lines, ROW_GROUP))
-        if any(len(line) != len(there) for line in cells):
+        if any(len(line) != len(header) for line in cells):
             raise ValueError("its lines differ in length")
         return {c.name: _parsed([line[at[c.name]] for line in cells], c) for c in columns} if cells else None
 
-    return there, some
+    return header, some
 
 
 def _parquet_groups(file: BinaryIO) -> tuple[list[str], Tables]:
@@ -326,14 +326,14 @@ def _read_parquet(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
     with file:
         with decoding(LandmarkError, what):
             metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
-            told = parse_json(metadata[KEY])
-            if told["schema"] != SCHEMA or not fits(told["weights"], str):
-                raise ValueError(f"its schema is {told['schema']!r}")
+            about = parse_json(metadata[KEY])
+            if about["schema"] != SCHEMA or not fits(about["weights"], str):
+                raise ValueError(f"its schema is {about['schema']!r}")
         for group in range(file.num_row_groups):
             with decoding(LandmarkError, what):
                 columns = file.read_row_group(group, [column.name for column in COLUMNS])
                 table = {column.name: _numpy(columns[column.name].combine_chunks(), column) for column in COLUMNS}
-                images = list(images_of(table, told["weights"]))
+                images = list(images_of(table, about["weights"]))
             yield from images
 
 

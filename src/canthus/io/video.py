@@ -18,6 +18,7 @@ from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
+from canthus.io.inputs import is_address
 from canthus.threads import check_threads
 
 FILES = frozenset(
@@ -269,7 +270,7 @@ def check_source(given: Any) -> None:
     text = str(given)
     if text.isdecimal() and not exists(text):
         raise VideoError(f"got '{text}', where there is no file, want a video (for cameras see `io.streams.Live`)")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+    if is_address(text):
         raise VideoError(f"got the address '{text}', want a file or folder (for streams see `io.streams.Live`)")
     if not text:
         raise VideoError("got an empty path, want a video or a folder of frames")

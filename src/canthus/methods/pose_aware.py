@@ -202,8 +202,8 @@ class PoseAware(Aligner):
         terms = {"rough": self._wing(rough[..., :2], truth.xyz[..., :2], truth.known)}
         if self.config.second != "none":
             frame = self._frame(rough[..., :2].detach())
-            said, true = (self._into_frame(p[..., :2], frame)[:, self.ids] for p in (alignment.xyz, truth.xyz))
-            terms["stable"] = self._wing(said, true, self._known_in(frame, truth))
+            predicted, true = (self._into_frame(p[..., :2], frame)[:, self.ids] for p in (alignment.xyz, truth.xyz))
+            terms["stable"] = self._wing(predicted, true, self._known_in(frame, truth))
         return terms
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
@@ -212,8 +212,8 @@ class PoseAware(Aligner):
             return {"rough": self._wing(self.rough(truth.crops), truth.xyz[..., :2], truth.known)}
         frame = self._shaken_frame(truth.xyz[..., :2])
         true = self._into_frame(truth.xyz[..., :2], frame)[:, self.ids]
-        said, known = self.stable(frame.picture(truth.crops)), self._known_in(frame, truth)
-        return {"stable": self._wing(said, true, known)}
+        predicted, known = self.stable(frame.picture(truth.crops)), self._known_in(frame, truth)
+        return {"stable": self._wing(predicted, true, known)}
 
     def stages(self) -> tuple[Stage, ...]:
         """One network after the other; the weights turn means over coordinates into the paper's sums."""
@@ -221,9 +221,9 @@ class PoseAware(Aligner):
         stable = Stage("stable", {"stable": 2.0 * len(self.ids)}, trains=("stable",))
         return (rough,) if self.config.second == "none" else (rough, stable)
 
-    def _wing(self, said: Tensor, true: Tensor, known: Tensor | None) -> Tensor:
+    def _wing(self, predicted: Tensor, true: Tensor, known: Tensor | None) -> Tensor:
         unit = self.config.size / UNIT
-        return wing(said / unit, true / unit, self.config.omega, self.config.epsilon, known)
+        return wing(predicted / unit, true / unit, self.config.omega, self.config.epsilon, known)
 
     def _known_in(self, frame: Frame, truth: FaceBatch) -> Tensor | None:
         """Which of the second network's points (B,P) are known of faces that it sees in a frame; None if all are."""

@@ -293,10 +293,10 @@ class Swift(Aligner):
         and between lips / crop side. expression: Gaussian negative log-likelihood, and expression_square: squared
         error of the coefficients that are known."""
         size = self.config.size
-        apart = alignment.xyz - truth.xyz
+        difference = alignment.xyz - truth.xyz
         if truth.known_axes is not None:  # where depth is not known, the distance in the image plane
-            apart = torch.where(truth.known_axes, apart, 0.0)
-        distance = torch.linalg.vector_norm(apart, dim=-1)
+            difference = torch.where(truth.known_axes, difference, 0.0)
+        distance = torch.linalg.vector_norm(difference, dim=-1)
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
         upper, lower = (list(side) for side in zip(*GAPS))
         error = (alignment.xyz - truth.xyz)[..., :2] / size

@@ -39,8 +39,8 @@ def deconvolution(channels: int, kernel: int = 4, groups: int = 1, stride: int =
     channel by itself: bilinear for a kernel of 2 `stride`, nearest for one of `stride`. `groups` = `channels` makes it
     depthwise."""
     layer = nn.ConvTranspose2d(channels, channels, kernel, stride, (kernel - stride) // 2, groups=groups)
-    apart = (torch.arange(kernel) - (kernel - 1) / 2).abs() / stride  # from the kernel's centre, in pixels that go in
-    taps = 1 - apart if kernel == 2 * stride else torch.ones(kernel)
+    offset = (torch.arange(kernel) - (kernel - 1) / 2).abs() / stride  # from the kernel's centre, in pixels that go in
+    taps = 1 - offset if kernel == 2 * stride else torch.ones(kernel)
     nn.init.zeros_(layer.weight)
     layer.bias = nn.Parameter(torch.zeros(channels))
     with torch.no_grad():

@@ -96,7 +96,7 @@ def vertex_errors(
     errors: dict[str, np.ndarray] = {"FAN-3D (68)": np.concatenate(sparse)} if sparse else {}
     rates: dict[str, np.ndarray] = {"FAN-3D (68)": np.ones(len(samples))} if sparse else {}
     for name, ids in sets.items():
-        there = known[:, ids]
-        errors[name] = (distance[:, ids] * there).sum(1) / np.where(there.any(1), there.sum(1), np.nan)
-        rates[name] = there.mean(1)
+        present = known[:, ids]
+        errors[name] = (distance[:, ids] * present).sum(1) / np.where(present.any(1), present.sum(1), np.nan)
+        rates[name] = present.mean(1)
     return errors, rates

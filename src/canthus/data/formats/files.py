@@ -26,12 +26,12 @@ def read_pts(path: str | Path, count: int | None = None) -> np.ndarray:
     with decoding(LandmarkError, f"'{path}' is no PTS file (version, n_points, {{, lines of x and y, }})"):
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         head, body = lines[: lines.index("{")], lines[lines.index("{") + 1 : lines.index("}")]
-        said = next(int(line.split(":")[1]) for line in head if line.startswith("n_points"))
+        announced = next(int(line.split(":")[1]) for line in head if line.startswith("n_points"))
         points = np.array([[float(v) for v in line.split()[:2]] for line in body]) - 1.0
         if np.isinf(points).any():
             raise ValueError("a coordinate is infinite")
-    if points.shape != (said, 2) or count not in (None, said):
-        raise LandmarkError(f"'{path}' has {len(points)} points and says {said}; {count or said} are wanted")
+    if points.shape != (announced, 2) or count not in (None, announced):
+        raise LandmarkError(f"'{path}' has {len(points)} points and says {announced}; {count or announced} are wanted")
     return points
 
 

@@ -286,8 +286,8 @@ class _SceneBatch:
             triangle = which[part[f.owner]]
             piece = self.owner[triangle]
             texel = self._texel(raster, f, piece, self.vertices[self.triangles[triangle], 9:])
-            there = (texel[:, 3] >= self.cutout[piece].clamp(min=0.01)).nonzero()[:, 0]
-            near.scatter_reduce_(0, f.pixel[there], f.near[there], "amax")
+            opaque = (texel[:, 3] >= self.cutout[piece].clamp(min=0.01)).nonzero()[:, 0]
+            near.scatter_reduce_(0, f.pixel[opaque], f.near[opaque], "amax")
         return near
 
     def _surface(self, raster: Rasteriser, f: Fragments, which: Tensor) -> _Surface:
