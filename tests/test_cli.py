@@ -187,6 +187,15 @@ def test_align_resumes(tmp_path):
     assert "1 files, 1 faces, 0 failures, " in run("align", PHOTO, "--out", tmp_path)
 
 
+def test_verbose_tells_each_file(tmp_path):
+    given = PHOTO, "--out", tmp_path, "--threads", 1, "--verbose"
+    text = run("align", *given)
+    assert "on cpu: 1 lanes of 1 threads" in text and f"{PHOTO}: 1 faces" in text
+    assert f"{PHOTO}: done before" in run("align", *given, "--resume")
+    assert f"{PHOTO}: frame by frame, into {tmp_path}" in run("track", *given)
+    assert f"{PHOTO}: done before" in run("track", *given, "--resume")
+
+
 def test_align_gives_other_landmark_schemes(tmp_path):
     given = "align", PHOTO, "--pts", "--out", tmp_path, "--scheme"
     run(*given, "wflw98")

@@ -120,6 +120,7 @@ def align(
         number = max(1, min(most if workers == 1 else workers, -(-count // CHUNK)))
         each = max(1, most // number)
         aligner = canthus.load(weights, accuracy=accuracy, threads=each, min_face=min_face, provider=provider)
+        log.info("weights %s on %s: %d lanes of %d threads", aligner.card.title, provider, number, each)
         return Lanes(aligner, number, workers > 1, bound)
 
     with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
@@ -260,6 +261,7 @@ def track(
         load = partial(canthus.load, accuracy=accuracy, threads=threads, provider=provider)
         second, first = (None if name is None else load(name) for name in (tracking, initial))
         tracker = Tracker(load(weights), second, initial=first, detect_every=detect_every)
+        log.info("weights %s on %s", tracker.aligner.card.title, provider)
         if found is None:
             _follow(inputs[0], out, tracker, smooth, send)
             return

@@ -7,6 +7,7 @@ photos whose JSON says that what is asked for is there.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -38,6 +39,8 @@ from canthus.io.outputs import (
 )
 from canthus.io.photo_lists import is_collection
 from canthus.io.tables import write_csv
+
+log = logging.getLogger(__name__)
 
 OVERLAY = ".overlay.png"
 LOST = "the process that aligned it was ended, by a fault in a decoder or for lack of memory"
@@ -163,6 +166,7 @@ def _align_chunk(
         path, target = file
         if resume and _is_done(path, target, outputs, aligner.card):
             summary.skipped += 1
+            log.info("%s: done before", path)
             return None
         try:
             photo = _Photo(path, target, read_picture(path, PHOTO_PIXELS), _source(path))
@@ -180,6 +184,7 @@ def _align_chunk(
                 _write(photo, faces, outputs)
                 summary.files += 1
                 summary.faces += len(faces)
+                log.info("%s: %d faces", photo.path, len(faces))
             except CanthusError as error:
                 summary.failures.append((photo.path, str(error)))
         load.clear()

@@ -79,7 +79,9 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        errors.print(f"{level}{self.format(record)}", style="yellow" if level else None, soft_wrap=True)
+        errors.print(
+            level + printable(self.format(record), keep="\n"), style="yellow" if level else None, soft_wrap=True
+        )
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ video; it says of which video and by which settings they are, and `resume` skips
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -39,6 +40,8 @@ from canthus.io.inputs import Found, Kind, file_of, find, make_folder_of
 from canthus.io.outputs import remove_leftovers
 from canthus.io.video import FILES, check_source, is_frame
 from canthus.workers import Workers
+
+log = logging.getLogger(__name__)
 
 LOST = "the process that tracked it was ended, by a fault in a decoder or for lack of memory"
 STOPPED = "the process that tracked it was told to stop"
@@ -138,7 +141,9 @@ class _Work:
         earlier = _Results.read(target)
         settings = settings_of(self.tracker, self.outputs)
         if self.resume and earlier and earlier.is_done(path, settings, self.outputs.files(earlier.people)):
+            log.info("%s: done before", path)
             return None
+        log.info("%s: frame by frame, into %s", path, target.parent)
         try:
             clip = Clip(path, target, self.tracker, self.outputs)
             make_folder_of(target)
