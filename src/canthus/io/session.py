@@ -74,6 +74,9 @@ def _session_on(provider: str, path: Path, threads: int | None) -> Any:
     options.log_severity_level = 3
     # Between runs its threads would wait in a loop and slow NumPy and other sessions: a fitted head then costs twice.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Which tensors may share memory is found out by comparing each with all others, nine tenths of the time that it
+    # takes to open a network of thousands of nodes. The arena gives freed memory out again in any case.
+    options.enable_mem_reuse = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if provider == "directml":
