@@ -29,15 +29,15 @@ def describe(folder: Path) -> bool:
     data, values = path.read_bytes(), json.loads(text)
     if "method" in values:
         names = [output.name for output in onnx.ModelProto.FromString(data).graph.output]
-        said = network_metadata(Card.read(folder), names)
+        metadata = network_metadata(Card.read(folder), names)
     else:
-        said = detector_metadata(values)
-    if {entry.key: entry.value for entry in onnx.ModelProto.FromString(data).metadata_props} == said:
+        metadata = detector_metadata(values)
+    if {entry.key: entry.value for entry in onnx.ModelProto.FromString(data).metadata_props} == metadata:
         return False
     before = sha256(path)
     if values["files"][MODEL_FILE] != before:
         raise SystemExit(f"{path} is not the file that its card lists")
-    atomic_write(path, with_metadata(data, said))
+    atomic_write(path, with_metadata(data, metadata))
     atomic_write(folder / CARD_FILE, text.replace(before, sha256(path)).encode())
     return True
 

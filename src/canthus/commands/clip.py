@@ -78,7 +78,7 @@ class Outputs:
                 import_module(module)  # missed now rather than when a video is done
 
     def files(self, people: int) -> list[str]:
-        """The endings of the files of a video in which there are so many faces, the summary's left out."""
+        """The endings of the files of a video with `people` faces, without the summary's."""
         faces = [".jsonl", *([f".{self.table}"] if self.table else [])]
         smooth = [SMOOTH + ending for ending in faces] if self.smooth else []
         heads = {"glb": [".heads.glb"], "livelink": [f".livelink.{number}.csv" for number in range(people)]}
@@ -100,8 +100,8 @@ class ClipSummary:
 
     frames: that were read. missing: frames that the file should hold and that could not be read, as far as it tells.
     problems: why they are missing, one sentence each. faces: in all frames together. people: numbers that were given.
-    without_face: frames. reinitialisations: how often a known face was aligned anew from a detection. losses: how often
-    a face of one frame is not in the next. tracked: frames that this run tracked; an earlier one did the others.
+    without_face: frames. reinitialisations: how often a known face was aligned again from a detection. losses: how
+    often a face of one frame is not in the next. tracked: frames that this run tracked; an earlier one did the others.
     """
 
     frames: int = 0

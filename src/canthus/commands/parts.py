@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Plan(NamedTuple):
-    """What a run is to write: tables in a format, "csv" or "parquet", of so many photos each; of these every
+    """What a run is to write: tables in a format, "csv" or "parquet", of a fixed number of photos each; of these every
     `shards`-th one from number `shard` on."""
 
     format: str = "parquet"

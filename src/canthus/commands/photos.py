@@ -64,7 +64,7 @@ class Outputs:
     scheme: str | None = None
 
     def files(self, faces: int) -> list[str]:
-        """The endings of the files of a photo with so many faces, the JSON's left out."""
+        """The endings of the files of a photo with `count` faces, without the JSON's."""
         numbers = [""] if faces == 1 else [f".{k}" for k in range(faces)]
         return [
             *([OVERLAY] if self.overlay else []),
@@ -292,7 +292,7 @@ def _results(target: Path) -> _Results | None:
 
 
 def _is_done(path: Path, target: Path, outputs: Outputs, card: Card) -> bool:
-    """Whether all that is asked for is there, by the weights of this card and of the file that is there now."""
+    """Whether all results exist, made by the weights of this card from the file as it is now."""
     results = _results(target)
     if not results or results.weights != card.title or (outputs.expressions and not results.expressions):
         return False

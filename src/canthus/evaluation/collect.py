@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 def silent(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
 
 def true_boxes(samples: Sequence[FaceSample]) -> np.ndarray:

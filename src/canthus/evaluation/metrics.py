@@ -119,7 +119,7 @@ class TableRow(NamedTuple):
     counts: NDArray[np.int64]
 
     def weighted(self, counts: Sequence[int]) -> float:
-        """The mean of images of a set with so many (K,) in each bin, estimated from the bin means."""
+        """The mean over the images of a set with the given counts (K,) in its bins, estimated from the bin means."""
         return float(self.bins @ np.asarray(counts, float) / np.sum(counts))
 
 

@@ -2,7 +2,7 @@
 
 NPZ without objects, JSON lines with one object a face, or Parquet with one row a face. All have, a face: `id` (the name
 in the set), `xyz` (L,2 or 3) image pixels, and if known `box` (4,), `sigma` (L,), `visible` (L,), `rotation` (3,3)
-camera-from-head in right-handed axes with y up, `restarted` (whether a tracker had to look for the face anew),
+camera-from-head in right-handed axes with y up, `restarted` (whether a tracker had to search for the face again),
 `expression` (52,) and its `expression_sigma` (52,). A face that is not there was not found. Parquet has columns of
 single numbers, named as those of `io.columns` where these have the same: `x_0`, `y_0`, `z_0`, `box_x0`, `sigma_0`,
 `visible_0`, `rotation_00`, `jawOpen`, `jawOpen_sigma`.

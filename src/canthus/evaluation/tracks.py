@@ -18,7 +18,8 @@ def track_table(pairs: Pairs, errors: np.ndarray) -> tuple[str, tuple[str, ...],
 
     NME: percent, found frames. jitter: `metrics.jitter` of the plane's points in percent of the root of the mean box's
     area, over frames that follow each other without a gap; of the labels too, whose own noise bounds what can be told,
-    and of the difference, in which true motion counts nothing. restarts: how often the face had to be looked for anew.
+    and of the difference, in which true motion counts nothing. restarts: how often the face had to be
+    searched for again.
     """
     videos = np.array([s.name.rpartition("/")[0] for s in pairs.samples])
     frames = np.array([_number(s.name) for s in pairs.samples])

@@ -48,7 +48,7 @@ def eye_closure(times: np.ndarray, ratios: np.ndarray, coefficients: np.ndarray 
 
 
 def find_blinks(times: np.ndarray, ratios: np.ndarray, coefficients: np.ndarray | None = None) -> list[Blink]:
-    """The blinks of one face in the order of their starts; of each eye for itself.
+    """The blinks of one face in the order of their starts, for each eye separately.
 
     times: (T,) seconds, rising. ratios: (T,2) right and left. coefficients: (T,2) or None, as of `eye_closure`.
     A blink is a peak of the closure of at least `LEAST` with more open eyes on both sides within `LONGEST` seconds, so

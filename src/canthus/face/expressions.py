@@ -1,4 +1,4 @@
-"""The 52 expression coefficients by name, and how those of ICT-FaceKit give them."""
+"""The names of the 52 expression coefficients, and their conversion from those of ICT-FaceKit."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Alignment:
     coefficients: (B,K) of the method's own face model: identity, then expression; or None.
     placement: (B,3) of that model: crop pixels a unit of it, and x and y of its origin; or None.
     score: (B,L), the method's own confidence 0..1, such as the peak of a heatmap, not calibrated; or None.
-    expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, 0 at rest and 1 fully done, or None.
+    expression: (B,52) coefficients in the order of `expressions.EXPRESSIONS`, 0 at rest and 1 full, or None.
     expression_sigma: (B,52), one standard deviation of the error of each, or None.
     steps: earlier xyz of the same shape, first to last.
     maps: what the network drew on the way (heatmaps, volumes, code images), each (B,...), first to last: losses and
@@ -145,8 +145,8 @@ class Faces:
     visible: (N,L), probability 0..1 that the point can be seen; NaN where unknown.
     image_size: (width, height). scheme: the landmark scheme, which has L points, 68 but for weights that say otherwise.
     weights: name and version of the weights' card.
-    expression: (N,52) coefficients in the order of `expressions.EXPRESSIONS` from the network, 0 at rest and 1 fully
-    done; NaN where unknown. expression_sigma: (N,52), one standard deviation of the error of each.
+    expression: (N,52) coefficients in the order of `expressions.EXPRESSIONS` from the network, 0 at rest and 1
+    full; NaN where unknown. expression_sigma: (N,52), one standard deviation of the error of each.
     own_head: (N,3+K) of weights that fit a head model themselves: pixels a unit of the model, x and y of its origin,
     identity and expression; (N,0) of others. With `pose` that is a camera and a head, see `mesh`.
     Raises `LandmarkError`, `BoxError` or `ImageError` for parts whose shapes or values do not fit.
@@ -338,8 +338,8 @@ class Faces:
     def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
         """Whole heads: `model` (None: the default one) fitted to the landmarks, each weighted by 1 / sigma^2.
 
-        Computed anew at each call. Landmarks of unknown sigma weigh as much as the average one. Weights that fit a head
-        themselves (`own_head`) are believed, if the model has as many coefficients as theirs.
+        Computed again at each call. Landmarks of unknown sigma weigh as much as the average one. Of weights that
+        fit a head themselves, that head (`own_head`) is used if the model has as many coefficients as theirs.
         """
         model = MorphableModel.default() if model is None else model
         if self.own_head.shape[1] == 3 + len(model.identity) + len(model.expression):

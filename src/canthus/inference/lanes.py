@@ -60,10 +60,10 @@ class Lanes:
     ) -> Iterator[R]:
         """`function(aligner, chunk)` of each CHUNK of items, in order; items are taken as they are needed.
 
-        With processes, function and items are pickled. If a process dies, the chunks that it may have died of are done
-        anew, at last item by item, each in a process of its own; `lost` says what an item gives that ends that one,
-        too. Raises what `function` raises, and `CanthusError` if processes cannot start. Within `with lanes:` threads
-        and processes stay for the next call.
+        With processes, function and items are pickled. If a process dies, the chunks that it may have died of are run
+        again, in the end item by item, each in a process of its own; `lost` gives the result of an item that ends that
+        one, too. Raises what `function` raises, and `CanthusError` if processes cannot start. Within `with lanes:`
+        threads and processes stay for the next call.
         """
         chunks = chunked(items, CHUNK)
         if self.count == 1 and not self.processes:
@@ -139,7 +139,7 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def loads(items: Iterable[T], need: Callable[[T], int], read: Callable[[T], R | None], share: int) -> Iterator[list[R]]:
     """What `read` gives of the items, as much at a time as fits into `share` bytes; None is left out.
 
-    need: bytes that reading an item takes. What takes more than the share comes by itself, and one such at a time in
+    need: bytes that reading an item takes. An item that takes more than the share comes alone, one such at a time in
     all lanes of this process. Drop each list before the next one is asked for.
     """
     load, held = list[R](), 0
@@ -169,7 +169,7 @@ def _hold(aligner: Predictor) -> None:
 
 
 def _ready() -> None:
-    """What a process does to show that it is there."""
+    """Does nothing; its result shows that a process has started."""
 
 
 def _with_held(function: Callable[[Predictor, list[T]], R], chunk: list[T]) -> R:

@@ -1,4 +1,4 @@
-"""Smoothing of tracks for the eye. It delays what is quick and hides what is noise, so nothing is measured on it."""
+"""Smoothing of tracks, for viewing. It delays quick motion and hides noise, so nothing is measured on it."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _weight(cutoff: float | np.ndarray, step: float) -> np.ndarray:
 
 
 class _Parts(NamedTuple):
-    """A face taken apart: how its head is turned (3,3), where it is and how large (3,), the landmarks in the head's own
-    frame (68,3), and its expressions (52,). Lengths are in sizes of the face."""
+    """The parts of a face: rotation of the head (3,3), place and log size (3,), landmarks in the head's own frame
+    (68,3), and expressions (52,). Lengths are in sizes of the face."""
 
     rotation: np.ndarray
     place: np.ndarray
@@ -72,23 +72,23 @@ class _Filter(NamedTuple):
     speed_cutoff: float
 
 
-# A head moves in tenths of a second, lids and lips in less: these are followed sooner, from quicker speeds.
+# A head moves in tenths of a second, lids and lips faster: their cutoffs react sooner.
 _FILTERS = _Parts(_Filter(1.0, 5.0, 1.0), _Filter(1.5, 8.0, 1.0), _Filter(1.0, 10.0, 4.0), _Filter(1.0, 4.0, 6.0))  # type: ignore[arg-type]
 
 
 class Smoother:
-    """Tracked faces smoothed one frame after the other, by `OneEuro`: what has not come yet is not known, so quick
+    """Tracked faces smoothed one frame after the other, by `OneEuro`: later frames are not known yet, so quick
     motion is delayed a little. For video files there is `smoothed`.
 
     The turn of the head, its place and size, the landmarks in the head's own frame and the expressions are smoothed
-    each for itself. So a head that turns does not smear the face, and noise in its pose does not move the lids.
+    separately. So a head that turns does not smear the face, and noise in its pose does not move the lids.
     """
 
     def __init__(self) -> None:
         self._filters: dict[int, tuple[float, list[OneEuro]]] = {}
 
     def __call__(self, tracked: TrackedFaces, time: float) -> TrackedFaces:
-        """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts anew."""
+        """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts again."""
         smooth = []
         for k, face in enumerate(tracked.faces):
             number = int(tracked.ids[k])
@@ -105,7 +105,7 @@ def smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
 
     The filter of `Smoother` goes over the track of each face forwards, and over the same track backwards; the mean of
     both moves nothing in time, and is the same for a video that is played backwards. Where a face was gone for longer
-    than `series.LONGEST_GAP` it starts anew. All frames are held in memory, about 18 kB a face and frame.
+    than `series.LONGEST_GAP` it starts again. All frames are held in memory, about 18 kB a face and frame.
     """
     kept = list(frames)
     tracks: dict[int, list[tuple[int, int]]] = {}  # of each face: places in `kept` and among the faces there

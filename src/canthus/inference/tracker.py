@@ -31,7 +31,7 @@ MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that co
 SAME_FACE = 0.5  # two faces that overlap by more are one
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
-EMPTY_EVERY = 12  # frames between two thorough searches where nobody is there, if `detect_every` is 0
+EMPTY_EVERY = 12  # frames between two thorough searches where no face is tracked, if `detect_every` is 0
 SEARCH_RADIUS = 2.2  # face sizes around a lost face: MAX_MATCH_DISTANCE, the face itself, and some context
 MAX_SEARCHES = 3  # lost faces a frame that are searched for one by one
 LONGEST_MOTION = 12  # frames for which a lost face is thought to move on as it did
@@ -56,7 +56,7 @@ class _Track:
     followed: bool = False
 
     def expected(self, frames: int) -> np.ndarray:
-        """Where its centre (2,) should be so many frames after it was last seen."""
+        """Where its centre (2,) should be, `frames` frames after it was last seen."""
         return box_centres(self.face.boxes)[0] + min(frames, LONGEST_MOTION) * self.velocity
 
 
@@ -70,7 +70,7 @@ class Tracker:
     initial: weights whose 68 points align the first crop of a detected face for `aligner`, as the paper's first model
     gets its crops from a detector's landmarks; None: `aligner` starts from the detector's box.
     detect_every: frames after which the detector searches the whole frame thoroughly, for newcomers of any size; 0:
-    only where nobody is there.
+    only where no face is tracked.
     min_score: mean confidence below which a face is unhealthy; None: MIN_SCORE of `Faces.scores`, or MIN_PEAK of a
     method's own scores where it gives no sigma.
     memory: frames that a lost face is remembered for, not counting those in which it should be behind another face. If
@@ -83,7 +83,7 @@ class Tracker:
     A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face
     lies in the same place, and no detection centred in its box disagrees about that box. An unhealthy face is lost
     unless the detector finds it again in the same frame. The detector searches for lost faces in every frame, around
-    where they should be; while nobody is there it searches every frame for near faces (`FaceDetector.quick`).
+    where they should be; while no face is tracked it searches every frame for near faces (`FaceDetector.quick`).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Tracker:
         """How often a face that was known has been aligned anew from a detection."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that it remembers, as arrays: `restore` goes on from there with the same results."""
+        """All that the tracker remembers, as arrays: `restore` goes on from there with the same results."""
         tracks = [*self._tracks, *self._gone]
         return {
             "size": np.array(self._size),

@@ -211,7 +211,7 @@ def openface_rows(images: Sequence[ImageFaces], camera: Camera = ASSUMED) -> Row
 
 
 class Layout(NamedTuple):
-    """What a table looks like: its columns, and the function that fills them."""
+    """The layout of a table: its columns, and the function that fills them."""
 
     columns: tuple[Column, ...]
     rows: Callable[[Sequence[ImageFaces], Camera], Rows]

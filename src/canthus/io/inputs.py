@@ -1,4 +1,4 @@
-"""What a verb is given, as files, folders and patterns, and the target of each file: what the names of its results
+"""The inputs of a command, as files, folders and patterns, and the target of each file: what the names of its results
 begin with.
 
 A target follows from the path as it was given and from what lies beside the file, never from the other inputs:
@@ -47,7 +47,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Kind:
-    """The kind of input that a verb wants.
+    """The kind of input that a command takes.
 
     what: the word for it. error: what to raise. wanted: whether a file of this name is one. whole: whether a folder
     that holds files of these names is one by itself, so that its files are not taken; None: never. hints: what to say

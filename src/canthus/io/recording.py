@@ -1,4 +1,4 @@
-"""What a tracker said about a video, kept on disk in parts, so that a run that was stopped goes on where it was.
+"""The tracked frames of a video, kept on disk in parts, so that a stopped run continues where it was.
 
 A part holds the faces of some frames, exactly, and the tracker's state after the last of them. Parts lie in a hidden
 folder beside the results and are removed when these are there.
@@ -36,7 +36,7 @@ class Recording:
     """The frames of one video in a folder of parts.
 
     folder: made when the first part is written. about: plain data that tells which video and settings the parts are of;
-    parts of others are removed. resume: whether parts that are there are kept. `frames`: how many frames the parts
+    parts of others are removed. resume: whether existing parts are kept. `frames`: how many frames the parts
     hold. `state`: the tracker's after these, None at the start.
     """
 

@@ -1,6 +1,6 @@
 """Tables of faces in files: CSV, and Parquet by pyarrow (extra `tables`); `read_faces` reads every file of faces.
 
-What stands in the columns is told by `io.columns`. A Parquet file says in its metadata, under the key "canthus", what
+The columns are defined in `io.columns`. A Parquet file says in its metadata, under the key "canthus", what
 `about` gives as JSON; each of its fields says its unit.
 """
 

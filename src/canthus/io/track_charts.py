@@ -72,7 +72,7 @@ def track_chart(
 
 
 def chosen(numbers: Sequence[int], most: int = MOST_PICTURES) -> list[int]:
-    """At most so many of the numbers, evenly spread, the first and the last among them."""
+    """At most `most` of the numbers, evenly spread, the first and the last among them."""
     places = np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int))
     return [numbers[k] for k in places]
 

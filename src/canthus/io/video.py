@@ -26,11 +26,11 @@ FILES = frozenset(
     ".ts .vob .webm .wmv".split()
 )
 PILLOW = frozenset({".gif", ".webp"})  # read without PyAV
-# What a file that somebody sends may be, by FFmpeg's names: formats that hold their pictures themselves.
+# Formats that a received file may have, by FFmpeg's names: formats that hold their pictures themselves.
 CONTAINERS = "3gp,asf,avi,dv,flv,h264,hevc,matroska,mov,mp4,mpeg,mpegts,mxf,ogg,webm"
 RATE = 25.0  # frames a second where nothing says so
 TICKS = 90_000  # a second, in which a video's times are written
-_UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in the place of frames that nobody asked for
+_UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in the place of frames that were not asked for
 MIN_ASPECT = 0.2  # of the sides of a pixel; less is no picture format but a damaged header
 
 
@@ -85,7 +85,7 @@ class Video:
 
     @classmethod
     def of_bytes(cls, data: bytes, name: str, most_pixels: int, threads: int | None = None) -> Video:
-        """The content of a file that somebody sent, called `name`, with frames of at most so many pixels.
+        """The content of a received file, called `name`, with frames of at most `most_pixels` pixels.
 
         It is read from memory, and nothing else is: no playlist and no file that it names. Raises `VideoSizeError` for
         larger frames, `VideoError` for anything that is no video.
@@ -180,7 +180,7 @@ class Video:
             times: list[float] = []
             origin, damaged, hidden, shown = 0.0, 0, 0, 0.0
             for packet in self._packets(container, stream):
-                hidden += packet.is_discard  # cut off by an edit list: decoding needs it, nobody sees it
+                hidden += packet.is_discard  # cut off by an edit list: decoding needs it, but it is not shown
                 try:
                     frames = packet.decode()
                 except FFmpegError:

@@ -50,7 +50,7 @@ class PoseAwareConfig(AlignerConfig):
     landmarks: of the networks, 68 or the 19 of AFLW, from which the fitted head gives all 68. second: what the second
     network places: the "stable" landmarks, "all" (no head model for any), or "none": there is one network only. extra:
     stable landmarks besides `SEMIFACE`, in the numbers of the 68. bins: of the pose that batches are balanced over, 1
-    for no balance; oversampling: a face comes at most so many times as often as without. jaw, evidence, noise,
+    for no balance; oversampling: how many times as often as without it a face comes at most. jaw, evidence, noise,
     iterations: of `completion.Completion`. omega, epsilon: of the wing loss, in pixels of a crop of 224. gain: such
     pixels a unit that the last layers say; optimisers of the Adam family, whose steps do not grow with the loss, want
     more than one. depths, width, bottleneck: of both ResNets.

@@ -1,4 +1,4 @@
-"""The weights that the rows of a paper are run with: opened, told apart by their configs, or made from each other."""
+"""The weights that the rows of a paper are run with: opened, identified by their configs, or made from each other."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ class _Clip:
         self.header = await self._next(request) or b""
 
     async def _next(self, request: Request | None = None) -> bytes | None:
-        """The next line, None after the last. With a request, an answer that nobody waits for any more ends."""
+        """The next line, None after the last. With a request, the answer ends once its client is gone."""
         while True:
             left = self.late - time.monotonic()
             try:
@@ -327,7 +327,7 @@ class _Clip:
             yield json.dumps({"detail": error.detail}).encode() + b"\n"
 
     def end(self) -> None:
-        """Nobody wants more of it."""
+        """Stop the work; more of it is not wanted."""
         if self.job is not None:
             self.job.gone.set()
         if not self.ended:

@@ -42,7 +42,7 @@ class ClipLimits:
 @dataclass
 class Job:
     """A clip under way. `put` is called on the worker's thread with each line, then with None, or with the error that
-    ends it; `gone` is set when nobody wants the rest, `late` is the time of `time.monotonic` when it is too late."""
+    ends it; `gone` is set when the rest is not wanted any more; `late` is the deadline by `time.monotonic`."""
 
     data: bytes
     name: str
@@ -52,7 +52,7 @@ class Job:
 
 
 class ClipWorker(JobThread[Job]):
-    """Follows the faces of clips with one predictor, in the order in which they come; `on_frame` is told the number of
+    """Follows the faces of clips with one predictor, in the order in which they come; `on_frame` gets the number of
     faces of each frame."""
 
     def __init__(self, predictor: Predictor, limits: ClipLimits, on_frame: Callable[[int], object]):

@@ -18,7 +18,7 @@ def serve(
 ) -> None:
     """Serve `app` at host:port, port 0 being any free one, until SIGINT or SIGTERM; then finish what is under way.
 
-    `started` is told the address. Connections beyond `limit_concurrency` are answered with 503. Raises `CanthusError`
+    `started` gets the address. Connections beyond `limit_concurrency` are answered with 503. Raises `CanthusError`
     for an address that cannot be used.
     """
     try:

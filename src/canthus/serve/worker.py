@@ -31,7 +31,7 @@ class _Job(NamedTuple):
 class Worker(JobThread[_Job]):
     """Aligns encoded images with one predictor on a thread of its own, at most `capacity` waiting.
 
-    Images wait as the bytes of their files, of at most `max_pixels` pixels; `on_batch` is told the number of images of
+    Images wait as the bytes of their files, of at most `max_pixels` pixels; `on_batch` gets the number of images of
     each batch.
     """
 

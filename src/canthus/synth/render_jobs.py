@@ -139,7 +139,7 @@ def _claim(out: Path, job: dict) -> None:
 
 
 def render(wanted: Rendering, workers: int) -> Iterator[Path]:
-    """Render in so many processes; yields each path when it is there. What is there already is passed over.
+    """Render in several processes; yields each path when it is done. What is there already is passed over.
 
     If a worker dies, as software OpenGL drivers do, its shards are rendered again. When the iteration is stopped,
     workers end at once and unfinished shards are removed. Raises `CanthusError` when workers die three times and finish

@@ -169,7 +169,7 @@ def face_crops(shard: str | Path, card: Card, count: int) -> np.ndarray:
 
 
 def copy_onnx(folder: Path, out: str | Path) -> None:
-    """Write an ONNX folder anew, with what this version says about networks in the file. Raises `WeightsError`,
+    """Rewrite an ONNX folder with this version's metadata in the file. Raises `WeightsError`,
     `OutputError`."""
     card = Card.read(folder)
     _write(make_folder(out), card, read_bytes(card.checked(folder, MODEL_FILE)))

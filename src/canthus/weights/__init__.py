@@ -30,7 +30,7 @@ def inside(folder: Path) -> dict[str, Card]:
 
 
 def find(name: str | Path) -> Path:
-    """The folder of shipped weights by name, or a folder of one's own; raises `WeightsError` for neither."""
+    """The folder of shipped weights by name, or the user's own folder; raises `WeightsError` for neither."""
     own = ROOT / str(name)
     if isfile(own / CARD_FILE) and isfile(own / MODEL_FILE) and own.name != DETECTOR:
         return own

@@ -39,7 +39,7 @@ class Category:
 
 
 def best(faces: Faces, most: int, confidence: float) -> Faces:
-    """At most so many faces, of a detection score of at least `confidence`, or unknown as of followed faces."""
+    """At most `most` faces, with a detection score of at least `confidence`, or an unknown one as of followed faces."""
     sure = ~(faces.detection_scores < confidence)
     return faces[np.flatnonzero(sure)[:most]]
 

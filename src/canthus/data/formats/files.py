@@ -155,7 +155,7 @@ def read_pts_pairs(folder: str | Path, faults: Faults | None = None) -> Iterator
 
 def read_array_pairs(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """NAME.npz, .npy or .mat beside NAME.jpg or .png, in the folder or below it, whose one array of points is
-    (L,2 or 3) or (2 or 3,L): LS3D-W and what is like it.
+    (L,2 or 3) or (2 or 3,L): LS3D-W and similar sets.
 
     In .mat files it has a name of `MAT_POINTS`. Pixels of .mat files count from 1, of the others from 0. z is nearer =
     larger. The scheme is the one with as many points. Raises `LandmarkError`.

@@ -1,4 +1,4 @@
-"""What a task of MediaPipe is told about its model."""
+"""Options of a MediaPipe task's model."""
 
 from __future__ import annotations
 
