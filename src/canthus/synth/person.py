@@ -110,17 +110,33 @@ def set_gaze(e: np.ndarray, index: dict[str, int], left: float, up: float) -> No
 
 def eye_texture(rng: np.random.Generator, size: int = 256) -> np.ndarray:
     """A procedural iris on a sclera, uint8 (size,size,4)."""
+    plain, disc, r, t, outside = _eyeball(size)
+    fibres = np.sum([rng.normal() * np.cos(m * t + rng.uniform(0, 6.3)) for m in range(15, 80, 4)], 0) / 6
+    base = IRIS_COLOURS[rng.integers(len(IRIS_COLOURS))] * rng.uniform(0.7, 1.3)
+    iris = base * (1 + 0.35 * fibres[:, None]) * (1 - 0.5 * np.clip((r - 0.10) / 0.05, 0, 1))
+    pupil = np.clip((r - rng.uniform(0.045, 0.075)) / 0.008 + 0.5, 0, 1)
+    colour = _sclera(r) * outside + (iris * pupil + 0.01) * (1 - outside)
+    out = plain.copy()
+    out[disc, :3] = (np.clip(colour, 0, 1) * 255).astype(np.uint8)
+    return out
+
+
+@functools.lru_cache(4)
+def _eyeball(size: int) -> tuple[np.ndarray, ...]:
+    """What all eyes share: one without an iris, uint8 (size,size,4), where the iris goes, bool (size,size), and the N
+    texels' distance to its middle (N,1), direction (N,) and share of sclera (N,1)."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     r, t = np.hypot(x, y), np.arctan2(y, x)
     outside = np.clip((r - 0.155) / 0.015 + 0.5, 0, 1)
-    disc, fibres = outside < 1, np.zeros_like(r)
-    fibres[disc] = sum(rng.normal() * np.cos(m * t[disc] + rng.uniform(0, 6.3)) for m in range(15, 80, 4)) / 6
-    base = IRIS_COLOURS[rng.integers(len(IRIS_COLOURS))] * rng.uniform(0.7, 1.3)
-    iris = base * (1 + 0.35 * fibres[..., None]) * (1 - 0.5 * np.clip((r[..., None] - 0.10) / 0.05, 0, 1))
-    sclera = np.array([0.86, 0.83, 0.80]) - 0.25 * np.clip((r[..., None] - 0.2) / 0.3, 0, 1) * np.array([0.3, 0.9, 0.9])
-    pupil = np.clip((r - rng.uniform(0.045, 0.075)) / 0.008 + 0.5, 0, 1)[..., None]
-    colour = sclera * outside[..., None] + (iris * pupil + 0.01) * (1 - outside[..., None])
-    return np.dstack([np.clip(colour, 0, 1) * 255, np.full((size, size), 255)]).astype(np.uint8)
+    disc = outside < 1
+    plain = np.full((size, size, 4), 255, np.uint8)
+    plain[..., :3] = (np.clip(_sclera(r[..., None]), 0, 1) * 255).astype(np.uint8)
+    return plain, disc, r[disc, None], t[disc], outside[disc, None]
+
+
+def _sclera(r: np.ndarray) -> np.ndarray:
+    """Colour (...,3) of the white of the eye at distances (...,1) from the middle of the iris."""
+    return np.array([0.86, 0.83, 0.80]) - 0.25 * np.clip((r - 0.2) / 0.3, 0, 1) * np.array([0.3, 0.9, 0.9])
 
 
 def lash_texture(size: int = 256) -> np.ndarray:
@@ -145,6 +161,7 @@ def lash_texture(size: int = 256) -> np.ndarray:
     return out
 
 
+@functools.lru_cache(8)
 def _shade(assets: HeadAssets) -> np.ndarray:
     """Share (V,3) of ambient light that reaches the skin; red is lost least."""
     return (assets.occlusion[:, None] ** np.array([0.75, 1.1, 1.2])).astype(np.float32)
@@ -154,7 +171,7 @@ def _skin_colour(
     streams: RandomStreams, recipe: SynthRecipe, assets: HeadAssets, vertices: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
     """Paint of the vertices (V,3): ambient occlusion, make-up, freckles, moles; placed on the neutral head."""
-    paint = _shade(assets)
+    paint = _shade(assets).copy()
     across, up, ahead = np.ascontiguousarray(vertices.T)
 
     def near(ids: list[int], reach: float) -> np.ndarray:
