@@ -293,6 +293,12 @@ def test_the_mean_of_known_entries_is_the_least_squares_translation():
         least = torch.linalg.lstsq(design, (other - FLAT)[k, found[k]].reshape(-1, 1)).solution[:, 0]
         torch.testing.assert_close(mean, least, atol=1e-10, rtol=0)
         torch.testing.assert_close(pointset.shift(other, FLAT, found)[k], least, atol=1e-10, rtol=0)
+        weights = torch.linspace(0, 0.01, 12, dtype=torch.float64)
+        rows = weights.sqrt().repeat_interleave(2)[:, None]
+        least = torch.linalg.lstsq(
+            rows * torch.eye(2, dtype=torch.float64).repeat(12, 1), rows * (other - FLAT)[k].reshape(-1, 1)
+        ).solution[:, 0]
+        torch.testing.assert_close(pointset.shift(other, FLAT, weights.expand(2, -1))[k], least, atol=1e-10, rtol=0)
     assert (pointset.shift(other, FLAT, torch.zeros_like(found)) == 0).all()
 
 
@@ -737,6 +743,21 @@ def test_changes_of_both_streams_add_up(faces):
         update.outs[1].bias.data.fill_(0.02)
     trail = aligner(faces.crops, faces.xyz).maps[-1]
     torch.testing.assert_close(trail[:, -1, :-2], aligner.face.start(6)[:, :-2] + 0.03)
+
+
+def test_vertices_weigh_less_in_the_shift_than_sparse_points(face):
+    """New networks change nothing, so that only the shift remains: vertices are off by 0.2, sparse points by nothing,
+    and there are as many of either."""
+    aligner = made(solver="cpr-fused", trust=0.25)
+    start, ids = face.start(2), torch.cat([face.region[aligner.layout], face.vertices + aligner.sparse_layout])
+    observed = face.flat(face.shape(start, ids), start[:, None])
+    observed[:, :3, :, 0] += 0.2
+    found = torch.ones(observed.shape[:3], dtype=torch.bool)
+    found[1, 3:] = False  # the second face has no sparse points
+    sample = Sample(observed[:, 0], found[:, 0].float(), ids[0])
+    state, _ = aligner.round_1(face, start, Streams(observed, found, ids), sample)
+    torch.testing.assert_close(state[:, -2], torch.tensor([0.25 * 0.2 / 1.25, 0.2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(state[:, :-2], start[:, :-2])
 
 
 def test_the_shipped_detector_stands_in(faces):

@@ -74,10 +74,11 @@ def translation(observed: Tensor, projected: Tensor, found: Tensor) -> Tensor:
     return (apart * both[..., None]).movedim(-1, -3)
 
 
-def shift(observed: Tensor, projected: Tensor, found: Tensor) -> Tensor:
-    """The least-squares shift (..., D) of projected onto observed points (..., N, D), 0 where none is found."""
-    weight = found[..., None].to(observed.dtype)
-    return ((observed - projected) * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+def shift(observed: Tensor, projected: Tensor, weight: Tensor) -> Tensor:
+    """The least-squares shift (..., D) of projected onto observed points (..., N, D) of weights (..., N), which may be
+    `found`; 0 where all are 0."""
+    weight = weight[..., None].to(observed.dtype)
+    return ((observed - projected) * weight).sum(-2) / weight.sum(-2).clamp(min=NOTHING)
 
 
 def distance(points: Tensor) -> Tensor:

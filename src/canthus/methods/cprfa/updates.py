@@ -34,6 +34,7 @@ class UpdateConfig:
     path_errors: Literal["raw", "normalised"] = "raw"
     order: Literal["sequential", "interleaved", "joint"] = "sequential"
     bounded: bool = False  # coefficients stay within what heads have
+    trust: float = 1.0  # weight of a vertex in the shift beside that of a fused sparse point
 
 
 class Streams(NamedTuple):
@@ -145,6 +146,9 @@ class Round(nn.Module):
     def forward(self, face: LinearFace, state: Tensor, streams: Streams, sample: Sample) -> tuple[Tensor, Tensor]:
         """A state (B,K+6) -> the last one, and those after each update (B,U,K+6), eq. 4, 5 and 8."""
         observation = pointset.Observation(streams.observed, streams.found, self.config.in_plane)
+        weights = streams.found.to(state.dtype)
+        if self.streams > 1:  # vertices come first
+            weights = torch.cat([self.config.trust * weights[:, :3], weights[:, 3:]], dim=1)
         part = face.part(streams.ids)
         shape = part.shape(state)
         sampled = face.part(sample.ids).shape(state) if self.weighed else None  # whose shape such a round leaves alone
@@ -155,7 +159,7 @@ class Round(nn.Module):
             projected = face.flat(shape, state[:, None])
             if name == "translation":
                 ours, theirs = (points.flatten(1, 2) for points in (projected, streams.observed))
-                moved = state[:, -2:] + pointset.shift(theirs, ours, streams.found.flatten(1))
+                moved = state[:, -2:] + pointset.shift(theirs, ours, weights.flatten(1))
                 state = torch.cat([state[:, :-2], moved], dim=1)
                 continue
             group = self.groups[name]
