@@ -108,7 +108,8 @@ class FaceMix:
         return np.flatnonzero(~np.any([source.seen() for source in self.stored], axis=0)).tolist()
 
     def weigh(self, weights: Tensor) -> None:
-        """Draw stored faces by these weights (N,); the share of each source stays the same."""
+        """Draw stored faces by these weights (N,); the share of each source stays the same. Raises `RecipeError` for
+        weights of another shape, and for any that are negative, not finite or 0 for a whole source."""
         values = weights.detach().cpu().double().numpy()
         parts = np.split(values, self._starts[1:-1]) if values.shape == (len(self),) else []
         if not parts or not (np.isfinite(values).all() and (values >= 0).all() and all(p.sum() > 0 for p in parts)):

@@ -183,7 +183,7 @@ def jitter(sequence: ArrayLike) -> float:
     """Noise of a track (T, L, D) between frames: its standard deviation per coordinate, in the track's unit.
 
     Taken from second differences, so motion at constant speed counts nothing: for independent noise of
-    variance s^2 they have the variance (1 + 4 + 1) s^2. Needs three frames.
+    variance s^2 they have the variance (1 + 4 + 1) s^2. Raises `LandmarkError` for fewer than three frames.
     """
     second = np.diff(np.asarray(sequence, float), n=2, axis=0)
     if second.shape[0] == 0:

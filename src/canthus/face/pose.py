@@ -50,7 +50,10 @@ class Pose:
 
 
 def head_rotation(xyz: np.ndarray) -> np.ndarray:
-    """Rotations (B,3,3) that best lay the mean head on landmarks (B,68,3), in the image plane where all z are 0."""
+    """Rotations (B,3,3) that best fit the mean head to landmarks (B,68,3), in the image plane where all z are 0.
+
+    Raises `LandmarkError` for another shape.
+    """
     if xyz.shape[1:] != (68, 3):
         raise LandmarkError(f"got landmarks of shape {xyz.shape}, want (B, 68, 3)")
     mean = np.broadcast_to(MorphableModel.default().landmarks()[0], xyz.shape)
@@ -59,7 +62,10 @@ def head_rotation(xyz: np.ndarray) -> np.ndarray:
 
 
 def as_rotations(matrices: np.ndarray) -> np.ndarray:
-    """The rotations (B,3,3) nearest to what a network gave, which a low precision may have moved a little."""
+    """The rotations (B,3,3) nearest to a network's, which low precision may have moved a little.
+
+    Raises `WeightsError` for NaN, infinity, or a matrix farther than MAX_ROTATION_ERROR from a rotation.
+    """
     if not np.isfinite(matrices).all():
         raise WeightsError("got weights that give rotations with NaN or infinity, want rotation matrices")
     rotations = nearest_rotation(matrices)

@@ -107,7 +107,7 @@ class Predictor(ABC):
         return self.predict_many([image], None if boxes is None else [boxes])[0]
 
     def predict_many(self, images: Sequence[ImageLike], boxes: Sequence[Any] | None = None) -> list[Faces]:
-        """`predict` for several images; the crops of all of them go through the network in batches."""
+        """`predict` for several images, whose crops share the network's batches. Raises as `predict`."""
         if not isinstance(images, Iterable) or isinstance(images, _ONE_IMAGE) or getattr(images, "ndim", 4) < 4:
             raise ImageError(f"got one image ({type(images).__name__}), want several; `predict` takes one")
         pictures = [as_image(image) for image in images]

@@ -117,7 +117,7 @@ class Card:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def checked(self, folder: Path, name: str) -> Path:
-        """The path of file `name` in the folder, after its SHA-256 was compared with the card's."""
+        """The path of file `name` in the folder, once its SHA-256 was found to be the card's. Raises `WeightsError`."""
         if name not in self.files:
             raise WeightsError(f"the card of '{folder}' lists {sorted(self.files)}, not '{name}'")
         return verified(folder / name, self.files[name], WeightsError)

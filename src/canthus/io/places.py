@@ -81,7 +81,7 @@ class Folder(Protocol):
     place: str
 
     def names(self) -> set[str]:
-        """The names of the files in it; none if it is not there."""
+        """The names of the files in it; none if it does not exist. Raises `OutputError`."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file in it. Raises `OutputError`."""

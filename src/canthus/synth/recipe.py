@@ -103,7 +103,7 @@ class SynthRecipe:
 
     @classmethod
     def parse(cls, changes: Sequence[str]) -> dict[str, Any]:
-        """Keys and values of texts KEY=VALUE, for `read`."""
+        """Keys and values of texts KEY=VALUE, for `read`. Raises `RecipeError`."""
         types: dict[str, type] = {f.name: type(f.default) for f in fields(cls)}
         out: dict[str, Any] = {}
         for change in changes:

@@ -24,7 +24,7 @@ CROP_RULE = (
     "* rot(a) ((u, v) - (R - 1) / 2), a the roll of the crop, rot(a) = [cos a, -sin a; sin a, cos a]; outside the "
     "picture it is black; where S / R is 2 or more the picture is averaged over blocks of floor(S / R) pixels first"
 )
-UNSAID = ("files", "measured", "limits")  # of the card: checksums, and what may be found out later
+LEFT_OUT = ("files", "measured", "limits")  # of the card: checksums, and what may be found out later
 
 
 def _outputs(unit: str, frame: str, z_origin: str) -> dict[str, dict[str, str]]:
@@ -70,7 +70,7 @@ def picture_metadata(card: Card, outputs: Iterable[str]) -> dict[str, str]:
 
 
 def _written(card: Card, inputs: Any, outputs: Any) -> dict[str, str]:
-    about = {name: value for name, value in asdict(card).items() if name not in UNSAID}
+    about = {name: value for name, value in asdict(card).items() if name not in LEFT_OUT}
     values = {
         "name": card.name,
         "version": card.version,
@@ -97,7 +97,7 @@ def detector_metadata(card: Mapping[str, Any]) -> dict[str, str]:
         "up": {"what": "the head's upward axis in the picture, x right, y down", "unit": "1"},
         "sigma": {"what": "standard deviation of the error of `upright`", "unit": "its sides"},
     }
-    about = {name: value for name, value in card.items() if name not in UNSAID}
+    about = {name: value for name, value in card.items() if name not in LEFT_OUT}
     values = {"name": card["name"], "version": card["version"], "licence": card["licence"]}
     return values | {k: json.dumps(v) for k, v in {"inputs": inputs, "outputs": outputs, "card": about}.items()}
 

@@ -96,7 +96,7 @@ def complete(points: np.ndarray, where: str | Path) -> np.ndarray:
 
 
 def picture_size(image: Path | np.ndarray, where: str | Path) -> tuple[int, int]:
-    """Width and height; only the header of a file is read."""
+    """Width and height, px; only the header of a file is read. Raises `LandmarkError` that names `where`."""
     if isinstance(image, np.ndarray):
         return image.shape[1], image.shape[0]
     if not image.is_file():
