@@ -682,6 +682,8 @@ def test_errors_are_measured_on_a_random_tenth_of_the_vertices(faces):
     assert torch.equal(streams.ids, aligner.face.region[aligner.layout])
     assert torch.equal(sample.ids, aligner._observe(answer, None)[1].ids)
     assert not torch.equal(sample.ids, aligner.train()._observe(answer, None)[1].ids)
+    # where no step is weighed there are none
+    assert made(solver="cpr").eval()._observe(answer, None)[1].observed.shape == (len(answer), 0, 2)
 
 
 def test_weights_learn_to_lengthen_and_shorten_steps():

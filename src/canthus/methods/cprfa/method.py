@@ -179,8 +179,9 @@ class Cprfa(Aligner):
         return normalised(points, self.config.size), found
 
     def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample]:
-        """What is seen in an answer of the U-Net and in the sparse points; in training another sample each time."""
-        picked = self.picked
+        """What is seen in an answer of the U-Net and in the sparse points; in training another sample each time, and an
+        empty one where no round weighs its steps by it."""
+        picked = self.picked if self.config.solver.endswith("capu") else self.picked[:0]
         if self.training:
             picked = torch.randperm(len(self.face.region), device=picked.device)[: len(picked)]
         return self.arranged(*self.look_up(answer, torch.cat([self.layout.flatten(), picked])), start, picked)

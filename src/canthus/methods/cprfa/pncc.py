@@ -91,26 +91,27 @@ def lookup_soft(
     ones = xp.ones((rows, columns), dtype=images.dtype, device=device(images))
     places = xp.reshape(xp.stack([x * ones, y * ones, ones], axis=-1), (rows * columns, 3))
     points, found = [], []
-    for part, own in zip(_apart(images, masks, codes), _in_steps(codes, rows * columns)):
+    wide = 2 * softness**2  # distances come divided by it, which saves a pass over all of them
+    for part, own in zip(_apart(images, masks, codes, 1 / wide), _in_steps(codes, rows * columns)):
         nearest = xp.min(part, axis=-1, keepdims=True)
-        sums = xp.exp((nearest - part) / (2 * softness**2)) @ places  # (B, v, 3)
+        sums = xp.exp(nearest - part) @ places  # (B, v, 3)
         points.append(sums[..., :2] / sums[..., 2:])
-        found.append(nearest[..., 0] + xp.sum((own - 0.5) ** 2, axis=-1) < threshold**2)
+        found.append(nearest[..., 0] * wide + xp.sum((own - 0.5) ** 2, axis=-1) < threshold**2)
     there = xp.concat(found, axis=1)
     where = xp.concat(points, axis=1)
     return xp.where(there[..., None], where, xp.zeros_like(where)), there
 
 
-def _apart(images: Array, masks: Array, codes: Array) -> Iterator[Array]:
-    """Squared distances (B, v, H W) between codes and pixels, less the squares of the codes about the middle of the
-    cube; OUTSIDE and more for pixels that do not count. Some codes at a time."""
+def _apart(images: Array, masks: Array, codes: Array, scale: float = 1.0) -> Iterator[Array]:
+    """`scale` times squared distances (B, v, H W) between codes and pixels, less the squares of the codes about the
+    middle of the cube; OUTSIDE and more for pixels that do not count. Some codes at a time."""
     xp: Any = array_namespace(images, codes)
     batch, _, height, width = images.shape
     pixels = xp.reshape(images, (batch, 3, height * width)) - 0.5  # see `nearest_code`
     norms = xp.sum(pixels**2, axis=1)
     norms = xp.where(xp.reshape(masks, (batch, height * width)), norms, xp.full_like(norms, OUTSIDE))
     # |p|^2 - 2 p c as one product
-    pixels = xp.concat([norms[:, None], pixels], axis=1)
+    pixels = scale * xp.concat([norms[:, None], pixels], axis=1)
     queries = xp.concat([xp.ones_like(codes[:, :1]), -2 * (codes - 0.5)], axis=1)
     return (part @ pixels for part in _in_steps(queries, height * width))
 

@@ -38,7 +38,7 @@ def unit_edges(points: Tensor) -> tuple[Tensor, ...]:
 
 
 def _edges(points: Tensor) -> tuple[Tensor, ...]:
-    return tuple(c[..., :, None] - c[..., None, :] for c in points.unbind(-1))
+    return tuple(c - c.transpose(-1, -2) for c in points.split(1, -1))
 
 
 def _unit(vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -104,8 +104,8 @@ def in_plane(points: Tensor, kernel: InPlane = "edge_axis") -> Tensor:
 def out_of_plane(points: Tensor) -> Tensor:
     """The kernel of out-of-plane rotation and of shape (..., N, N) of points (..., N, 2 or 3): the cosine between the
     edges from j to i and from k to j. The paper leaves k open; it is j + 1 here, the last one's partner the first."""
-    onwards = _unit((points - points.roll(-1, -2)).unbind(-1))  # (..., N) each, from the partner of j to j
-    return sum(a * b[..., None, :] for a, b in zip(unit_edges(points), onwards))  # type: ignore[return-value]
+    onwards = (points - points.roll(-1, -2)).transpose(-1, -2).split(1, -2)  # (..., 1, N) each, from j's partner to j
+    return sum(a * b for a, b in zip(unit_edges(points), _unit(onwards)))  # type: ignore[return-value]
 
 
 class Observation:

@@ -184,10 +184,10 @@ class Round(nn.Module):
         """What the network of a group sees (B,S C,N,N): projected (B,3S,N,2) compared with observed points."""
         shown = []
         for kernel in group.kernels:
-            shown.append(getattr(observation, kernel)(projected).chunk(self.streams, dim=1))
+            shown.append(getattr(observation, kernel)(projected))
             if self.config.known:
-                shown.append(observation.known(kernel).chunk(self.streams, dim=1))
-        return torch.cat([matrix for stream in zip(*shown) for matrix in stream], dim=1)
+                shown.append(observation.known(kernel))
+        return torch.cat([matrix.unflatten(1, (self.streams, 3)) for matrix in shown], dim=2).flatten(1, 2)
 
     def path_errors(
         self, face: LinearFace, shape: Tensor, state: Tensor, name: str, changes: Tensor, sample: Sample
