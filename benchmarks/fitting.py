@@ -226,11 +226,16 @@ def under_damage(whole: Cprfa, rows: Mapping[str, tuple[Any, bool]], samples: Se
     return results
 
 
-class Fitted:
+class Fitted(Predictor):
     """The shipped head fitted by least squares to the sparse points alone, in the place of a `Cprfa`."""
 
     def __init__(self, whole: Cprfa):
-        self.unet = whole.unet
+        self.unet, self.sparse_points = whole.unet, whole.sparse_points
+        self.card = replace(whole.card, name=f"head fitted to {whole.config.sparse}")
+
+    def run(self, crops: np.ndarray) -> Alignment:
+        """See `Predictor.run`."""
+        return self.finish(self.align((), self.sparse_points(as_input(crops))).map(Tensor.numpy))
 
     def align(self, maps: tuple[Tensor, ...], start: Tensor) -> Alignment:
         """See `Cprfa.align`."""
@@ -278,7 +283,13 @@ def main() -> None:
     if args.one_stage:
         alone = "one network, alone"
         predictors[alone] = opened(args.one_stage)
-    predictors |= {Path(name).name: opened(name) for name in (args.cprfa, *args.against)}
+    whole = Aligner.load(folder_of(args.cprfa))
+    if not isinstance(whole, Cprfa):
+        parser.error(f"--cprfa: '{args.cprfa}' are weights of another method")
+    by_pnp, fitted = f"PnP + {whole.config.sparse}", f"head fitted to {whole.config.sparse}"
+    sparse, head = variant(whole, by_pnp, solver="pnp-sparse"), Fitted(whole)
+    predictors |= {Path(args.cprfa).name: opened(args.cprfa), by_pnp: sparse, fitted: head}
+    predictors |= {Path(name).name: opened(name) for name in args.against}
     results: dict[str, Any] = {"weights": {name: one.card.title for name, one in predictors.items()}}
     charts = []
     for title, samples in sets.items():
@@ -291,9 +302,6 @@ def main() -> None:
         for name, row in gain.items():
             print(f"{title}, {name}: {ours} below {alone} by {row['mean']:.2f} +- {row['standard error']:.2f} %")
         charts.append(yaw_chart(title, scores))
-    whole = Aligner.load(folder_of(args.cprfa))
-    if not isinstance(whole, Cprfa):
-        parser.error(f"--cprfa: '{args.cprfa}' are weights of another method")
     if stored.vertices is None:
         print("no table of the dense annotation: the held-out faces bring no vertices (canthus synth --set dense=true)")
     else:
@@ -302,12 +310,9 @@ def main() -> None:
         for what in ("NME", "detected"):
             rows = {name: [*row[what].values(), row["failed"]] for name, row in results["annotation"].items()}
             shown(f"annotation, {what} %", (*BINS, "mean of bins", "std", "failed"), rows)
-    kinds = "pnp-dense", "pnp-sparse", "cpr-fused"
-    pnp, sparse, fused = (variant(whole, name, solver=name) for name in kinds)
+    pnp, fused = (variant(whole, name, solver=name) for name in ("pnp-dense", "cpr-fused"))
     pnp.unet = sparse.unet = fused.unet = whole.unet  # asked once
-    fitted = f"head fitted to {whole.config.sparse}"
-    solvers: dict[str, tuple[Any, bool]] = {"PnP": (pnp, False), f"PnP + {whole.config.sparse}": (sparse, True)}
-    solvers[fitted] = (Fitted(whole), True)
+    solvers: dict[str, tuple[Any, bool]] = {"PnP": (pnp, False), by_pnp: (sparse, True), fitted: (head, True)}
     if args.cpr:
         solvers["CPR"] = (Aligner.load(folder_of(args.cpr)), False)
     else:

@@ -55,8 +55,9 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fitting", *given])
     fitting.main()
     json.dumps(written, allow_nan=True)
+    baselines = {"PnP + swift", "head fitted to swift"}
     for title in ("rendered", "photos"):
-        assert written[title]["errors"].keys() == {"pose", "network 1 of pose", "fused", "swift"}
+        assert written[title]["errors"].keys() == {"pose", "network 1 of pose", "fused", "swift"} | baselines
     assert written["annotation"].keys() == {"swift, 68 points"} | {
         f"annotation, {which} vertices" for which in ("68", "all", "chosen")
     }
