@@ -238,10 +238,10 @@ def test_a_data_set_that_is_not_there_is_exit_2(tmp_path):
 
 def test_what_a_folder_holds_besides_photos_is_counted(tmp_path):
     shutil.copy(PHOTO, tmp_path)
-    for name in ("a.txt", "b.txt", "c.mp4"):
+    for name in ("a.txt", "b.txt", "c.mp4", "._astronaut.jpg"):  # the last one as macOS leaves them
         (tmp_path / name).write_text("")
     text = run("align", tmp_path, "--no-overlay", "--out", tmp_path / "out")
-    assert "1 files, 1 faces, 0 failures" in text and "passed over: 2 .txt, 1 .mp4" in text
+    assert "1 files, 1 faces, 0 failures" in text and "passed over: 2 .txt, 1 ._*, 1 .mp4" in text
 
 
 @pytest.mark.parametrize("verb", ["align", "track"])

@@ -28,7 +28,7 @@ from canthus.inference.predictor import Predictor
 from canthus.io.card import Card
 from canthus.io.draw import overlay
 from canthus.io.images import HEIF, Picture, as_png, can_read, memory_of, read_picture
-from canthus.io.inputs import Found, Kind, Source, file_of, find, is_address, make_folder_of, reason
+from canthus.io.inputs import Found, Kind, Source, file_of, find, is_address, is_apple_double, make_folder_of, reason
 from canthus.io.meshes import write_mesh
 from canthus.io.outputs import (
     atomic_write,
@@ -98,7 +98,7 @@ class Summary:
 
 
 def _is_photo(name: str) -> bool:
-    return can_read(Path(name).suffix.lower()) and not name.endswith(OVERLAY)
+    return can_read(Path(name).suffix.lower()) and not name.endswith(OVERLAY) and not is_apple_double(name)
 
 
 def photo_kind() -> Kind:

@@ -36,7 +36,7 @@ from canthus.commands.clip import (
 from canthus.decode import decoding, read_json
 from canthus.errors import CanthusError, VideoError
 from canthus.inference.tracker import Tracker
-from canthus.io.inputs import Found, Kind, file_of, find, make_folder_of
+from canthus.io.inputs import Found, Kind, file_of, find, is_apple_double, make_folder_of
 from canthus.io.outputs import remove_leftovers
 from canthus.io.video import FILES, check_source, is_frame
 from canthus.workers import Workers
@@ -84,7 +84,7 @@ def find_videos(inputs: Iterable[str | Path]) -> Found:
 
 def _is_video(name: str) -> bool:
     path = Path(name)
-    return path.suffix.lower() in FILES and not path.stem.endswith(OVERLAY)
+    return path.suffix.lower() in FILES and not path.stem.endswith(OVERLAY) and not is_apple_double(name)
 
 
 def _holds_frames(names: list[str]) -> bool:

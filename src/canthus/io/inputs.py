@@ -150,6 +150,12 @@ def counted(passed_over: Counter[str], hints: Mapping[str, str], most: int = 12)
     return ", ".join(parts) + (f", {rest} of other kinds" if rest else "")
 
 
+def is_apple_double(name: str) -> bool:
+    """Whether a file has a name of those with the attributes of others, which macOS leaves on foreign disks and in
+    archives: ._photo.jpg beside photo.jpg."""
+    return os.path.basename(name).startswith("._")
+
+
 def is_address(path: str) -> bool:
     """Whether `path` is a URL, such as s3://bucket/folder, which `pathlib` would take for a local path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
@@ -339,4 +345,4 @@ def _folder_name(given: str) -> str:
 
 
 def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    return "._*" if is_apple_double(path) else os.path.splitext(path)[1].lower()

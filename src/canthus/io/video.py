@@ -18,7 +18,7 @@ from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
-from canthus.io.inputs import is_address
+from canthus.io.inputs import is_address, is_apple_double
 from canthus.threads import check_threads
 
 FILES = frozenset(
@@ -290,7 +290,7 @@ def is_video_of_av(path: Path) -> bool:
 def is_frame(name: str) -> bool:
     """Whether a file of this name is a picture, and so may be one frame of a folder of frames."""
     suffix = Path(name).suffix.lower()
-    return can_read(suffix) and suffix not in FILES
+    return can_read(suffix) and suffix not in FILES and not is_apple_double(name)
 
 
 def frames_of(folder: Path) -> list[Path]:
