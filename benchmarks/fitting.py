@@ -39,7 +39,7 @@ from canthus.data.datasets import StoredFaces
 from canthus.data.formats import FaceSample, read_renders
 from canthus.evaluation import metrics
 from canthus.evaluation.collect import collect, picture_of, true_boxes
-from canthus.evaluation.corruptions import spoil
+from canthus.evaluation.corruptions import corrupt
 from canthus.evaluation.protocols import protocol
 from canthus.evaluation.report import png
 from canthus.evaluation.scores import BINS, Scores, by_steps_of_yaw, score
@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[str, tuple[int, ...]]] = {
     "occlusion": ("of the box covered, %", (0, 10, 20, 30, 40, 50)),
 }
 """What is done -> (what its strength is, strengths). The first two are done to the annotation, see `damaged`; the last
-is that of `benchmark.spoil`, done to the picture, so that the sparse detector suffers too."""
+is that of `corruptions.corrupt`, done to the picture, so that the sparse detector suffers too."""
 HOLE = 0.12  # radius of a missing region / side of a square of as many pixels as are annotated
 
 
@@ -137,7 +137,7 @@ def crops_of(samples: Sequence[FaceSample], predictor: Predictor, covered: int =
     for k, (sample, box) in enumerate(zip(samples, true_boxes(samples)), first):
         image = picture_of(sample)
         if covered:
-            image = spoil("occlusion", covered, k, image, box)
+            image = corrupt("occlusion", covered, k, image, box)
         out.append(crop_image(image, placed([sample], predictor)))
     return np.concatenate(out)
 

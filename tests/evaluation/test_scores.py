@@ -1,4 +1,4 @@
-"""Every protocol on a small made-up data set; files of predictions; boxes, spoiled photos, tracks."""
+"""Every protocol on a small made-up data set; files of predictions; boxes, corrupted photos, tracks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from canthus.data.formats import FaceSample  # noqa: E402
 from canthus.errors import LandmarkError  # noqa: E402
 from canthus.evaluation import boxes as box_rules  # noqa: E402
 from canthus.evaluation import metrics  # noqa: E402
-from canthus.evaluation.corruptions import SPOILS, spoil  # noqa: E402
+from canthus.evaluation.corruptions import CORRUPTIONS, corrupt  # noqa: E402
 from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS, in_halves, protocol  # noqa: E402
 from canthus.evaluation.scores import Scores, compared, score  # noqa: E402
@@ -437,21 +437,21 @@ def test_the_box_of_68_points_is_estimated_from_fewer(name, yaw):
     assert away < 0.16 and away < np.abs(few - wanted).max() / 120 + 0.02  # this face is no person's: not exact
 
 
-# ---- spoiled photos
+# ---- corrupted photos
 
 
-@pytest.mark.parametrize("what", SPOILS)
+@pytest.mark.parametrize("what", CORRUPTIONS)
 def test_photos_are_spoiled_more_by_more(what):
     rng = np.random.default_rng(0)
     rough = rng.integers(0, 256, (24, 26, 3), np.uint8).repeat(10, 0).repeat(10, 1)
     box = np.array([20.0, 20, 200, 190])
-    strengths = SPOILS[what][1]
+    strengths = CORRUPTIONS[what][1]
     assert len(strengths) == 5
     away = []
     for strength in strengths:
-        one = spoil(what, strength, 4, rough, box)
+        one = corrupt(what, strength, 4, rough, box)
         assert one.shape == rough.shape and one.dtype == np.uint8
-        np.testing.assert_array_equal(one, spoil(what, strength, 4, rough, box))
+        np.testing.assert_array_equal(one, corrupt(what, strength, 4, rough, box))
         away.append(np.abs(one.astype(float) - rough).mean())
     assert away[0] > 0 and np.all(np.diff(away) > 0)
 
@@ -460,7 +460,7 @@ def test_what_is_covered_is_the_share_of_the_box():
     flat = np.full((300, 300, 3), 77, np.uint8)
     box = np.array([50.0, 50, 250, 250])
     for share in (10, 40):
-        changed = (spoil("occlusion", share, 1, flat, box) != flat).any(-1)
+        changed = (corrupt("occlusion", share, 1, flat, box) != flat).any(-1)
         assert changed.sum() / 200**2 == pytest.approx(share / 100, rel=0.05)
         rows, columns = np.nonzero(changed)
         assert min(rows.min(), columns.min()) >= 50 and max(rows.max(), columns.max()) <= 250

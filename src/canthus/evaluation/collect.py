@@ -99,7 +99,7 @@ def collect_from(
     progress: Progress = silent,
     change: Change | None = None,
 ) -> Predictions:
-    """The answers for given boxes (N,4); `change` spoils the pictures first."""
+    """The answers for given boxes (N,4); `change` corrupts the pictures first."""
     found: list[Faces] = []
     for start in range(0, len(samples), CHUNK):
         part = range(start, min(start + CHUNK, len(samples)))

@@ -1,4 +1,4 @@
-"""Photos made worse in six ways and five strengths each, the same for every system: how much does an error grow?
+"""Corruptions of photos, six kinds at five strengths each, the same for every system: how much does an error grow?
 
 Strengths are relative to the face (its box's longer side) where that matters, and random numbers depend on the number
 of the face only.
@@ -15,7 +15,7 @@ from canthus.io.images import GAMMA
 
 PHOTONS = 400.0  # that a white pixel collects in full light: the shot noise of a small camera
 
-SPOILS: dict[str, tuple[str, tuple[float, ...]]] = {
+CORRUPTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
     "blur": ("sigma, % of the face", (1, 2, 3, 4, 6)),
     "noise": ("standard deviation, of 255", (8, 16, 24, 32, 48)),
     "jpeg": ("quality", (50, 30, 20, 10, 5)),
@@ -23,11 +23,11 @@ SPOILS: dict[str, tuple[str, tuple[float, ...]]] = {
     "occlusion": ("share of the box covered, %", (10, 20, 30, 40, 50)),
     "resolution": ("face, px", (96, 64, 48, 32, 24)),
 }
-"""What can be done -> (what its strength is, five strengths from mild to strong)."""
+"""Kind -> (unit of its strength, five strengths from mild to strong)."""
 
 
-def spoil(what: str, strength: float, number: int, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The photo (H,W,3) uint8 of face `number` with `box` (4,), made worse by `strength`."""
+def corrupt(what: str, strength: float, number: int, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The photo (H,W,3) uint8 of face `number` with `box` (4,), corrupted with `strength`."""
     picture, side = Image.fromarray(image), float((box[2:] - box[:2]).max())
     rng = np.random.default_rng([number, 77])
     if what == "blur":

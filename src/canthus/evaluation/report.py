@@ -18,7 +18,7 @@ from canthus.errors import LandmarkError
 from canthus.evaluation import boxes as box_rules
 from canthus.evaluation import metrics
 from canthus.evaluation.collect import Progress, collect_from, picture_of, silent
-from canthus.evaluation.corruptions import SPOILS, spoil
+from canthus.evaluation.corruptions import CORRUPTIONS, corrupt
 from canthus.evaluation.pairs import Pairs, pair
 from canthus.evaluation.poses import by_pose, has_poses
 from canthus.evaluation.predictions import Predictions
@@ -134,7 +134,7 @@ def make_report(
     predictor: Predictor | None,
     progress: Progress = silent,
 ) -> Report:
-    """The report of scores; with the predictor itself at hand, sweeps over boxes and spoiled photos too, but of videos,
+    """The report of scores; with the predictor at hand, sweeps over boxes and corrupted photos too, but of videos,
     which are not told where faces are."""
     report = Report(scores)
     if protocol.free and scores.errors and scores.pairs.found.any():
@@ -145,7 +145,7 @@ def make_report(
     part = [samples[k] for k in chosen]
     boxes = scores.pairs.boxes[chosen]
     report.swept = len(part)
-    done, total = 0, 1 + len(box_rules.SHIFTS) + len(box_rules.SCALES) + sum(len(x) for _, x in SPOILS.values())
+    done, total = 0, 1 + len(box_rules.SHIFTS) + len(box_rules.SCALES) + sum(len(x) for _, x in CORRUPTIONS.values())
 
     def error(predictions: Predictions) -> float:
         nonlocal done
@@ -160,9 +160,10 @@ def make_report(
     report.sweeps["box shift"] = ("% of the box", [0, *(100 * s for s in box_rules.SHIFTS)], [plain, *shifted])
     around = dict(sorted([(1.0, plain), *zip(box_rules.SCALES, scaled)]))
     report.sweeps["box scale"] = ("times the box", list(around), list(around.values()))
-    for what, (unit, strengths) in SPOILS.items():
+    for what, (unit, strengths) in CORRUPTIONS.items():
         values = [
-            error(collect_from(predictor, part, boxes, change=partial(spoil, what, strength))) for strength in strengths
+            error(collect_from(predictor, part, boxes, change=partial(corrupt, what, strength)))
+            for strength in strengths
         ]
         report.sweeps[what] = (unit, list(strengths), values)
     return report

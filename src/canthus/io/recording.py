@@ -25,7 +25,7 @@ from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.io.outputs import atomic_write, make_folder
 
-SCHEMA = "canthus.recording/2"
+SCHEMA = "canthus.recording/3"
 PART_FRAMES = 100  # about two seconds of work
 BETWEEN_PICTURES = 20  # frames
 PICTURE_SIDE = 160  # px
