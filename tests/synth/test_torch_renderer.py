@@ -54,9 +54,9 @@ def square(z: float, half: float = 10.0, middle: tuple[float, float] = (0, 0), n
                  triangles=np.array([[0, 1, 2], [0, 2, 3]]), **look)  # fmt: skip
 
 
-def sample_head(number: int, source: ShippedHead) -> tuple[Head, dict[str, np.ndarray]]:
+def sample_head(number: int, source: ShippedHead, **shares: float) -> tuple[Head, dict[str, np.ndarray]]:
     """A random person with an expression, and the textures that they bring along."""
-    streams, recipe = RandomStreams(0, number), SynthRecipe()
+    streams, recipe = RandomStreams(0, number), SynthRecipe(**shares)
     person = sample_person(streams, source, recipe)
     head, _ = pose_head(source, person, sample_expression(streams, source.expression_names, recipe))
     return head, {"lash": lash_texture(), **person.textures}
@@ -195,8 +195,9 @@ def shipped() -> ShippedHead:
 
 @pytest.fixture(scope="module")
 def bare(shipped) -> tuple[Head, dict[str, np.ndarray]]:
-    """A head without hair, brows, lashes, glasses or cap, and its textures."""
-    head, textures = sample_head(0, shipped)
+    """A head without hair, brows, lashes, glasses or cap, and its textures; of a skin as it comes."""
+    plain = dict.fromkeys(("blended_skins", "tones", "pigment", "wrinkles", "blemishes", "beard"), 0.0)
+    head, textures = sample_head(0, shipped, **plain)
     pieces = tuple(p for p in head.pieces if p.is_head)
     used = {p.texture for p in pieces if p.texture}
     return replace(head, pieces=pieces), {k: textures.get(k, shipped.textures.get(k)) for k in used}
