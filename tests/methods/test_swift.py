@@ -13,7 +13,7 @@ from torch.nn import functional  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.face.expressions import EXPRESSIONS  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
-from canthus.methods.swift import LEFT_EYE, MOUTH, PATCH, RIGHT_EYE, Block, Patches, StyleMixer, Swift, SwiftConfig  # noqa: E402
+from canthus.methods.swift import LEFT_EYE, MOUTH, PATCH, RIGHT_EYE, Patches, Swift, SwiftConfig  # noqa: E402
 
 
 def test_sigma_is_scaled_and_nothing_else():
@@ -103,18 +103,6 @@ def test_details_are_one_key():
     assert unknown == ["tongueOut"] and answer.expression_sigma.isfinite().all()
 
 
-def test_styles_are_mixed_in_training_only_and_need_no_weights():
-    sizes = {"size": 64, "widths": (4, 4, 4), "depths": (1, 2, 1), "features": 8, "places": 2, "details": False}
-    torch.manual_seed(0)
-    plain = Swift(SwiftConfig(**sizes))
-    mixing = Swift(SwiftConfig(**sizes, mix_styles=1.0))
-    mixing.load_state_dict(plain.state_dict())
-    assert [m.mixer.probability for m in mixing.trunk if isinstance(m, Block)] == [1.0, 0.0, 1.0, 0.0]
-    crops = torch.rand(4, 3, 64, 64)
-    assert torch.equal(mixing.eval()(crops).xyz, plain.eval()(crops).xyz)
-    assert not torch.equal(mixing.train().trunk(crops), plain.train().trunk(crops))
-
-
 def test_expressions_that_are_not_known_do_not_count():
     torch.manual_seed(0)
     aligner = Swift(SwiftConfig(size=64, widths=(4, 4, 4), depths=(1, 1, 1), features=8, places=2)).train()
@@ -131,46 +119,3 @@ def test_expressions_that_are_not_known_do_not_count():
     sum(terms[name].sum() for name in ("expression", "expression_square")).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in aligner.parameters())
     assert aligner.loss(aligner(batch.crops), batch)["expression_square"].abs().max() == 0  # no truth at all
-
-
-def maps() -> torch.Tensor:
-    """Maps (6,4,8,8) whose channels all have means and deviations of their own."""
-    rng = torch.Generator().manual_seed(3)
-    deviation = 0.5 + 2 * torch.rand(6, 4, 1, 1, generator=rng)
-    return torch.randn(6, 4, 8, 8, generator=rng) * deviation + 3 * torch.randn(6, 4, 1, 1, generator=rng)
-
-
-def standardised(x: torch.Tensor) -> torch.Tensor:
-    return (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
-
-
-def test_styles_lie_between_two_of_the_batch_and_contents_stay():
-    torch.manual_seed(0)
-    x = maps()
-    mixed = StyleMixer(1.0).train()(x)
-    torch.testing.assert_close(standardised(mixed), standardised(x), atol=1e-4, rtol=1e-4)
-    before, after = x.mean((2, 3)), mixed.mean((2, 3))
-    assert (after - before).abs().max() > 0.5
-    for row, own in zip(after, before, strict=True):  # one weight and one partner explain all channels of a picture
-        off = [(own + w * (other - own) - row).abs().max() for other in before for w in torch.linspace(0, 1, 2001)]
-        assert min(off) < 0.02
-
-
-def test_nothing_is_mixed_in_evaluation_and_without_probability():
-    x = maps()
-    assert StyleMixer(1.0).eval()(x) is x
-    assert StyleMixer(0.0).train()(x) is x
-
-
-def test_batches_are_mixed_as_often_as_asked():
-    torch.manual_seed(1)
-    x, mixer = maps(), StyleMixer(0.3).train()
-    share = sum(mixer(x) is not x for _ in range(1000)) / 1000
-    assert abs(share - 0.3) < 0.06  # four standard deviations of 0.0145
-
-
-def test_gradients_pass_the_contents_alone():
-    torch.manual_seed(2)
-    x = maps().requires_grad_()
-    StyleMixer(1.0).train()(x).sum().backward()
-    assert x.grad.isfinite().all() and x.grad.abs().min() > 0

@@ -70,7 +70,6 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
-    mix_styles: float = 0.0  # probability, in training, that faces mix the statistics of their first two resolutions
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
@@ -82,49 +81,19 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.S
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
-class StyleMixer(nn.Module):
-    """MixStyle (Zhou et al., "Domain generalization with MixStyle", ICLR 2021).
-
-    The mean and standard deviation of each channel over the picture carry its style, such as light, skin and camera. In
-    training they are replaced, with a probability for the whole batch, by a mix with those of another picture of the
-    batch, in shares of Beta(0.1, 0.1): mostly nearly one or the other. In evaluation nothing is changed.
-    """
-
-    def __init__(self, probability: float):
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,C,H,W). No gradient reaches the statistics."""
-        if not self.training or not self.probability or torch.rand(()) >= self.probability:
-            return x
-        maps = x.float()
-        with torch.no_grad():
-            mean = maps.mean((2, 3), keepdim=True)
-            deviation = (maps.var((2, 3), keepdim=True, unbiased=False) + 1e-6).sqrt()
-            own = torch.distributions.Beta(0.1, 0.1).sample((len(x), 1, 1, 1)).to(maps)
-            other = torch.randperm(len(x), device=x.device)
-            mixed_mean, mixed_deviation = (torch.lerp(v[other], v, own) for v in (mean, deviation))
-        return ((maps - mean) / deviation * mixed_deviation + mixed_mean).to(x.dtype)
-
-
 class Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al. 2016); dense ones, which CPUs run at full rate.
+    """Two 3x3 convolutions with a shortcut (He et al. 2016); dense ones, which CPUs run at full rate."""
 
-    mix_styles: probability, in training, that the results of a batch are mixed by `StyleMixer`.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, mix_styles: float = 0.0):
+    def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.first = convolution(inputs, outputs, 3, stride)
         self.second = convolution(outputs, outputs, 3)
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(nn.AvgPool2d(stride), convolution(inputs, outputs, 1))
-        self.mixer = StyleMixer(mix_styles)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C',H/stride,W/stride)."""
-        return self.mixer(torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x)))
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
 
 class PatchNetwork(nn.Module):
@@ -225,8 +194,7 @@ class Swift(Aligner):
         channels = config.widths[0]
         for level, (width, depth) in enumerate(zip(config.widths, config.depths)):
             for k in range(depth):
-                mixed = level < 2 and k == depth - 1
-                layers.append(Block(channels, width, 2 if k == 0 and level else 1, config.mix_styles if mixed else 0.0))
+                layers.append(Block(channels, width, 2 if k == 0 and level else 1))
                 channels = width
         self.trunk = nn.Sequential(*layers)
         cells = (config.size // 2 ** len(config.widths)) ** 2
