@@ -41,7 +41,10 @@ def halve_torch(path: Path) -> None:
 def halve_onnx(path: Path) -> None:
     """Rewrite an ONNX file; each constant of two or more dimensions is followed by a cast. What the method computes
     itself, such as the arrays of a head model, is no weight and stays as it is."""
-    model = strip(onnx.load(str(path)))
+    model = onnx.load(str(path))
+    described = {entry.key: entry.value for entry in model.metadata_props}
+    strip(model)
+    helper.set_model_props(model, described)
     aligner = Aligner.load(path.parent)
     computed = {f"aligner.{name}" for name, _ in aligner.named_buffers()} - {
         f"aligner.{n}" for n in aligner.state_dict()
