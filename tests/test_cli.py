@@ -369,8 +369,9 @@ def test_evaluate_survives_a_file_that_crashes_scipy(tmp_path):
 
 def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
     pytest.importorskip("scipy")
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        assert "canthus: no .mat" in run("evaluate", "aflw2000", folder, "--out", tmp_path / "out", code=2)
+    assert "canthus: no .mat" in run("evaluate", "aflw2000", tmp_path, "--out", tmp_path / "out", code=2)
+    missing = tmp_path / "nowhere"
+    assert f"there is no '{missing}'" in run("evaluate", "aflw2000", missing, "--out", tmp_path / "out", code=2)
     assert "canthus: no protocol 'aflw'" in run("evaluate", "aflw", tmp_path, code=2)
     assert "is not one of 'true', 'own', 'detected'" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
 

@@ -20,10 +20,8 @@ app = typer.Typer(
 )
 
 
-data = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look into annotated data sets: `canthus data check FOLDER`."
-)
-app.add_typer(data, name="data", short_help="Look into annotated data sets.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into annotated data sets.")
+app.add_typer(data, name="data")
 register(data, check)
 for _verb in (align, track, models, evaluate, reproduce, synth, train, train_detector, export, serve):
     register(app, _verb)
