@@ -64,7 +64,7 @@ class Outputs:
     scheme: str | None = None
 
     def files(self, faces: int) -> list[str]:
-        """The endings of the files of a photo with `count` faces, without the JSON's."""
+        """The endings of the files of a photo with this many faces, without the JSON's."""
         numbers = [""] if faces == 1 else [f".{k}" for k in range(faces)]
         return [
             *([OVERLAY] if self.overlay else []),

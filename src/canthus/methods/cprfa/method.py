@@ -93,7 +93,8 @@ class Cprfa(Aligner):
         streams = 2 if self.fused else 1
         if config.solver.startswith("cpr"):
             self.round_1 = Round(self.face.coefficients, streams, False, config)
-        if config.solver.endswith("capu"):
+        self.weighed = config.solver.endswith("capu")  # the second round weighs its steps by errors on their path
+        if self.weighed:
             self.round_2 = Round(self.face.coefficients, streams, True, config)
         count, n = len(self.face.region), config.vertices // 2
         # the chosen vertices of the region; how many faces were looked at by yaw, on how many of these each vertex of
@@ -181,7 +182,7 @@ class Cprfa(Aligner):
     def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample]:
         """What is seen in an answer of the U-Net and in the sparse points; in training another sample each time, and an
         empty one where no round weighs its steps by it."""
-        picked = self.picked if self.config.solver.endswith("capu") else self.picked[:0]
+        picked = self.picked if self.weighed else self.picked[:0]
         if self.training:
             picked = torch.randperm(len(self.face.region), device=picked.device)[: len(picked)]
         return self.arranged(*self.look_up(answer, torch.cat([self.layout.flatten(), picked])), start, picked)
