@@ -44,18 +44,20 @@ class Workers(ProcessPoolExecutor):
 
 def _begin(watched: Connection, start: Callable[[], None] | None, grace: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without masks of signals
-    if grace:
-        signal.signal(signal.SIGTERM, _unwind)
-    threading.Thread(target=_exit_with, args=(watched, grace), daemon=True).start()
+    started = threading.Event()
+    threading.Thread(target=_exit_with, args=(watched, started, grace), daemon=True).start()
     if start is not None:
         start()
+    started.set()
+    if grace:  # not before: there was nothing to unwind, and the pool prints what is raised in here
+        signal.signal(signal.SIGTERM, _unwind)
 
 
-def _exit_with(watched: Connection, grace: float) -> None:
+def _exit_with(watched: Connection, started: threading.Event, grace: float) -> None:
     try:
         watched.recv_bytes()
     except (EOFError, OSError):
-        if grace:
+        if grace and started.is_set():
             _thread.interrupt_main(signal.SIGTERM)
             time.sleep(grace)
         os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -133,6 +134,22 @@ def test_workers_are_ended_at_once():
     begin = time.monotonic()
     pool.stop()
     assert time.monotonic() - begin < 30 and all(job.done() for job in jobs)
+
+
+def begin(path: Path) -> None:
+    path.touch()
+    time.sleep(600)
+
+
+def test_workers_that_have_not_begun_are_ended_at_once_without_a_word(tmp_path, capfd):
+    # with a grace only what has begun is unwound; before, a pool would print the exception of what each begins with
+    pool = Workers(1, functools.partial(begin, tmp_path / "begun"), grace=60)
+    job = pool.submit(time.sleep, 600)
+    wait_for(tmp_path / "begun")
+    start = time.monotonic()
+    pool.stop()
+    assert time.monotonic() - start < 30 and job.done()
+    assert not capfd.readouterr().err
 
 
 LIVE = """
