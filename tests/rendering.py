@@ -19,13 +19,18 @@ ASSETS = Path(os.environ.get("CANTHUS_ASSETS", Path(__file__).parents[2] / "shar
 SIZE = 128
 
 
+def need_assets() -> None:
+    """Skip where the head assets are missing."""
+    if not (ASSETS / "ict").is_dir():
+        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
+
+
 def make_generator() -> Any:
     """One generator for all tests; skips where assets or OpenGL are missing."""
     moderngl = pytest.importorskip("moderngl")
     pytest.importorskip("scipy")
     pytest.importorskip("OpenEXR")
-    if not (ASSETS / "ict").is_dir():
-        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
+    need_assets()
     try:
         moderngl.create_context(standalone=True, backend="egl").release()
     except Exception as error:  # a driver may raise anything

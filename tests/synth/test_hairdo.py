@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rendering import ASSETS
+from rendering import ASSETS, need_assets
 
 from canthus.synth.hairdo import Brows, Cut, sample_brows, sample_cut, sample_hair_colour, thickened
 from canthus.synth.heads import HeadAssets
@@ -80,8 +80,7 @@ def test_what_is_not_wanted_is_not_drawn():
 
 
 def test_textures_of_strands_have_no_colour_of_their_own():
-    if not (ASSETS / "ict").is_dir():
-        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
+    need_assets()
     assets = HeadAssets(ASSETS)
     for kind in ("hair", "brows"):
         for style in assets.wearables[kind]:

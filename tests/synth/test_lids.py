@@ -2,22 +2,10 @@
 
 import numpy as np
 import pytest
-from rendering import ASSETS
 
 from canthus.face.measures import eye_aspect_ratio
-from canthus.synth.heads import HeadAssets
 from canthus.synth.lids import PAIRS, blinked, uncrossed
 from canthus.synth.recipe import RandomStreams, SynthRecipe
-from canthus.synth.shipped import ShippedHead
-
-
-@pytest.fixture(scope="module", params=["shipped", "assets"])
-def assets(request):
-    if request.param == "shipped":
-        return ShippedHead()
-    if not (ASSETS / "ict").is_dir():
-        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
-    return HeadAssets(ASSETS)
 
 
 def gaps(points):

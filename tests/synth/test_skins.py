@@ -5,24 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from rendering import ASSETS
 
 from canthus.synth import skins
-from canthus.synth.heads import HeadAssets
 from canthus.synth.recipe import RandomStreams, SynthRecipe
-from canthus.synth.shipped import ShippedHead
 
 NOTHING = {"blended_skins": 0.0, "pigment": 0.0, "wrinkles": 0.0, "blemishes": 0.0, "beard": 0.0}
 BLACK = np.full(3, 0.01)
-
-
-@pytest.fixture(scope="module", params=["shipped", "assets"])
-def assets(request):
-    if request.param == "shipped":
-        return ShippedHead()
-    if not (ASSETS / "ict").is_dir():
-        pytest.skip(f"no head assets at '{ASSETS}'; CANTHUS_ASSETS says where they are.")
-    return HeadAssets(ASSETS)
 
 
 def painted(assets, number=0, skin=0, **shares):

@@ -90,10 +90,8 @@ def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target:
     whole = MorphableModel.default().landmarks().astype(np.float64).repeat(len(points), 0)
     heads = convert(whole, "ibug68", target)[0]
     weights, filled = known.astype(np.float64), np.where(known[..., None], points, 0.0)
-    placed_heads, rotations = (
-        _frontal(whole, heads, filled, weights),
-        np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy(),
-    )
+    placed_heads = _frontal(whole, heads, filled, weights)
+    rotations = np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()
     for with_depth in (True, False):
         rows = np.flatnonzero((deep == with_depth) & (known.sum(1) >= ENOUGH) & (with_depth | ~_flat(heads, known)))
         if not len(rows):
