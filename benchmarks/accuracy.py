@@ -1,13 +1,13 @@
 """Accuracy of all weights of the project in one table. `benchmarks/report.py` gives more.
 
-    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions FOLDER] [--assets HEAD_ASSETS]
+    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions FOLDER] [--assets ASSETS] [--only NAME ...]
 
 FOLDER holds `aflw2000-3d-dev/`, pairs of NAME.jpg and NAME.mat: 300 of the 2,000 images, 120 / 90 / 90 by |yaw|.
 Protocol: original labels, crops from the box of the true landmarks, NME = mean 2D distance of the 68 points divided
 by sqrt(w h) of that box, bins by the yaw of the fitted pose; GTE as the mean of images, of bins, and weighted as the
 full set. Held-out renders: the same with exact labels, rendered now if `--held` has none. Expressions: renders by
 held_expressions.yaml; eyes, mouth, brows and the 52 coefficients against exact truth. Weights for tracking are measured
-by `report.py`.
+by `report.py`. With `--only` the rows of other weights stay as they were, with the versions that they are of.
 """
 
 from __future__ import annotations
@@ -80,15 +80,20 @@ def main() -> None:
     parser.add_argument("--assets", type=Path)
     parser.add_argument("--held", type=Path, default=Path("out/held"), help="held-out renders")
     parser.add_argument("--expressions", type=Path, default=Path("out/held_expressions"), help="renders of expressions")
+    parser.add_argument("--only", nargs="+", choices=list(common.weights()), help="measure these weights alone")
     given = parser.parse_args()
     photos, renders = common.development(given.data), common.renders(given.held, given.assets)
     expressions = common.expressions(given.expressions, given.assets)
     kinds = [("renders", renders, "true", "renders, true boxes"), ("renders", expressions, "true", "expressions")]
     if photos:
         kinds = [("aflw2000", photos, "true", "true boxes"), ("aflw2000", photos, "detected", "own detector"), *kinds]
-    results = {}
-    aligners = {n: common.load(f) for n, f in common.weights().items() if common.tracks_for(f) is None}
-    aligners[f"{DEFAULT} {HIGH}"] = canthus.load(accuracy="high")
+    names = given.only or [n for n, f in common.weights().items() if common.tracks_for(f) is None]
+    before = common.record("accuracy") if given.only else None
+    versions = (before["weights"] if before else {}) | {n: common.versions()[n] for n in names}
+    results = dict(before["results"]) if before else {}
+    aligners = {name: common.load(common.weights()[name]) for name in names}
+    if DEFAULT in names:
+        aligners[f"{DEFAULT} {HIGH}"] = canthus.load(accuracy="high")
     for name, aligner in aligners.items():
         for protocol, pictures, boxes, title in kinds:
             scores = evaluate(protocol, pictures, predict(protocol, pictures, aligner, boxes))
@@ -99,7 +104,7 @@ def main() -> None:
     for name, row in results.items():
         table.add_row(name, *(f"{row[c]:.2f}" if c in row else "" for c in columns))
     Console().print(table)
-    print(common.write("accuracy", results))
+    print(common.write("accuracy", results, versions))
 
 
 if __name__ == "__main__":

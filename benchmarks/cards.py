@@ -2,7 +2,8 @@
 
     python benchmarks/cards.py
 
-Run accuracy.py, report.py and speed.py first; a card keeps what it says where nothing was measured.
+Run accuracy.py, report.py and speed.py first. What was measured with another version of the weights is left out, and a
+card keeps what it says where nothing was measured.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ CLIPS_PROTOCOL = f"{common.CLIPS} rendered clips of {common.FRAMES} frames, trac
 OF_CLIPS = ("mean of images", "jitter of error", "restarts", "lost")
 
 
-def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The table of a card."""
-    found = []
+def rows(name: str, version: str) -> list[dict[str, Any]]:
+    """The table of the card of weights, from what was measured with this version of them."""
+
+    def measured(what: str) -> dict[str, Any]:
+        found = record(what)
+        return found if found and found["weights"].get(name) == version else {}
+
+    found, accuracy, speed = [], measured("accuracy").get("results", {}), measured("speed")
     for system, note in ((name, ""), (f"{name} {HIGH}", ", accuracy high")):
         for title, protocol in PROTOCOLS.items():
             if row := accuracy.get(f"{system}, {title}"):
@@ -44,10 +50,10 @@ def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dic
         if row := accuracy.get(f"{system}, expressions"):
             told = [*MOVEMENTS, *(f"{n} correlation" for n in NAMED)]
             found.append({"protocol": EXPRESSIONS_PROTOCOL + note, **{k: round(row[k], 2) for k in told if k in row}})
-    if clips := record(f"{name}/clips/report"):
+    if clips := measured(f"{name}/clips/report"):
         numbers = row_of_report(clips["results"])
         found.append({"protocol": CLIPS_PROTOCOL, **{k: round(numbers[k], 2) for k in OF_CLIPS}})
-    if steps := speed["results"]["steps_ms"].get(f"{name}, 1 threads"):
+    if speed and (steps := speed["results"]["steps_ms"].get(f"{name}, 1 threads")):
         numbers = {
             "network, one face": round(steps["network"]["median"], 2),
             "photo to faces": round(steps["photo to faces"]["median"], 1),
@@ -57,9 +63,8 @@ def rows(name: str, accuracy: dict[str, Any], speed: dict[str, Any]) -> list[dic
 
 
 def main() -> None:
-    accuracy, speed = record("accuracy"), record("speed")
     for name, folder in common.weights().items():
-        if measured := rows(name, accuracy["results"] if accuracy else {}, speed or {"results": {"steps_ms": {}}}):
+        if measured := rows(name, Card.read(folder).version):
             for copy in {folder, common.RELEASED / name}:  # packaged weights may lie there for training, too
                 if (copy / CARD_FILE).is_file():
                     card = replace(Card.read(copy), measured=measured)

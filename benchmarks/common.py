@@ -29,6 +29,7 @@ DEVELOPMENT = "aflw2000-3d-dev"
 RENDERS_SEED, RENDERS = 9001, 512
 EXPRESSIONS = Path(__file__).with_name("held_expressions.yaml")
 CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
 
 
 def weights() -> dict[str, Path]:
@@ -93,6 +94,17 @@ def clips(folder: Path, assets: Path | None, count: int = CLIPS, frames: int = F
     return folder
 
 
+def versions() -> dict[str, str]:
+    """The version of all weights of the project by name."""
+    return {name: Card.read(folder).version for name, folder in weights().items()}
+
+
+def instructions() -> list[str]:
+    """The instruction sets of this processor that ONNX Runtime makes use of."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return [name for name in INSTRUCTIONS if f" {name} " in text.replace("\n", " ")]
+
+
 def machine() -> dict[str, Any]:
     """The machine in words."""
     cpu = platform.processor()
@@ -101,18 +113,22 @@ def machine() -> dict[str, Any]:
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # at the end; times of a busy machine
     return {
         "cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(),
-        "load": load,
+        "load": load, "instructions": instructions(),
     }  # fmt: skip
 
 
-def write(what: str, results: Any) -> Path:
-    """Write results/<version>/<what>.json with machine, commit and time; returns its path."""
+def write(what: str, results: Any, measured: dict[str, str] | None = None) -> Path:
+    """Write results/<version>/<what>.json with machine, commit and time; returns its path.
+
+    measured: name -> version of the weights that the results are of, where these are not the `versions` of now.
+    """
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=RESULTS.parent).strip()
     path = RESULTS / canthus.__version__ / f"{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "what": what, "version": canthus.__version__, "commit": commit,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine(), "results": results,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine(),
+        "weights": versions() if measured is None else measured, "results": results,
     }  # fmt: skip
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path

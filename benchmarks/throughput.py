@@ -42,15 +42,8 @@ from canthus.threads import cores
 
 PHOTO = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
 SIZES = {"512 x 512": (512, 512), "1600 x 1200": (1600, 1200), "4000 x 3000": (4000, 3000)}  # width, height
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
 FACES = 1000  # of the files that tell bytes a face
 ROUNDS = 7
-
-
-def instructions() -> list[str]:
-    """The instruction sets of this processor that ONNX Runtime makes use of."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return [name for name in INSTRUCTIONS if f" {name} " in text.replace("\n", " ")]
 
 
 def picture(size: tuple[int, int]) -> Image.Image:
@@ -209,7 +202,7 @@ def main() -> None:
             found = speed_up(Path(temporary), given.count)
         print(found["speed_up"], common.write("cores", found), sep="\n")
         return
-    results: dict[str, Any] = {"instructions": instructions(), "cores": cores(), "steps": {}, "ways": {}}
+    results: dict[str, Any] = {"cores": cores(), "steps": {}, "ways": {}}
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
         results["bytes_a_face"] = sizes(room)

@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "report", "beside", "throughput", "many", "overlay")
+    names = ("common", "accuracy", "cards", "report", "beside", "throughput", "many", "overlay")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -76,6 +76,31 @@ def test_one_command_reports_every_set(tmp_path, monkeypatch, script):
         assert ("sweeps" in written["results"]) == (protocol != "clips")
     assert {p.suffix for p in place.rglob("*.*")} == {".json"}  # pages and pictures stay outside
     assert report.row(written["results"])["lost"] >= 0
+
+
+def test_a_card_takes_nothing_that_was_measured_with_another_version(script):
+    cards, common = script("cards"), script("common")
+    row = {"0-30": 1.0, "30-60": 2.0, "60-90": 3.0, "mean of bins": 2.0, "missed": 0}
+    steps = {"network": {"median": 1.5}, "photo to faces": {"median": 5.0}}
+    common.write("accuracy", {"swift, true boxes": row}, {"swift": "2.0"})
+    common.write("speed", {"steps_ms": {"swift, 1 threads": steps}}, {"swift": "1.0"})
+    new, old = cards.rows("swift", "2.0"), cards.rows("swift", "1.0")
+    assert [r["protocol"] for r in new] == [cards.PROTOCOLS["true boxes"]] and new[0]["mean of bins"] == 2.0
+    assert [r.get("network, one face") for r in old] == [1.5]
+    assert cards.rows("swift", "3.0") == cards.rows("jvcr-small", "2.0") == []
+
+
+def test_other_weights_keep_their_rows_and_versions(tmp_path, monkeypatch, script):
+    accuracy, common = script("accuracy"), script("common")
+    before = {"swift, true boxes": {"mean of bins": 9.0}, "gone, true boxes": {"mean of bins": 5.0}}
+    common.write("accuracy", before, {"swift": "0.0", "gone": "0.7"})
+    faces = make.renders(tmp_path / "held")
+    arguments(monkeypatch, "--data", tmp_path, "--held", faces, "--expressions", faces, "--only", "swift-int8")
+    accuracy.main()
+    record = common.record("accuracy")
+    assert record["weights"] == {"swift": "0.0", "gone": "0.7", "swift-int8": common.versions()["swift-int8"]}
+    assert before.items() <= record["results"].items()
+    assert record["results"]["swift-int8, renders, true boxes"]["faces"] == 6
 
 
 def test_without_the_photos_the_rest_is_measured(tmp_path, monkeypatch, script, capsys):
