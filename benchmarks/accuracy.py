@@ -1,6 +1,6 @@
 """Accuracy of all weights of the project in one table. `benchmarks/report.py` gives more.
 
-    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions FOLDER] [--assets ASSETS] [--only NAME ...]
+    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions DIR] [--assets ASSETS] [--only NAME ...]
 
 FOLDER holds `aflw2000-3d-dev/`, pairs of NAME.jpg and NAME.mat: 300 of the 2,000 images, 120 / 90 / 90 by |yaw|.
 Protocol: original labels, crops from the box of the true landmarks, NME = mean 2D distance of the 68 points divided
