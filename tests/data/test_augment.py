@@ -328,11 +328,33 @@ def test_a_gaussian_blur_is_one_and_keeps_the_mean():
     xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(64, 34, 1)
     stored = StoredBatch(xyz, torch.ones(64, 68, dtype=torch.bool), torch.eye(3).repeat(64, 1, 1), images=images)
     plain, some = (
-        Augmenter(Augmentation(**{**STILL, "soft": p}), 40, 1.3)(stored, torch.Generator().manual_seed(0)).crops
+        Augmenter(Augmentation(**{**STILL, "soft": p, "softest": 2.0}), 40, 1.3)(
+            stored, torch.Generator().manual_seed(0)
+        ).crops
         for p in (0.0, 0.5)
     )
     changed = (plain != some).flatten(1).any(1).float().mean()
     assert 0.3 < changed < 0.7
+
+
+def test_a_wide_blur_is_as_wide_as_asked():
+    """A Gaussian cut at three deviations has 1 - 2 * 3 phi(3) / (2 Phi(3) - 1) = 0.973 of the variance; a sum over
+    whole pixels, ends included, a little more."""
+    dot = torch.zeros(1, 3, 65, 65)
+    dot[:, :, 32, 32] = 1
+    down = _blurred(dot, torch.tensor([5.0]))[0, 0].sum(1)
+    variance = (down * (torch.arange(65) - 32.0) ** 2).sum()
+    assert 0.973 < float(variance) / 25 < 1
+    stripes = torch.zeros(8, 3, 40, 40, dtype=torch.uint8)
+    stripes[..., ::4] = 255
+    xyz = torch.tensor([[[5.0, 5, 0], [35, 35, 0]]]).repeat(8, 34, 1)
+    stored = StoredBatch(xyz, torch.ones(8, 68, dtype=torch.bool), torch.eye(3).repeat(8, 1, 1), images=stripes)
+
+    def contrast(softest: float) -> float:
+        augmenter = Augmenter(Augmentation(**{**STILL, "soft": 1.0, "softest": softest}), 40, 1.3)
+        return augmenter(stored, torch.Generator().manual_seed(0)).crops[..., 10:30, 10:30].std().item()
+
+    assert contrast(6.0) < contrast(1.0) / 2
 
 
 def test_masks_go_along_with_a_flip():

@@ -46,7 +46,8 @@ class Augmentation:
     grey: float = 0.15  # probability
     texture: float = 0.0  # probability of a random convolution, mixed with the picture
     blur: float = 0.5  # probability of a lower resolution
-    soft: float = 0.0  # probability of a Gaussian blur of 0.5 to 2 px
+    soft: float = 0.0  # probability of a Gaussian blur of 0.5 px or more
+    softest: float = 2.0  # largest standard deviation of that blur, px
     noise: float = 0.3  # probability
     occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
     border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
@@ -221,7 +222,7 @@ class Augmenter:
             crops = crops.lerp_(low, chance(0.5))
         if o.soft:
             on = torch.rand(count, generator=rng, device=crops.device) < o.soft
-            deviation = 0.5 + 1.5 * torch.rand(count, generator=rng, device=crops.device)
+            deviation = 0.5 + (o.softest - 0.5) * torch.rand(count, generator=rng, device=crops.device)
             crops = torch.where(on[:, None, None, None], _blurred(crops, deviation), crops)
         loud = chance(o.noise) * 0.06 * torch.rand(count, 1, 1, 1, generator=rng, device=crops.device)
         return crops.addcmul_(loud, torch.randn(crops.shape, generator=rng, device=crops.device)).clamp_(0, 1)
@@ -240,11 +241,12 @@ def _random_texture(crops: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _blurred(crops: Tensor, deviation: Tensor) -> Tensor:
-    """Crops (B,C,S,S) under Gaussians of standard deviations (B,), up to 2 px, each."""
+    """Crops (B,C,S,S) under Gaussians of standard deviations (B,) px each, cut at three of the largest."""
     count, channels, size, _ = crops.shape
-    offsets = torch.arange(-6, 7, device=crops.device)
+    reach = math.ceil(3 * float(deviation.max()))
+    offsets = torch.arange(-reach, reach + 1, device=crops.device)
     kernel = torch.exp(-0.5 * (offsets / deviation[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(crops.dtype)
-    planes = functional.pad(crops.reshape(1, -1, size, size), (6, 6, 6, 6), mode="replicate")
+    planes = functional.pad(crops.reshape(1, -1, size, size), [reach] * 4, mode="replicate")
     across = functional.conv2d(planes, kernel[:, None, None, :], groups=count * channels)
     return functional.conv2d(across, kernel[:, None, :, None], groups=count * channels).reshape(crops.shape)
