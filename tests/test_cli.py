@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import layouts_maker
@@ -21,11 +21,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import canthus
+from canthus.__main__ import main
 from canthus.cli import app
 from canthus.commands import terminal
-from canthus.errors import pip_install
+from canthus.errors import amount, pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 VERBS = (
     "align", "track", "models", "evaluate", "reproduce", "synth", "train", "train-detector", "export", "serve", "data",
@@ -127,9 +133,15 @@ def test_an_unknown_verb_or_option():
     run("align", code=2)  # no photo named
 
 
+def test_one_thing_is_named_in_the_singular():
+    assert [amount(count, "face") for count in (0, 1, 2)] == ["0 faces", "1 face", "2 faces"]
+    assert [amount(count, "loss", "losses") for count in (1, 3)] == ["1 loss", "3 losses"]
+
+
 def test_the_command_and_the_module_are_the_same():
-    (script,) = entry_points(group="console_scripts", name="canthus")
-    assert script.load() is app
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    script = EntryPoint("canthus", project["scripts"]["canthus"], "console_scripts")
+    assert script.load() is main
     out = subprocess.run([sys.executable, "-m", "canthus", "--version"], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == canthus.__version__
 
@@ -141,7 +153,7 @@ def test_align_writes_json_overlay_and_mesh(tmp_path):
     text = run("align", PHOTO, "--mesh", "obj", "--out", tmp_path, "--threads", 1)
     assert {p.name for p in tmp_path.iterdir()} == {"astronaut.json", "astronaut.overlay.png", "astronaut.obj"}
     np.testing.assert_allclose(read_json(tmp_path / "astronaut.json").xyz, aligner().predict(PHOTO).xyz, atol=2e-3)
-    assert "1 files, 1 faces, 0 failures" in text
+    assert "1 file, 1 face, 0 failures" in text
     assert f"results in {tmp_path.resolve()}" in text
     vertices = re.findall(r"^v .*", (tmp_path / "astronaut.obj").read_text(), re.M)
     assert len(vertices) >= len(canthus.MorphableModel.default().vertices()[0])
@@ -162,9 +174,9 @@ def test_align_writes_to_out_if_nothing_is_said(tmp_path, monkeypatch):
 def test_align_writes_tables_and_goes_on(tmp_path):
     pytest.importorskip("pyarrow")
     given = "align", PHOTO, PHOTO, "--format", "parquet", "--part", 1, "--threads", 1, "--out", tmp_path / "out"
-    assert "1 files, 1 faces, 0 failures, " in run(*given, "--shard", "1/2")
+    assert "1 file, 1 face, 0 failures, " in run(*given, "--shard", "1/2")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"part-00001.parquet", "_part-00001.json"}
-    assert "1 files, 1 faces, 0 failures, 1 skipped" in run(*given, "--resume", "--memory", 500)
+    assert "1 file, 1 face, 0 failures, 1 skipped" in run(*given, "--resume", "--memory", 500)
     assert "want --resume" in run(*given, code=2)
     assert len([*canthus.read_faces(tmp_path / "out")]) == 2
 
@@ -184,13 +196,13 @@ def test_what_goes_with_json_only_and_shards_that_are_none_are_refused(tmp_path)
 def test_align_resumes(tmp_path):
     run("align", PHOTO, "--out", tmp_path)
     assert "0 files, 0 faces, 0 failures, 1 skipped" in run("align", PHOTO, "--out", tmp_path, "--resume")
-    assert "1 files, 1 faces, 0 failures, " in run("align", PHOTO, "--out", tmp_path)
+    assert "1 file, 1 face, 0 failures, " in run("align", PHOTO, "--out", tmp_path)
 
 
 def test_verbose_tells_each_file(tmp_path):
     given = PHOTO, "--out", tmp_path, "--threads", 1, "--verbose"
     text = run("align", *given)
-    assert "on cpu: 1 lanes of 1 threads" in text and f"{PHOTO}: 1 faces" in text
+    assert "on cpu: 1 lane of 1 thread" in text and f"{PHOTO}: 1 face" in text
     assert f"{PHOTO}: done before" in run("align", *given, "--resume")
     assert f"{PHOTO}: frame by frame, into {tmp_path}" in run("track", *given)
     assert f"{PHOTO}: done before" in run("track", *given, "--resume")
@@ -211,7 +223,7 @@ def test_a_failure_is_named_and_the_rest_done(tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     text = run("align", PHOTO, tmp_path / "bad.png", "--out", tmp_path / "out", code=1)
     assert f"failed: {tmp_path / 'bad.png'}: got the file" in text
-    assert "1 files, 1 faces, 1 failures" in text
+    assert "1 file, 1 face, 1 failure" in text
 
 
 def test_any_failure_is_exit_1_unless_failures_are_allowed_and_some_photo_is_done(tmp_path):
@@ -222,7 +234,7 @@ def test_any_failure_is_exit_1_unless_failures_are_allowed_and_some_photo_is_don
         run("align", *both, *resume, "--allow-failures", code=0)
     for allowed in ((), ("--allow-failures",)):
         text = run("align", tmp_path / "nothing.jpg", "--out", tmp_path / "out", *allowed, code=1)
-        assert "failed: " in text and "0 files, 0 faces, 1 failures" in text
+        assert "failed: " in text and "0 files, 0 faces, 1 failure" in text
 
 
 def test_an_output_folder_that_cannot_be_made_is_exit_2(tmp_path):
@@ -241,7 +253,7 @@ def test_what_a_folder_holds_besides_photos_is_counted(tmp_path):
     for name in ("a.txt", "b.txt", "c.mp4", "._astronaut.jpg"):  # the last one as macOS leaves them
         (tmp_path / name).write_text("")
     text = run("align", tmp_path, "--no-overlay", "--out", tmp_path / "out")
-    assert "1 files, 1 faces, 0 failures" in text and "passed over: 2 .txt, 1 ._*, 1 .mp4" in text
+    assert "1 file, 1 face, 0 failures" in text and "passed over: 2 .txt, 1 ._*, 1 .mp4" in text
 
 
 @pytest.mark.parametrize("verb", ["align", "track"])
@@ -448,7 +460,7 @@ def test_train_on_a_data_set_says_which_terms_are_off(tmp_path):
     recipe.write_text(SMALL.replace("steps: 4", "steps: 2"))
     data, out = layouts_maker.w300(tmp_path / "300w"), tmp_path / "run"
     text = run("train", recipe, "--faces", data, "--set", "warmup_steps=1", "--out", out, "--verbose")
-    assert f"{data}: 300-W, training part, 1 faces, 68 of 68 points, no depth, no rotation" in text
+    assert f"{data}: 300-W, training part, 1 face, 68 of 68 points, no depth, no rotation" in text
     assert "warning: not every face has a rotation: rotation off" in text
     assert (out / "weights" / "card.json").exists()
 
@@ -461,7 +473,7 @@ def test_data_check_names_counts_and_draws(tmp_path):
     (data / "0.png").write_bytes((data / "0.png").read_bytes()[:60])
     (data / "1.pts").write_text("nonsense")
     text = run("data", "check", data, "--out", tmp_path / "out", code=1)
-    assert "1 pictures, 1 faces, 2 faults" in text and "wrong: '" in text and "0.png" in text and "1.pts" in text
+    assert "1 picture, 1 face, 2 faults" in text and "wrong: '" in text and "0.png" in text and "1.pts" in text
     assert "no layout that is known" in run("data", "check", tmp_path / "out", code=2)
 
 

@@ -100,7 +100,7 @@ def test_commands_on_the_example_photo_run(tmp_path, monkeypatch, line):
     (tmp_path / "examples" / PHOTO.name).symlink_to(PHOTO)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert result.exit_code == 0 and "1 faces" in result.output
+    assert result.exit_code == 0 and "1 face" in result.output
     assert (tmp_path / "out" / "astronaut.json").exists()
 
 

@@ -93,7 +93,7 @@ def test_an_array_of_slurm_jobs(tmp_path):
     job = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_CPUS_PER_TASK": "1"}
     paths = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(EXAMPLES.parent / "src")}
     environment = {**os.environ, **paths, **job, "LIST": "list.txt", "OUT": "faces"}
-    for task, told in (("0", "1 files, 1 faces"), ("0", "1 skipped"), ("1", "0 files")):
+    for task, told in (("0", "1 file, 1 face"), ("0", "1 skipped"), ("1", "0 files")):
         environment["SLURM_ARRAY_TASK_ID"] = task
         result = subprocess.run(
             ["bash", EXAMPLES / "slurm.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -67,6 +67,11 @@ def first_few(texts: Iterable[str], most: int, separator: str = ", ") -> str:
     return separator.join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
+def amount(count: int, one: str, more: str = "") -> str:
+    """A number of things in words, such as "1 face" and "2 faces"; `more` is the plural where it is not `one` + s."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def pip_install(extra: str) -> str:
     """The command that installs the extra (such as 'train') of this package that an optional feature needs.
 

@@ -117,7 +117,7 @@ def test_a_chart_of_each_video_and_a_page_over_all(clip, tmp_path):
 def test_a_sequence_of_obj_is_a_folder_that_the_next_run_replaces(clip, tmp_path):
     out = tmp_path / "out"
     command = ["track", str(clip), "--animation", "obj", "--out", str(out)]
-    for more, said in (([], "1 videos"), (["--resume"], "1 skipped"), ([], "1 videos")):
+    for more, said in (([], "1 video"), (["--resume"], "1 skipped"), ([], "1 video")):
         result = CliRunner().invoke(app, [*command, *more])
         assert result.exit_code == 0 and said in result.output, result.output
         names = [path.name for path in sorted((out / "clip.heads").iterdir())]

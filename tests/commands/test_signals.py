@@ -50,6 +50,33 @@ def test_an_exit_without_a_signal_is_left_alone(capsys):
     assert ended.value.code == 3 and capsys.readouterr().err == ""
 
 
+def test_an_error_after_a_signal_does_not_hide_it(capsys):
+    with pytest.raises(SystemExit) as ended, stopped_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except SystemExit as stopped:  # as compiled modules do while they are imported
+            raise ImportError("initialization failed") from stopped
+    assert ended.value.code == 130 and "stopped by SIGINT" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_modules_are_imported_ends_with_one_line():
+    code = """
+import os, signal, sys
+from canthus.__main__ import main
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "canthus.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (end.returncode, end.stdout, end.stderr) == (130, "", "canthus: stopped by SIGINT\n")
+
+
 def test_a_stopped_run_leaves_no_unfinished_files(tmp_path: Path):
     frames = [Image.fromarray(photo()[:256, :256]) for _ in range(300)]
     frames[0].save(tmp_path / "v.webp", save_all=True, append_images=frames[1:], duration=[40] * 150 + [41] * 150)

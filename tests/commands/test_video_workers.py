@@ -85,7 +85,7 @@ def test_errors_come_in_the_order_of_the_videos(tmp_path):
     assert result.exit_code == 1
     told = [line for line in result.output.splitlines() if line.startswith("failed: ")]
     assert [line.split(": ")[1] for line in told] == [str(none), str(bad)]
-    assert "good.webp: 3 frames" in result.output and "1 videos, 2 failures" in result.output
+    assert "good.webp: 3 frames" in result.output and "1 video, 2 failures" in result.output
 
 
 def start(films: list[Path], out: Path, *more: str) -> tuple[list[str], subprocess.Popen]:

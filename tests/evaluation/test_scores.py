@@ -382,7 +382,7 @@ def test_no_objects_are_loaded(tmp_path):
 
 
 def test_predictions_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(LandmarkError, match=r"got points of shape \(1, 66, 2\) for 1 faces of ibug68"):
+    with pytest.raises(LandmarkError, match=r"got points of shape \(1, 66, 2\) for 1 face of ibug68"):
         Predictions(["a"], np.zeros((1, 66, 2)))
     with pytest.raises(LandmarkError, match="several predictions for 'a'"):
         Predictions(["a", "b", "a"], np.zeros((3, 68, 2)))

@@ -196,7 +196,7 @@ def test_json_gives_degrees_by_name() -> None:
 
 def test_json_refuses_meshes_of_other_faces() -> None:
     faces = made_up_faces(ANGLES)
-    with pytest.raises(LandmarkError, match="1 meshes for 2 faces"):
+    with pytest.raises(LandmarkError, match="1 mesh for 2 faces"):
         to_json(faces, mesh=faces[0].mesh())
 
 

@@ -655,18 +655,18 @@ def test_the_command(clip, tmp_path):
         app, ["track", str(clip), str(bad), "--out", str(out), "--table", "csv", "--threads", "1"]
     )
     assert result.exit_code == 1  # something failed
-    assert "clip.gif: 5 frames, 0.80 faces per frame, 1 people, 1 re-initialisations, 1 losses" in result.output
-    assert "1 videos, 1 failures" in result.output and "bad.mp4" in result.output
+    assert "clip.gif: 5 frames, 0.80 faces per frame, 1 person, 1 re-initialisation, 1 loss" in result.output
+    assert "1 video, 1 failure" in result.output and "bad.mp4" in result.output
     assert {p.name for p in out.iterdir()} == {"clip.jsonl", "clip.csv", "clip.summary.json"}
     result = CliRunner().invoke(app, ["track", str(clip), str(bad), "--out", str(out), "--resume", "--allow-failures"])
-    assert result.exit_code == 0 and "0 videos, 1 failures, 1 skipped" in result.output
+    assert result.exit_code == 0 and "0 videos, 1 failure, 1 skipped" in result.output
     (tmp_path / "half").mkdir()
     for k in range(2):
         Image.fromarray(picture(40 * k)).save(tmp_path / "half" / f"{k}.png")
     (tmp_path / "half" / "1.png").write_bytes(b"no picture")
     result = CliRunner().invoke(app, ["track", str(tmp_path / "half"), "--out", str(out)])
     assert result.exit_code == 1 and "1 of 2 frames are missing: got the file" in result.output
-    assert "half: 1 frames (1 missing), 0.00 faces per frame" in result.output
+    assert "half: 1 frame (1 missing), 0.00 faces per frame" in result.output
     result = CliRunner().invoke(app, ["track", str(tmp_path / "none*"), "--out", str(out)])
     assert result.exit_code == 2 and "no video in" in " ".join(result.output.split())
 

@@ -18,7 +18,7 @@ import typer
 import canthus
 from canthus.cli.options import Accuracy, Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
-from canthus.errors import CanthusError, OutputError
+from canthus.errors import CanthusError, OutputError, amount
 from canthus.io.inputs import check_folder, counted, is_address
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def align(
         number = max(1, min(most if workers == 1 else workers, -(-count // CHUNK)))
         each = max(1, most // number)
         aligner = canthus.load(weights, accuracy=accuracy, threads=each, min_face=min_face, provider=provider)
-        log.info("weights %s on %s: %d lanes of %d threads", aligner.card.title, provider, number, each)
+        size = f"{amount(number, 'lane')} of {amount(each, 'thread')}"
+        log.info("weights %s on %s: %s", aligner.card.title, provider, size)
         return Lanes(aligner, number, workers > 1, bound)
 
     with plain_errors("scale"), warnings.catch_warnings(), progress("align") as update:
@@ -135,7 +136,7 @@ def align(
             wanted = photos.Outputs(overlay is not False, pts, csv, mesh, expressions, scheme)
             if scheme is not None:
                 photos.check_scheme(scheme, Card.read(find_weights(weights)))
-            show = lambda s: update(s.files + s.skipped + s.failed, total, f"{s.faces} faces")
+            show = lambda s: update(s.files + s.skipped + s.failed, total, amount(s.faces, "face"))
             with lanes(len(found.files)) as run:
                 summary = photos.align(found, place, run, wanted, resume, show)
             where = str(place.resolve())
@@ -143,7 +144,7 @@ def align(
             passed, target = Counter[str](), folder(out)
             stream = photos_in(inputs, kind, passed)
             first = list(islice(stream, CHUNK * max(most, workers)))  # so that a wrong input is told at once
-            show = lambda s: update(s.files + s.skipped + s.failed, None, f"{s.faces} faces")
+            show = lambda s: update(s.files + s.skipped + s.failed, None, amount(s.faces, "face"))
             plan = parts.Plan(format, part or parts.PART, *parts.read_shard(shard or "0/1"))
             if ray is None:
                 with lanes(len(first)) as run:
@@ -159,10 +160,8 @@ def align(
     rate = summary.faces / summary.seconds if summary.seconds else 0.0
     skipped = f", {summary.skipped} skipped" if resume else ""
     passed_over = f"\npassed over: {counted(summary.passed_over, kind.hints)}" if summary.passed_over else ""
-    say(
-        f"{summary.files} files, {summary.faces} faces, {summary.failed} failures{skipped}, {rate:.1f} faces/s "
-        f"in {summary.seconds:.1f} s{passed_over}\nresults in {where}"
-    )
+    done = f"{amount(summary.files, 'file')}, {amount(summary.faces, 'face')}, {amount(summary.failed, 'failure')}"
+    say(f"{done}{skipped}, {rate:.1f} faces/s in {summary.seconds:.1f} s{passed_over}\nresults in {where}")
     if summary.failed and not (allow_failures and summary.files + summary.skipped):
         raise typer.Exit(1)
 
@@ -287,13 +286,15 @@ def track(
         if clip.damage:
             fail(f"damaged: {video}: {clip.damage}")
         say(
-            f"{video.name}: {clip.frames} frames{missing}, {clip.faces_per_frame:.2f} faces per frame, "
-            f"{clip.people} people, {clip.reinitialisations} re-initialisations, {clip.losses} losses, "
-            f"{clip.without_face} frames without a face, {clip.fps:.1f} fps"
+            f"{video.name}: {amount(clip.frames, 'frame')}{missing}, {clip.faces_per_frame:.2f} faces per frame, "
+            f"{amount(clip.people, 'person', 'people')}, {amount(clip.reinitialisations, 're-initialisation')}, "
+            f"{amount(clip.losses, 'loss', 'losses')}, {amount(clip.without_face, 'frame')} without a face, "
+            f"{clip.fps:.1f} fps"
         )
     skipped = f", {summary.skipped} skipped" if resume else ""
     passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
-    say(f"{len(summary.clips)} videos, {len(summary.failures)} failures{skipped}{passed}\nresults in {out.resolve()}")
+    done, failed = amount(len(summary.clips), "video"), amount(len(summary.failures), "failure")
+    say(f"{done}, {failed}{skipped}{passed}\nresults in {out.resolve()}")
     if summary.failed and not (allow_failures and (summary.clips or summary.skipped)):
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ import typer
 import canthus
 from canthus.cli.options import Accuracy, Out, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, plain_errors, print_table, progress, say
+from canthus.errors import amount
 
 
 def evaluate(
@@ -112,7 +113,7 @@ def reproduce(
             run = Reproduction(found, open_weights(found, weights or []), read_data(data or []), names)
             run.progress = lambda what, done, total: update(done, total, what)
             write_page(out, run)
-    say(f"{len(run.runs)} runs; the page is {(out / 'index.html').resolve()}")
+    say(f"{amount(len(run.runs), 'run')}; the page is {(out / 'index.html').resolve()}")
 
 
 def check(

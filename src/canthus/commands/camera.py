@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.errors import OutputError
+from canthus.errors import OutputError, amount
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
 from canthus.io.columns import ImageFaces
@@ -37,8 +37,8 @@ class LiveSummary:
             return "no frame arrived"
         median, most = (1000 * float(np.quantile(self.delays, q)) for q in (0.5, 0.95))
         return (
-            f"{self.frames} frames, {self.passed_over} passed over, {median:.0f} ms from arrival to result in the "
-            f"median, {most:.0f} ms at most in 95 of 100 frames\nlines in {self.path}"
+            f"{amount(self.frames, 'frame')}, {self.passed_over} passed over, {median:.0f} ms from arrival to result "
+            f"in the median, {most:.0f} ms at most in 95 of 100 frames\nlines in {self.path}"
         )
 
 

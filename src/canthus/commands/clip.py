@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canthus.errors import VideoError, first_few
+from canthus.errors import VideoError, amount, first_few
 from canthus.face.blinks import Blink
 from canthus.face.morphable import MorphableModel
 from canthus.face.series import Series, TrackedFrame, series_of
@@ -260,8 +260,10 @@ class Clip:
             if frame.number in pictures:
                 tracked = frame.tracked
                 drawn.append((frame.time, drawn_on(pictures[frame.number], tracked.faces, tracked.ids.tolist())))
-        missing = f", {self.summary.missing} missing" if self.summary.missing else ""
-        title = f"{self.video.path.name}: {self.summary.frames} frames{missing}, {self.summary.people} people"
+        clip = self.summary
+        missing = f", {clip.missing} missing" if clip.missing else ""
+        people = amount(clip.people, "person", "people")
+        title = f"{self.video.path.name}: {amount(clip.frames, 'frame')}{missing}, {people}"
         figure = track_chart(title, series, blinks, drawn, end)
         files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError, LandmarkError, pip_install
+from canthus.errors import CanthusError, ImageError, LandmarkError, amount, pip_install
 from canthus.face.faces import Faces
 from canthus.inference.lanes import Lanes, loads
 from canthus.inference.predictor import Predictor
@@ -184,7 +184,7 @@ def _align_chunk(
                 _write(photo, faces, outputs)
                 summary.files += 1
                 summary.faces += len(faces)
-                log.info("%s: %d faces", photo.path, len(faces))
+                log.info("%s: %s", photo.path, amount(len(faces), "face"))
             except CanthusError as error:
                 summary.failures.append((photo.path, str(error)))
         load.clear()

@@ -140,10 +140,11 @@ def stopped_by_signals() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
-    except SystemExit:
-        if caught:
-            fail(f"canthus: stopped by {caught[0]}; finished results are kept")
-        raise
+    except BaseException as error:  # compiled modules that are stopped while imported turn it into an ImportError
+        if not caught:
+            raise
+        fail(f"canthus: stopped by {caught[0]}; finished results are kept")
+        raise SystemExit(128 + signal.Signals[caught[0]]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

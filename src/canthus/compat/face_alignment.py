@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 import canthus
-from canthus.errors import BoxError, ImageError
+from canthus.errors import BoxError, ImageError, amount
 from canthus.face.faces import Faces
 from canthus.face.landmarks import mirror
 from canthus.inference.predictor import Predictor, upright_crops
@@ -139,7 +139,8 @@ class FaceAlignment:
         if batch.ndim != 4 or batch.shape[1] != 3:
             raise ImageError(f"got a batch of shape {batch.shape}, want (B, 3, H, W)")
         if detected_faces is not None and len(detected_faces) != len(batch):
-            raise BoxError(f"got boxes for {len(detected_faces)} images and {len(batch)} images, want the same number")
+            got = f"boxes for {amount(len(detected_faces), 'image')} and {amount(len(batch), 'image')}"
+            raise BoxError(f"got {got}, want the same number")
         landmarks: list[Any] = []
         scores: list[Any] = []
         boxes: list[Any] = []

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from canthus.data.formats import FaceSample, Faults, recognise
 from canthus.data.truth import Truth, whole_truth
-from canthus.errors import CanthusError
+from canthus.errors import CanthusError, amount
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import as_image, as_png, crop_image
 from canthus.io.outputs import atomic_write, make_folder
@@ -39,13 +39,14 @@ class Checked:
 
     def summary(self) -> str:
         """A few lines for people."""
-        lines = [f"{self.layout}: {self.pictures} pictures, {self.faces} faces, {len(self.faults)} faults"]
+        counts = {"picture": self.pictures, "face": self.faces, "fault": len(self.faults)}
+        lines = [f"{self.layout}: " + ", ".join(amount(count, what) for what, count in counts.items())]
         if self.faces:
             points = ", ".join(f"{count} in {name}" for name, count in self.schemes.most_common())
             fewest, most = min(self.known), max(self.known)
             span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             lines.append(f"labels: {points}; {span} of our 68 points")
-            lines.append(f"depth: {self.deep} faces; rotation: {self.posed} faces")
+            lines.append(f"depth: {amount(self.deep, 'face')}; rotation: {amount(self.posed, 'face')}")
         return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from canthus.data.formats import FaceSample
 from canthus.data.sample import Need, StoredBatch
 from canthus.data.truth import whole_truth
 from canthus.decode import decoding
-from canthus.errors import RecipeError
+from canthus.errors import RecipeError, amount
 from canthus.face.expressions import EXPRESSIONS, as_arkit
 from canthus.face.landmarks import convert
 from canthus.geometry.crop import Crop, tight_boxes
@@ -141,7 +141,10 @@ class PhotoFaces:
         """How many faces there are, and what of their truth is known."""
         points = self.known.sum(1)
         few, most = points.min(), points.max()
-        parts = [f"{len(self)} faces", f"{few}{f' to {most}' if few != most else ''} of {self.known.shape[1]} points"]
+        parts = [
+            amount(len(self), "face"),
+            f"{few}{f' to {most}' if few != most else ''} of {self.known.shape[1]} points",
+        ]
         for share, what in ((self.share("depth"), "depth"), (self.share("rotation"), "rotation")):
             parts.append(what if share == 1 else f"{what} of {share:.0%}" if share else f"no {what}")
         return ", ".join(parts)

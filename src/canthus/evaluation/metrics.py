@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, amount
 from canthus.geometry.rotation import geodesic
 from canthus.geometry.similarity import apply, fit_similarity
 
@@ -187,7 +187,7 @@ def jitter(sequence: ArrayLike) -> float:
     """
     second = np.diff(np.asarray(sequence, float), n=2, axis=0)
     if second.shape[0] == 0:
-        raise LandmarkError(f"got a track of {len(np.asarray(sequence))} frames, want at least 3")
+        raise LandmarkError(f"got a track of {amount(len(np.asarray(sequence)), 'frame')}, want at least 3")
     return float(np.sqrt(np.mean(second**2) / 6))
 
 

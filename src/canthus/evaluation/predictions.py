@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from canthus.decode import decoding, fits, numbers, parse_json, read_npz, read_text
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, amount
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.io.columns import Column, Rows
@@ -69,7 +69,7 @@ class Predictions:
         xyz = np.asarray(self.xyz, np.float64)
         count = find_scheme(self.scheme).count
         if xyz.shape not in ((len(names), count, 2), (len(names), count, 3)):
-            raise LandmarkError(f"got points of shape {xyz.shape} for {len(names)} faces of {self.scheme}")
+            raise LandmarkError(f"got points of shape {xyz.shape} for {amount(len(names), 'face')} of {self.scheme}")
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise LandmarkError(f"got several predictions for '{twice[0]}', want one a face")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from canthus.data.formats import FaceSample
+from canthus.errors import amount
 from canthus.evaluation import metrics
 from canthus.evaluation.movements import movement_tables
 from canthus.evaluation.pairs import Pairs, pair
@@ -51,7 +52,8 @@ class Scores:
     def headline(self) -> str:
         """One sentence: what was measured, on how many faces, and the mean of the first error or of the pose angles."""
         found = self.pairs.found
-        what = f"{self.title}: {self.pairs.predictions.system}, {len(found)} faces, {int((~found).sum())} not found"
+        faces = f"{amount(len(found), 'face')}, {int((~found).sum())} not found"
+        what = f"{self.title}: {self.pairs.predictions.system}, {faces}"
         if self.errors:
             text = f"{self.main} {100 * _mean(self.errors[self.main][found]):.2f} %, mean of images"
             bins = [t for t in self.tables if t.columns[:3] == BINS]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from canthus.errors import BoxError, ImageError, LandmarkError, first_few
+from canthus.errors import BoxError, ImageError, LandmarkError, amount, first_few
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import can_convert, convert
 from canthus.face.landmarks import scheme as find_scheme
@@ -196,10 +196,12 @@ class Faces:
         if ((self.visible < 0) | (self.visible > 1)).any():
             raise LandmarkError("got a visibility outside 0 to 1, want probabilities, or NaN")
         if len(self.pose) != len(self):
-            raise LandmarkError(f"got {len(self.pose)} poses for {len(self)} faces, want one a face")
+            raise LandmarkError(
+                f"got {amount(len(self.pose), 'pose')} for {amount(len(self), 'face')}, want one a face"
+            )
         if self.detection_scores.shape != (len(self),):
             got = self.detection_scores.shape
-            raise BoxError(f"got detection scores of shape {got} for {len(self)} faces, want one a face")
+            raise BoxError(f"got detection scores of shape {got} for {amount(len(self), 'face')}, want one a face")
         if ((self.detection_scores < 0) | (self.detection_scores > 1)).any():
             raise BoxError("got a detection score outside 0 to 1, want probabilities, or NaN")
         if width < 1 or height < 1:
@@ -386,7 +388,9 @@ class TrackedFaces:
         object.__setattr__(self, "followed", np.asarray(self.followed, bool))
         if not self.ids.shape == self.followed.shape == (len(self.faces),):
             got = f"{self.ids.shape} and {self.followed.shape}"
-            raise LandmarkError(f"got ids and followed of shapes {got} for {len(self.faces)} faces, want one a face")
+            raise LandmarkError(
+                f"got ids and followed of shapes {got} for {amount(len(self.faces), 'face')}, want one a face"
+            )
 
     def __len__(self) -> int:
         return len(self.faces)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from canthus.decode import listed
-from canthus.errors import BoxError, WeightsError
+from canthus.errors import BoxError, WeightsError, amount
 from canthus.geometry.crop import as_boxes, box_centres, box_overlaps
 from canthus.io.session import MODEL_FILE, Session
 
@@ -93,7 +93,8 @@ class FunctionDetector:
         boxes = as_boxes(answer[0], (image.shape[1], image.shape[0]))
         scores = np.asarray(answer[1], np.float32)
         if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
-            raise BoxError(f"the detector gave {len(boxes)} boxes and scores {scores.shape}, want a finite one a box")
+            gave = f"{amount(len(boxes), 'box', 'boxes')} and scores {scores.shape}"
+            raise BoxError(f"the detector gave {gave}, want a finite one a box")
         order = np.argsort(-scores, kind="stable")
         return Detections.of_boxes(boxes[order], scores[order])
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError
+from canthus.errors import BoxError, ImageError, LandmarkError, WeightsError, amount
 from canthus.face.completion import Completion, complete
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
@@ -112,7 +112,8 @@ class Predictor(ABC):
             raise ImageError(f"got one image ({type(images).__name__}), want several; `predict` takes one")
         pictures = [as_image(image) for image in images]
         if boxes is not None and len(boxes) != len(pictures):
-            raise BoxError(f"got boxes for {len(boxes)} images and {len(pictures)} images, want the same number")
+            got = f"boxes for {amount(len(boxes), 'image')} and {amount(len(pictures), 'image')}"
+            raise BoxError(f"got {got}, want the same number")
         if not pictures:
             return []
         if boxes is None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from canthus.decode import decoding, fits, numbers, parse_json, read_bytes
-from canthus.errors import CanthusError, LandmarkError, OutputError
+from canthus.errors import CanthusError, LandmarkError, OutputError, amount
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces
 from canthus.face.landmarks import scheme as find_scheme
@@ -182,7 +182,9 @@ def to_json(
     Raises `LandmarkError` if `mesh` has another number of faces.
     """
     if mesh is not None and len(mesh) != len(faces):
-        raise LandmarkError(f"got {len(mesh)} meshes for {len(faces)} faces, want one a face")
+        raise LandmarkError(
+            f"got {amount(len(mesh), 'mesh', 'meshes')} for {amount(len(faces), 'face')}, want one a face"
+        )
     records = [face_record(face) for face in faces]
     if mesh is not None:
         for record, identity, expression in zip(records, mesh.identity, mesh.expression, strict=True):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, pip_install
+from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, amount, pip_install
 from canthus.io.images import as_rgb, can_read, read_image
 from canthus.io.inputs import is_address, is_apple_double
 from canthus.threads import check_threads
@@ -201,7 +201,7 @@ class Video:
             if self.count:
                 self.missing = max(self.count - hidden - len(times), 0)
                 if self.missing > damaged:
-                    self.problems.append(f"the header announces {self.count} frames")
+                    self.problems.append(f"the header announces {amount(self.count, 'frame')}")
             elif times:
                 length = _seconds(stream.metadata.get("DURATION")) or (container.duration or 0) / 1e6
                 alone = len(container.streams) == 1 or "DURATION" in stream.metadata  # else another may be the longer

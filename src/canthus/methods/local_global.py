@@ -25,7 +25,7 @@ from canthus.codecs import (
     map_from_crop,
 )
 from canthus.data.sample import FaceBatch
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, amount
 from canthus.face.completion import Completion
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
@@ -286,7 +286,7 @@ class LocalGlobal(Aligner):
     def prepare(self, xyz: Tensor) -> None:
         """Take the mean of training shapes (M,N,3) in crop pixels as what the regression starts from."""
         if xyz.shape[1] != self.config.landmarks:
-            raise LandmarkError(f"got faces with {xyz.shape[1]} points, want {self.config.landmarks}")
+            raise LandmarkError(f"got faces with {amount(xyz.shape[1], 'point')}, want {self.config.landmarks}")
         self.mean_shape.copy_(self._sides(xyz[..., :2].mean(0)))
         for module in self.modules():
             if isinstance(module, AdjacentHead):

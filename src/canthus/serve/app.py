@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import canthus
-from canthus.errors import ImageError, ImageKindError, ImageSizeError, VideoError, VideoSizeError
+from canthus.errors import ImageError, ImageKindError, ImageSizeError, VideoError, VideoSizeError, amount
 from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
 from canthus.serve.browser import add_browser_page, browser_page
@@ -204,7 +204,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
         except ImageError as error:
             raise HTTPException(422, str(error)) from error
         if len(faces) > limits.faces:
-            raise HTTPException(422, f"got an image with {len(faces)} faces, want at most {limits.faces}")
+            raise HTTPException(422, f"got an image with {amount(len(faces), 'face')}, want at most {limits.faces}")
         metrics.faces.inc(len(faces))
         return Response(json.dumps(to_json(faces, image=name), allow_nan=False), media_type="application/json")
 

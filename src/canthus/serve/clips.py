@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from canthus.errors import VideoError, VideoSizeError
+from canthus.errors import VideoError, VideoSizeError, amount
 from canthus.inference.predictor import Predictor
 from canthus.inference.tracker import Tracker
 from canthus.io.columns import ImageFaces
@@ -79,7 +79,7 @@ class ClipWorker(JobThread[Job]):
             return
         video = Video.of_bytes(job.data, job.name, limits.pixels, self.predictor.threads)
         if (video.count or 0) > limits.frames:
-            raise _too_long(f"{video.count} frames", f"{limits.frames}")
+            raise _too_long(amount(video.count or 0, "frame"), f"{limits.frames}")
         job.put(header_line(job.name, [card.title], card.scheme))
         tracker, size = Tracker(self.predictor), 0
         for frame in video:
@@ -88,12 +88,12 @@ class ClipWorker(JobThread[Job]):
             if time.monotonic() > job.late:
                 raise TimeoutError
             if frame.number >= limits.frames:
-                raise _too_long(f"more than {limits.frames} frames", "so many")
+                raise _too_long(f"more than {amount(limits.frames, 'frame')}", "so many")
             if frame.time > limits.length:
                 raise _too_long(f"more than {limits.length:g} s", "so long")
             tracked = tracker.step(frame.image)
             if len(tracked.faces) > limits.faces:
-                raise VideoError(f"got a frame with {len(tracked.faces)} faces, want at most {limits.faces}")
+                raise VideoError(f"got a frame with {amount(len(tracked.faces), 'face')}, want at most {limits.faces}")
             self.on_frame(len(tracked.faces))
             image = ImageFaces(job.name, frame.number, frame.time, tracked.faces, tracked.ids, tracked.followed)
             line = frame_line(image)

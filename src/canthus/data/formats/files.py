@@ -13,7 +13,7 @@ import numpy as np
 from canthus.data.formats.face import FaceSample, Faults, checked, name_of, noting, picture_of, some
 from canthus.decode import decoding, fits, numbers, read_bytes, read_json, read_npy, read_npz, read_text
 from canthus.decode.mat import read_mat
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, amount
 from canthus.face.landmarks import scheme as find_scheme
 from canthus.face.landmarks import scheme_names
 
@@ -31,7 +31,9 @@ def read_pts(path: str | Path, count: int | None = None) -> np.ndarray:
         if np.isinf(points).any():
             raise ValueError("a coordinate is infinite")
     if points.shape != (announced, 2) or count not in (None, announced):
-        raise LandmarkError(f"'{path}' has {len(points)} points and says {announced}; {count or announced} are wanted")
+        raise LandmarkError(
+            f"'{path}' has {amount(len(points), 'point')} and says {announced}; {count or announced} are wanted"
+        )
     return points
 
 
@@ -193,5 +195,7 @@ def scheme_of(count: int, where: str | Path) -> str:
     counts = {find_scheme(name).count: name for name in scheme_names()}
     if count not in counts:
         known = ", ".join(map(str, sorted(counts)))
-        raise LandmarkError(f"'{where}' has {count} points, of which no landmark scheme is known; {known} are wanted")
+        raise LandmarkError(
+            f"'{where}' has {amount(count, 'point')}, of which no landmark scheme is known; {known} are wanted"
+        )
     return counts[count]

@@ -11,7 +11,7 @@ import numpy as np
 from canthus.data.formats.face import FaceSample, Faults, checked, complete, name_of, noting, picture_of, some
 from canthus.data.formats.files import read_ljson
 from canthus.decode import decoding, read_text
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, amount
 from canthus.geometry.rotation import euler_from_matrix
 
 _OURS = np.diag([1.0, -1.0, -1.0])  # from x right, y down, z away to x right, y up, z towards the camera
@@ -51,7 +51,7 @@ def read_menpo3d(folder: str | Path, faults: Faults | None = None) -> Iterator[F
         with noting(faults):
             points = complete(read_ljson(path), path)
             if len(points) not in (84, 68):
-                raise LandmarkError(f"'{path}' has {len(points)} points; 84 or 68 are wanted")
+                raise LandmarkError(f"'{path}' has {amount(len(points), 'point')}; 84 or 68 are wanted")
             scheme = {84: "menpo84", 68: "ibug68"}[len(points)]
             samples.append((FaceSample(picture_of(path), points, scheme=scheme, name=name_of(path, folder)), path))
     yield from _nose_first(samples, faults)
