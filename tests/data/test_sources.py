@@ -80,6 +80,14 @@ def test_a_batch_larger_than_all_faces_has_some_twice(three):
     assert sorted(Counter(shapes(parts)).values()) == [2, 2, 2, 3, 3]
 
 
+def test_a_face_has_its_number_in_its_source_in_every_epoch(three):
+    faces = mix(three)
+    for step in range(6):
+        for part in faces.fetch(13 * step, 13, step):
+            source = next(s for s in faces.stored if shapes([part])[0] in {row.tobytes() for row in s.xyz})
+            np.testing.assert_array_equal(source.xyz[part.number.numpy()], part.xyz.numpy())
+
+
 def test_weights_are_shares_of_every_batch(three):
     faces = mix(dict(zip(three, (2, 1, 1))))
     seen = Counter()

@@ -846,16 +846,30 @@ def test_stages_train_one_part_each_and_leave_the_others(faces):
             assert parameter.grad is not None, (stage.name, name)
 
 
-def test_vertices_are_chosen_while_the_unet_learns(faces):
+def test_a_hundredth_of_the_faces_is_held_out_of_every_stage_and_chooses_the_vertices(faces):
     aligner = made()
-    before = aligner.layout.clone()
-    stage = aligner.stages()[0]
-    aligner.training_terms(faces, stage)
-    assert aligner.steps == 1 and aligner.seen.sum() == 4
-    # an untrained network may find nothing: then what is found later decides
+    numbered = replace(faces, number=torch.tensor([99, 100, 101, 300, 1, 2]))
+    held = torch.tensor([False, True, False, True, False, False])
+    for stage in aligner.stages():
+        for name, term in aligner.training_terms(numbered, stage).items():
+            assert torch.equal(term == 0, held), name
+    assert aligner.steps == 1 and aligner.seen.sum() == 2  # the two that are held out, in the first stage alone
+    aligner.training_terms(faces, aligner.stages()[0])  # faces without numbers are all learnt from
+    aligner.training_terms(replace(numbered, number=torch.arange(1, 7)), aligner.stages()[0])
+    assert aligner.steps == 1
+
+
+def test_vertices_are_chosen_by_what_is_found_of_them_last(faces):
+    aligner = made()
+    before, everyone = aligner.layout.clone(), torch.ones(6, dtype=torch.bool)
     codes, mask = aligner._code_image(faces.vertices, SIZE)
     answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
-    aligner._count(answer, faces, faces.vertices)
+    nothing = torch.cat([answer[:, :3], torch.tensor([1.0, -1.0])[:, None, None].expand(6, 2, SIZE, SIZE)], 1)
+    for shown in (nothing, answer, answer):
+        aligner._count(shown, faces, faces.vertices, everyone)
+    # the counts weigh as 1 * 2, 2 * 3 and 3 * 4 over 3 * 4
+    assert aligner.seen.sum() == pytest.approx(6 * (2 + 6 + 12) / 12)
+    assert aligner.found.max() <= aligner.seen.max() * (6 + 12) / 20 + 1e-4
     assert not torch.equal(aligner.layout, before)
     chosen = aligner.layout.unique()
     assert aligner.found[:, chosen].sum(0).min() > 0

@@ -108,16 +108,17 @@ PART_HEATMAP = {
 }  # fmt: skip
 POSE_AWARE = {
     "second": ["none", "all"], "bins": [1], "extra": [[], [22, 35, 45, 54, *range(9)]], "jaw": ["fixed"],
-    "landmarks": [19],
+    "landmarks": [19], "evidence": [0.05],
 }  # fmt: skip
 JVCR = {
-    "training": ["separate"], "depths": [[64], [1, 64], [1, 1, 1, 16]], "landmarks": [66, 71],
-    "voxel_loss": ["weighted", "bce"], "z_range": [1.3],
+    "training": ["separate"], "depths": [[64], [1, 64], [64, 64, 64, 64], [1, 1, 1, 16]], "landmarks": [66, 71],
+    "voxel_loss": ["weighted", "bce"], "z_range": [1.3], "balance": [1.0],
 }  # fmt: skip
 CPRFA = {
     "solver": ["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu"], "recurrences": [1],
     "order": ["joint", "interleaved"], "in_plane": ["literal", "cross"], "lookup": ["reverse", "soft"], "known": [True],
     "regression": ["vertices"], "code_loss": ["foreground"], "path_errors": ["normalised"], "spacing": [2.5],
+    "bounded": [True], "trust": [0.1], "share": [0.5], "samples": [2], "vertices": [64],
 }  # fmt: skip
 ROWS = {
     "local_global": LOCAL_GLOBAL, "part_heatmap": PART_HEATMAP, "pose_aware": POSE_AWARE, "jvcr": JVCR, "cprfa": CPRFA,

@@ -117,7 +117,7 @@ class Augmenter:
         modes = stored.modes  # of heads whose modes need not be mirror images of each other
         if modes is not None:
             modes = modes.masked_fill(flip[:, None], torch.nan)
-        truth = (xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed, modes)
+        truth = (xyz, visible, rotation, vertices, expression, known, stored.deep, stored.posed, modes, stored.number)
         return FaceBatch(*truth, crops=crops)
 
     def points(self, xyz: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:

@@ -26,7 +26,7 @@ class BatchTruth:
     of `MorphableModel.default()` in the frame of xyz, or None. expression: (B,52) coefficients in the order of
     `expressions.EXPRESSIONS`, NaN if unknown, or None. known: (B,68) bool, points whose x and y are truth; deep, posed:
     (B,) bool, whether their z, and the rotation, are; each None if all are. modes: (B,K), see `FaceSample.modes`, NaN
-    of mirrored faces; or None.
+    of mirrored faces; or None. number: (B,) int64, which face of its source each is, the same in all epochs; or None.
     """
 
     xyz: Tensor
@@ -38,6 +38,7 @@ class BatchTruth:
     deep: Tensor | None = None
     posed: Tensor | None = None
     modes: Tensor | None = None
+    number: Tensor | None = None
 
     def having(self, need: Need) -> Tensor | None:
         """Which faces (B,) have what a loss term needs; None if all have."""

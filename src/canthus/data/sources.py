@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,13 +131,13 @@ class FaceMix:
             before, after, size = before - first, after - last, last - first
             mine = first + size * rank // world, first + size * (rank + 1) // world
             if mine[0] < mine[1]:
-                parts.append(_as_batch(faces.take(*mine), self.points_scheme))
+                parts.append(replace(_as_batch(faces.take(*mine), self.points_scheme), number=torch.arange(*mine)))
         if self.stored:
             index = np.sort(self._order(before, after - before, step))[rank::world]
             for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
                 rows = index[(index >= start) & (index < end)] - start
                 if len(rows):
-                    parts.append(source.take(rows))
+                    parts.append(replace(source.take(rows), number=torch.from_numpy(rows)))
         return parts
 
     def shapes(self, count: int) -> tuple[Tensor, Tensor]:

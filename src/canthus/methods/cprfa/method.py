@@ -38,9 +38,7 @@ from canthus.training.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy
 from canthus.weights import find
 
-LOOKS = 8  # steps from one count of what is found to the next
-LOOKED_AT = 4  # faces counted
-FORGET = 0.99  # of earlier counts that is kept
+HELD_OUT = 100  # one face in so many is no training face, but shows which vertices are found
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ class Cprfa(Aligner):
         if self.weighed:
             self.round_2 = Round(self.face.coefficients, streams, True, config)
         count, n = len(self.face.region), config.vertices // 2
-        # the chosen vertices of the region; how many faces were looked at by yaw, on how many of these each vertex of
-        # the region was found, how near to the truth
+        # the chosen vertices of the region; how many counts there were; how many faces were looked at by yaw, on how
+        # many of these each vertex of the region was found, how near to the truth
         self.register_buffer("layout", torch.zeros(3, n, dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros(3))
@@ -239,21 +237,26 @@ class Cprfa(Aligner):
 
     def training_terms(self, truth: FaceBatch, stage: Stage) -> dict[str, Tensor]:
         """See `Aligner.training_terms`: the U-Net alone and the choice of vertices in the first stage, the rounds on
-        what the finished U-Net says in the others, with the sparse points of `_training_start`."""
+        what the finished U-Net says in the others, with the sparse points of `_training_start`. Terms are 0 for faces
+        that are held out."""
         dense = "unet" in stage.trains
+        held = torch.zeros(len(truth.xyz), dtype=torch.bool, device=truth.xyz.device)
+        if truth.number is not None:
+            held = truth.number % HELD_OUT == 0
         with torch.set_grad_enabled(dense):
             maps = self.unet(truth.crops)
         with torch.autocast(truth.crops.device.type, enabled=False):
             state = self.true_state(truth)
             if dense:
                 vertices = self._true_vertices(truth, state)
-                if self.steps % LOOKS == 0:
-                    self._count(maps[-1].detach()[:LOOKED_AT], truth, vertices)
-                self.steps += 1
-                return self._dense_loss(maps, vertices)
-            seen = self._observe(maps[-1], self._training_start(truth) if self.fused else None)
-            rounds = list(self.rounds()).index(stage.trains[0]) + 1
-            return self.pose_loss(self.updated(maps, *seen, rounds), truth.xyz, state)
+                if held.any():
+                    self._count(maps[-1].detach(), truth, vertices, held)
+                terms = self._dense_loss(maps, vertices)
+            else:
+                seen = self._observe(maps[-1], self._training_start(truth) if self.fused else None)
+                rounds = list(self.rounds()).index(stage.trains[0]) + 1
+                terms = self.pose_loss(self.updated(maps, *seen, rounds), truth.xyz, state)
+            return {name: term.masked_fill(held, 0.0) for name, term in terms.items()}
 
     @torch.no_grad()
     def _training_start(self, truth: FaceBatch) -> Tensor:
@@ -376,17 +379,23 @@ class Cprfa(Aligner):
         return torch.linalg.vector_norm(turned - torch.stack([u, v, w], -1), dim=-1).mean(-1)
 
     @torch.no_grad()
-    def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor) -> None:
-        """Count what is found on the first faces of a batch and how well, and choose the vertices by all counts."""
-        size, count = self.config.size, len(answer)
+    def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor, held: Tensor) -> None:
+        """Count what is found on the faces of a batch that are held out (B,) and how well, and choose the vertices.
+
+        The choice is by all counts, a count by the square of its number: what the U-Net finds at the end of its
+        training decides.
+        """
+        size, answer = self.config.size, answer[held]
         points, found = self.look_up(answer, torch.arange(len(self.face.region), device=answer.device))
-        true = normalised(vertices[:count, self.face.region, :2], size)
-        error = torch.linalg.vector_norm(points - true, dim=-1) / (_sizes(truth)[:count, None] * 2 / size)
-        yaw = euler_from_matrix(truth.rotation[:count], "aflw")[:, 1].abs()
+        true = normalised(vertices[held][:, self.face.region, :2], size)
+        error = torch.linalg.vector_norm(points - true, dim=-1) / (_sizes(truth)[held, None] * 2 / size)
+        yaw = euler_from_matrix(truth.rotation[held], "aflw")[:, 1].abs()
         bins = functional.one_hot((yaw / (math.pi / 6)).long().clamp(max=2), 3).float()
-        self.seen.mul_(FORGET).add_(bins.sum(0))
-        self.found.mul_(FORGET).add_(bins.T @ found.float())
-        self.closeness.mul_(FORGET).add_((found * torch.exp(-error / 0.03)).sum(0))
+        keep = self.steps / (self.steps + 2)
+        self.seen.mul_(keep).add_(bins.sum(0))
+        self.found.mul_(keep).add_(bins.T @ found.float())
+        self.closeness.mul_(keep).add_((found * torch.exp(-error / 0.03)).sum(0))
+        self.steps += 1
         self.choose_vertices()
 
     def choose_vertices(self) -> None:
