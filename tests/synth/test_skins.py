@@ -123,3 +123,12 @@ def test_tones_reach_from_pale_to_dark():
     assert (np.diff(tones, axis=1) < 0).mean() > 0.97  # skin reflects red most and blue least
     assert (tones[:, 0] > 0.6).mean() > 0.08 and (tones[:, 0] < 0.15).mean() > 0.08
     assert tones.max() < 1
+
+
+def test_the_darkest_tones_are_less_red_than_brown_ones():
+    tones = np.array([skins.sample_tone(np.random.default_rng(k)) for k in range(4000)])
+    red, redness = tones[:, 0], tones[:, 0] / tones[:, 1]
+    # red over green of the table is 2.0 at the brown tones and 1.6 at the darkest; 0.05 is its deviation (of the log)
+    assert 1.85 < np.median(redness[(red > 0.18) & (red < 0.24)]) < 2.15
+    assert 1.5 < np.median(redness[red < 0.075]) < 1.75
+    assert redness.min() > 1.2 and redness.max() < 2.5

@@ -22,9 +22,10 @@ from canthus.synth.recipe import RandomStreams, SynthRecipe
 SIDE, COARSE = 512, 128  # texels along a side of the picture, and of its coarse colours
 BLUR = 12.0  # standard deviation in texels that divides coarse colours from detail
 FACE = "M_Face"
-# linear colours of skin from the palest to the darkest
+# linear colours of skin from the palest to the darkest; red over green grows with melanin and falls again where it is
+# dense, as it then absorbs red, too
 TONES = np.array(
-    [(0.75, 0.52, 0.44), (0.58, 0.33, 0.24), (0.40, 0.20, 0.125), (0.22, 0.10, 0.055), (0.07, 0.035, 0.022)]
+    [(0.75, 0.52, 0.44), (0.58, 0.33, 0.24), (0.40, 0.20, 0.125), (0.21, 0.105, 0.062), (0.064, 0.040, 0.029)]
 )
 # how much of moustache, lower lip, chin, jaw, cheek, neck and sideburns belongs to a beard
 BEARDS = {
@@ -185,7 +186,8 @@ def sample_tone(rng: np.random.Generator) -> np.ndarray:
     at = rng.uniform(0, len(TONES) - 1)
     low = min(int(at), len(TONES) - 2)
     tone = np.exp(np.log(TONES[low]) + (at - low) * np.log(TONES[low + 1] / TONES[low]))
-    return tone * np.exp(rng.normal(0, [0.06, 0.08, 0.1]))
+    # what red varies by, green over red, blue over green: channels that varied alone would make skins green or crimson
+    return tone * np.exp(np.cumsum(rng.normal(0, [0.06, 0.05, 0.07])))
 
 
 def skin_picture(
