@@ -38,7 +38,7 @@ from canthus.training.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy
 from canthus.weights import find
 
-HELD_OUT = 100  # one face in so many is no training face, but shows which vertices are found
+HELD_OUT = 100  # the last of so many faces is no training face, but shows which vertices are found
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class Cprfa(Aligner):
         dense = "unet" in stage.trains
         held = torch.zeros(len(truth.xyz), dtype=torch.bool, device=truth.xyz.device)
         if truth.number is not None:
-            held = truth.number % HELD_OUT == 0
+            held = truth.number % HELD_OUT == HELD_OUT - 1
         with torch.set_grad_enabled(dense):
             maps = self.unet(truth.crops)
         with torch.autocast(truth.crops.device.type, enabled=False):
