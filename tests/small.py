@@ -42,7 +42,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "pose_aware": {"steps": 600, "batch": 16, "grad_clip": 1e6},
 }
 STILL = {
-    o.name: 0.0 for o in fields(Augmentation) if isinstance(o.default, float) and o.name != "clip"
+    o.name: 0.0 for o in fields(Augmentation) if isinstance(o.default, float) and o.name not in ("clip", "cover")
 }  # moves nothing and covers nothing
 
 

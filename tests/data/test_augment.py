@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -164,6 +166,21 @@ def test_covered_points_are_hidden():
                 assert seen == (not around.any())
                 checked[bool(seen)] += 1
     assert min(checked.values()) > 300
+
+
+def test_covers_are_as_large_as_asked_for():
+    # A shape with half sides a, b whose centre is anywhere in the crop hides a point far from the border with
+    # probability 4ab if a rectangle, pi ab if an ellipse; near the border less. With a, b uniform from 0.06 to
+    # cover / 2 the mean of ab is the square of their mean.
+    rotation, xyz = turned_heads(400, 60)
+
+    def hidden(cover: float) -> float:
+        out = augment(torch.zeros(400, 3, 8, 8), xyz, torch.ones(400, 68), rotation, occlusion=1.0, cover=cover)
+        return 1 - out.visible.mean().item()
+
+    for cover in (0.2, 0.6, 1.0):
+        most = (4 + math.pi) / 2 * ((0.06 + cover / 2) / 2) ** 2
+        assert most * 0.5 < hidden(cover) < most * 1.1, cover
 
 
 @pytest.mark.parametrize("cover", [0.0, 0.45])

@@ -50,6 +50,7 @@ class Augmentation:
     softest: float = 2.0  # largest standard deviation of that blur, px
     noise: float = 0.3  # probability
     occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
+    cover: float = 0.52  # its longest possible side, in crop sides; 0.12 is the shortest
     border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
     draws: Literal["normal", "uniform"] = "normal"  # of rotation, scale and shift
     outside: Literal["mirrored", "black"] = "mirrored"  # what a crop shows beyond the picture's own border
@@ -164,7 +165,7 @@ class Augmenter:
         u = torch.rand(count, 8, generator=rng, device=crops.device)
         on = u[:, 0] < self.options.occlusion
         centre = u[:, 1:3] * size
-        half = (0.06 + 0.2 * u[:, 3:5]) * size
+        half = (0.06 + (self.options.cover / 2 - 0.06) * u[:, 3:5]) * size
         turn = u[:, 5] * math.pi
         c, s = turn.cos(), turn.sin()
         boxy = (u[:, 6] < 0.5)[:, None]
