@@ -241,8 +241,29 @@ def test_newcomers_are_found_when_it_is_time_to_look():
     for k in range(8):
         seen.append(tracker.step(scene((0, 60, 60, 20), *[(1, 170, 80, 25)] * (k >= 2))).ids.tolist())
     assert seen == [[0]] * 5 + [[0, 1]] * 3  # looks at frames 0 and 5
-    assert model.detector.calls == 2
+    assert model.detector.calls == 1  # thorough in frame 0 alone
     assert model.batches == [1, 1, 1, 1, 1, 1, 1, 2, 2]  # frame 5: one followed and one found; then both in one call
+
+
+def test_one_of_four_searches_beside_a_tracked_face_is_thorough():
+    model, looked = Discs(), []
+
+    class Spy(Detector):
+        def __call__(self, image):
+            looked.append(("thorough", frame))
+            return super().__call__(image)
+
+        def quick(self, image):
+            if looked[-1:] != [("thorough", frame)]:
+                looked.append(("quick", frame))
+            return super().quick(image)
+
+    model.detector = Spy()
+    tracker = Tracker(model, detect_every=3)
+    for frame in range(28):  # noqa: B007
+        tracker.step(scene((0, 60, 60, 20)))
+    assert [k for kind, k in looked if kind == "thorough"] == [0, 12, 24]
+    assert [k for kind, k in looked if kind == "quick"] == [3, 6, 9, 15, 18, 21, 27]
 
 
 def test_two_faces_that_pass_each_other_keep_their_ids():
@@ -517,15 +538,15 @@ def test_after_a_black_out_the_photo_is_found_in_one_frame():
     assert tracked.ids.tolist() == [0] and tracked.followed.tolist() == [False] and tracker.reinitialisations == 1
 
 
-def test_a_far_newcomer_beside_a_near_face_is_found_when_it_is_time_to_look():
+def test_a_far_newcomer_beside_a_near_face_is_found_by_the_thorough_search():
     head = Image.fromarray(photo()[:240, 100:340])
     near = Image.new("RGB", (900, 600), (90, 110, 100))
     near.paste(head.resize((520, 520)), (20, 40))
     both = near.copy()
     both.paste(head.resize((75, 75)), (700, 300))  # a face of 29 px; the near one has 200
     tracker = Tracker(aligner(), detect_every=4)
-    counts = [len(tracker.step(np.asarray(both if k >= 2 else near))) for k in range(6)]
-    assert counts == [1, 1, 1, 1, 2, 2]
+    counts = [len(tracker.step(np.asarray(both if k >= 2 else near))) for k in range(18)]
+    assert counts == [1] * 16 + [2] * 2  # every fourth search is thorough
 
 
 def test_a_face_upside_down_is_followed_upside_down():

@@ -32,6 +32,7 @@ SAME_FACE = 0.5  # two faces that overlap by more are one
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
 EMPTY_EVERY = 12  # frames between two thorough searches where no face is tracked, if `detect_every` is 0
+THOROUGH = 4  # of so many searches beside tracked faces one is thorough; it takes ten times as long as a quick one
 SEARCH_RADIUS = 2.2  # face sizes around a lost face: MAX_MATCH_DISTANCE, the face itself, and some context
 MAX_SEARCHES = 3  # lost faces a frame that are searched for one by one
 LONGEST_MOTION = 12  # frames for which a lost face is thought to move on as it did
@@ -69,8 +70,9 @@ class Tracker:
     Weights that were trained on crops shifted, turned and scaled by a little suit it best (docs/training.md).
     initial: weights whose 68 points align the first crop of a detected face for `aligner`, as the paper's first model
     gets its crops from a detector's landmarks; None: `aligner` starts from the detector's box.
-    detect_every: frames after which the detector searches the whole frame thoroughly, for newcomers of any size; 0:
-    only where no face is tracked.
+    detect_every: frames after which the detector searches the whole frame for newcomers: near ones
+    (`FaceDetector.quick`), and in every fourth search, or if no face is tracked, those of any size; 0: only where no
+    face is tracked.
     min_score: mean confidence below which a face is unhealthy; None: MIN_SCORE of `Faces.scores`, or MIN_PEAK of a
     method's own scores where it gives no sigma.
     memory: frames that a lost face is remembered for, not counting those in which it should be behind another face. If
@@ -167,26 +169,26 @@ class Tracker:
         picture = as_image(frame)
         size = picture.shape[1], picture.shape[0]
         self._since_search += 1
-        every = self.detect_every
         for track in (*self._missing(), *self._gone):
             track.missing += 1
-        if self._is_cut(picture) or size != self._size:  # also in the first frame
+        cut = self._is_cut(picture) or size != self._size  # also in the first frame
+        if cut:
             for track in self._present():
                 track.missing, track.hidden = 1, 0
             self._gone += self._tracks
-            self._size, self._tracks, every = size, [], 1
+            self._size, self._tracks = size, []
         self._gone = [t for t in self._gone if t.missing <= self.recall]
         self._follow(picture)
-        if not self._present():
-            every = every or EMPTY_EVERY
-        if every and self._since_search >= every:
-            self._since_search = 0
-            found = self.aligner.detector(picture)
+        empty = not self._present()
+        every = self.detect_every or (EMPTY_EVERY if empty else 0)
+        thorough = cut or bool(every and self._since_search >= every * (1 if empty else THOROUGH))
+        if thorough or empty or (every and self._since_search % every == 0):
+            found = self.aligner.detector(picture) if thorough else self.aligner.detector.quick(picture)
             self._confirm(found)
             self._add(picture, found)
+        if thorough:
+            self._since_search = 0
         else:
-            if not self._present():
-                self._add(picture, self.aligner.detector.quick(picture))
             for lost in sorted(self._missing(), key=lambda t: t.missing)[:MAX_SEARCHES]:
                 self._find_again(picture, lost)
         present = self._present()
