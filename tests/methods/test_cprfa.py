@@ -22,6 +22,7 @@ from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import geodesic  # noqa: E402
 from canthus.inference.runtime import OnnxAligner  # noqa: E402
 from canthus.methods.cprfa.linear_face import LinearFace, normalised, pixels  # noqa: E402
+from canthus.methods.cprfa.losses import code_image, distances, round_loss  # noqa: E402
 from canthus.methods.cprfa.method import Cprfa, CprfaConfig  # noqa: E402
 from canthus.methods.cprfa.pncc import lookup_forward, lookup_reverse, lookup_soft, nearest_code  # noqa: E402
 from canthus.methods.cprfa.unet import UNet  # noqa: E402
@@ -382,7 +383,7 @@ def painted(face) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """True codes and masks of four faces at 128 px, their vertices and which of the region can be seen."""
     truth = batch(4, 128)
     aligner = Cprfa(config(size=128))
-    codes, mask = aligner._code_image(truth.vertices, 128)
+    codes, mask = code_image(aligner.face, truth.vertices, 128, 128)
     # seen: the code at the vertex's own pixel is near its own
     at = truth.vertices[:, face.region, :2].round().long().clamp(0, 127)
     there = torch.stack([c[:, p[:, 1], p[:, 0]].T for c, p in zip(codes, at)])
@@ -671,7 +672,7 @@ def test_normalised_errors_tell_a_path_apart_from_what_all_points_are_off_by(fac
 
 def test_errors_are_measured_on_a_random_tenth_of_the_vertices(faces):
     aligner = made(share=0.1).eval()
-    codes, mask = aligner._code_image(faces.vertices, SIZE)
+    codes, mask = code_image(aligner.face, faces.vertices, SIZE, SIZE)
     answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
     streams, sample = aligner._observe(answer, None)
     tenth = -(-len(aligner.face.region) // 10)
@@ -817,20 +818,20 @@ def test_bounded_states_have_coefficients_of_heads(face):
 
 def test_near_a_profile_no_update_has_to_tell_rx_from_rz(face):
     """At ry = 90 degrees a turn about x is one in the plane: to be wrong by it costs nothing while rz is still open."""
-    aligner = made(solver="cpr", regression="vertices")
+    groups, chosen = made(solver="cpr").round_1.groups, face.region
     true = face.start(1)
     true[:, -5] = np.pi / 2
-    groups = aligner.round_1.groups
     wrong = true.clone()
     wrong[:, -6] += 0.3
     cost = {
-        name: float(aligner._distances([groups[name]], wrong[:, None], true)) for name in ("out_of_plane", "in_plane")
+        name: float(distances(face, chosen, [groups[name]], wrong[:, None], true))
+        for name in ("out_of_plane", "in_plane")
     }
     assert cost["out_of_plane"] < 1e-4 < 0.05 < cost["in_plane"]
     front = face.start(1)
     wrong = front.clone()
     wrong[:, -6] += 0.3
-    assert float(aligner._distances([groups["out_of_plane"]], wrong[:, None], front)) > 0.03
+    assert float(distances(face, chosen, [groups["out_of_plane"]], wrong[:, None], front)) > 0.03
 
 
 def test_stages_train_one_part_each_and_leave_the_others(faces):
@@ -862,7 +863,7 @@ def test_a_hundredth_of_the_faces_is_held_out_of_every_stage_and_chooses_the_ver
 def test_vertices_are_chosen_by_what_is_found_of_them_last(faces):
     aligner = made()
     before, everyone = aligner.layout.clone(), torch.ones(6, dtype=torch.bool)
-    codes, mask = aligner._code_image(faces.vertices, SIZE)
+    codes, mask = code_image(aligner.face, faces.vertices, SIZE, SIZE)
     answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
     nothing = torch.cat([answer[:, :3], torch.tensor([1.0, -1.0])[:, None, None].expand(6, 2, SIZE, SIZE)], 1)
     for shown in (nothing, answer, answer):
@@ -878,16 +879,16 @@ def test_vertices_are_chosen_by_what_is_found_of_them_last(faces):
 
 
 def test_wanted_states_cost_nothing_and_late_groups_do_not_count(faces):
-    aligner = made(solver="cpr", regression="vertices")
-    true = aligner.true_state(faces)
-    part = aligner.round_1
+    aligner = made(solver="cpr")
+    true, face, part = aligner.true_state(faces), aligner.face, aligner.round_1
+    chosen = face.region[aligner.layout[:2].flatten()]
     trail = true[:, None].expand(-1, 8, -1).clone()
-    assert aligner._round_loss(part, trail, true).max() < 1e-6
+    assert round_loss(face, part, trail, true, chosen).max() < 1e-6
     late = trail.clone()
     late[:, :2, -6:] = 0.5  # while the shape is updated the pose does not matter
-    assert aligner._round_loss(part, late, true).max() < 1e-6
+    assert round_loss(face, part, late, true, chosen).max() < 1e-6
     late[:, 7, -3] += 0.1
-    assert aligner._round_loss(part, late, true).min() > 0.01
+    assert round_loss(face, part, late, true, chosen).min() > 0.01
 
 
 @pytest.mark.slow

@@ -25,17 +25,16 @@ from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import tight_boxes
 from canthus.geometry.projection import fit_weak_perspective
-from canthus.geometry.raster import rasterise
 from canthus.geometry.rotation import euler_from_matrix
 from canthus.inference.predictor import Predictor, points_within
 from canthus.inference.runtime import OnnxAligner
 from canthus.methods.cprfa import pointset
 from canthus.methods.cprfa.linear_face import LinearFace, normalised, pixels
+from canthus.methods.cprfa.losses import dense_loss, round_loss
 from canthus.methods.cprfa.pncc import lookup_forward, lookup_reverse, lookup_soft
 from canthus.methods.cprfa.unet import UNet
-from canthus.methods.cprfa.updates import Group, Round, Sample, Streams, UpdateConfig
+from canthus.methods.cprfa.updates import Round, Sample, Streams, UpdateConfig
 from canthus.training.aligner import WEIGHTS_FILE, Aligner, AlignerConfig, Stage
-from canthus.training.losses import binary_cross_entropy
 from canthus.weights import find
 
 HELD_OUT = 100  # the last of so many faces is no training face, but shows which vertices are found
@@ -229,7 +228,7 @@ class Cprfa(Aligner):
         return self.face.pose(rotation, scale, shift * down, state[:, :-6])
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
-        """codes: L1, summed over three scales. mask: cross-entropy, likewise. round_1, round_2: see `_round_loss`.
+        """codes: L1, summed over three scales. mask: cross-entropy, likewise. round_1, round_2: see `round_loss`.
         points: mean distance of the 68 landmarks / crop side."""
         state = self.true_state(truth)
         terms = self._dense_loss(alignment.maps[:3], self._true_vertices(truth, state))
@@ -305,78 +304,18 @@ class Cprfa(Aligner):
         return vertices
 
     def _dense_loss(self, maps: tuple[Tensor, ...], vertices: Tensor) -> dict[str, Tensor]:
-        codes, masks = [], []
-        for answer in maps:
-            true, mask = self._code_image(vertices, answer.shape[-1])
-            apart = (answer[:, :3].sigmoid() - true).abs().mean(1)
-            if self.config.code_loss == "foreground":
-                codes.append((apart * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1))
-            else:
-                codes.append(apart.mean((1, 2)))
-            # cross-entropy of two classes is that of their difference
-            masks.append(binary_cross_entropy(answer[:, 4] - answer[:, 3], mask))
-        return {"codes": torch.stack(codes).sum(0), "mask": torch.stack(masks).sum(0)}
-
-    @torch.no_grad()
-    def _code_image(self, vertices: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """True codes (B,3,size,size) and mask (B,size,size): the mesh seen at the pixel centres of this very scale."""
-        stride = self.config.size / size
-        placed = (vertices + 0.5 * vertices.new_tensor([1, 1, 0])) / stride - 0.5 * vertices.new_tensor([1, 1, 0])
-        ids, weights = rasterise(placed, self.face.triangles, size)
-        mask = (ids >= 0) & self.face.drawn[ids]
-        corners = self.face.codes[self.face.triangles[ids]]
-        codes = (corners * weights[..., None]).sum(-2) * mask[..., None]
-        return codes.movedim(-1, 1), mask.float()
+        return dense_loss(self.face, maps, vertices, self.config.size, self.config.code_loss == "foreground")
 
     def pose_loss(self, alignment: Alignment, xyz: Tensor, state: Tensor) -> dict[str, Tensor]:
         """The terms of the rounds, given true landmarks (B,68,3) in crop pixels and states (B,K+6)."""
         states = [drawn for drawn in alignment.maps if drawn.ndim == 3]  # the others are pictures
-        trails = zip(self.rounds().items(), states)
-        terms = {name: self._round_loss(part, trail, state) for (name, part), trail in trails}
+        chosen = self.face.region[self.layout[:2].flatten()] if self.config.regression == "vertices" else None
+        terms = {
+            name: round_loss(self.face, part, trail, state, chosen)
+            for (name, part), trail in zip(self.rounds().items(), states)
+        }
         apart = torch.linalg.vector_norm(alignment.xyz - xyz, dim=-1).mean(1)
         return {**terms, "points": apart / self.config.size}
-
-    def _round_loss(self, part: Round, trail: Tensor, true: Tensor) -> Tensor:
-        """Squared errors of the parameters that each update is after, or distances of points, weighted up to 1 at the
-        last recurrence; see `_distances`. To those a tenth of the squared errors of the coefficients is added."""
-        updates = [(part.groups[name], q) for name, q in part.schedule if name != "translation"]
-        groups = [group for group, _ in updates]
-        steps = list(zip(trail.unbind(1), groups))
-        if self.config.regression == "vertices":
-            k = self.face.coefficients
-            wrong = [((s - true) ** 2)[:, : min(g.end, k)].mean(1) * (g.begin < k) for s, g in steps]
-            terms = 0.1 * torch.stack(wrong, dim=1) + self._distances(groups, trail, true)
-        else:
-            terms = torch.stack([((s - true) ** 2)[:, g.begin : g.end].mean(1) for s, g in steps], dim=1)
-        weights = [0.5 + 0.5 * (q + 1) / self.config.recurrences for _, q in updates]
-        return (terms * terms.new_tensor(weights)).sum(1)
-
-    def _distances(self, groups: list[Group], states: Tensor, true: Tensor) -> Tensor:
-        """Mean distances (B,U) of the chosen vertices and the landmarks under the states (B,U,K+6) after updates of U
-        groups from true ones.
-
-        What is updated later is as it would be at best, so that each update minds its own errors alone: the pose for
-        the shape is the true one, and other points are moved, scaled and turned in the plane onto the true ones. So
-        near a profile, where rx and rz are one, no update has to tell them apart.
-        """
-        k = self.face.coefficients
-        chosen = self.face.region[self.layout[:2].flatten()]
-        part = self.face.part(torch.cat([chosen, self.face.vertices + torch.arange(68, device=chosen.device)]))
-        ends = torch.tensor([group.end for group in groups], device=true.device)[:, None]
-        states = torch.cat([states[..., :k], torch.where(ends > k, states[..., k:], true[:, None, k:])], dim=-1)
-        flat = states.flatten(0, 1)
-        points = self.face.project(part.shape(flat), flat).unflatten(0, states.shape[:2])
-        wanted = self.face.project(part.shape(true), true)[:, None]
-        middle = functional.pad(wanted[..., :2].mean(-2, keepdim=True), (0, 1))
-        x, y, z = (points - functional.pad(points[..., :2].mean(-2, keepdim=True), (0, 1))).unbind(-1)
-        u, v, w = (wanted - middle).unbind(-1)
-        length = (x**2 + y**2).sum(-1, keepdim=True)
-        along, across = ((x * u + y * v).sum(-1, keepdim=True) / length, (x * v - y * u).sum(-1, keepdim=True) / length)
-        along = torch.where((ends > k) & (ends < k + 4), along, 1.0)
-        across = torch.where((ends > k) & (ends < k + 3), across, 0.0)
-        grown = (along**2 + across**2).sqrt() * z
-        turned = torch.stack([along * x - across * y, along * y + across * x, grown], -1)
-        return torch.linalg.vector_norm(turned - torch.stack([u, v, w], -1), dim=-1).mean(-1)
 
     @torch.no_grad()
     def _count(self, answer: Tensor, truth: FaceBatch, vertices: Tensor, held: Tensor) -> None:
