@@ -103,6 +103,7 @@ def train(
 ) -> None:
     """Train a method from a recipe; run it again to resume after a stop."""
     with plain_errors():
+        from canthus.training.memory import keep_freed_memory
         from canthus.training.recipe import Recipe, packaged, title
         from canthus.training.train import leave_processes
         from canthus.training.train import train as run
@@ -114,6 +115,7 @@ def train(
         if recipe is None:
             raise RecipeError("got no recipe, want the name of one (`canthus train --list`) or a file")
         plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))
+        keep_freed_memory()
         with progress("train") as update:
             began, taken = time.monotonic(), 0
             for step in run(plan, out):
@@ -144,12 +146,14 @@ def train_detector(
     with plain_errors():
         from canthus.detection.train import DetectorRecipe, draw
         from canthus.detection.train import train_detector as run
+        from canthus.training.memory import keep_freed_memory
 
         given = {"heads": heads, "environments": environments, "photos": photos, "steps": steps}
         plan = DetectorRecipe.read(recipe, **{key: value for key, value in given.items() if value is not None})
         with progress("composites") as update:
             for done in draw(plan, out):
                 update(done, plan.composites)
+        keep_freed_memory()
         with progress("train-detector") as update:
             for step in run(plan, out):
                 losses = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k not in ("step", "stage", "lr"))
