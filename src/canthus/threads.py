@@ -14,13 +14,18 @@ import threadpoolctl
 
 from canthus.errors import CanthusError
 
+MOST_THREADS = 1024
+
 
 def check_threads(threads: Any) -> int | None:
-    """`threads` as an int, or None for "not limited". Raises `CanthusError` for anything but these."""
+    """`threads` as an int, or None for "not limited". Raises `CanthusError` for anything but these, and for more than
+    MOST_THREADS: libraries start as many as they are told, until memory ends."""
     if threads is None:
         return None
-    if not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1:
-        raise CanthusError(f"got threads={threads!r}, want a positive integer, or None for no limit")
+    if not isinstance(threads, Integral) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise CanthusError(
+            f"got threads={threads!r}, want a positive integer up to {MOST_THREADS}, or None for no limit"
+        )
     return int(threads)
 
 

@@ -26,7 +26,7 @@ def blas() -> set[int]:
 needs_blas = pytest.mark.skipif(not blas(), reason="NumPy here has no BLAS whose threads can be set")
 
 
-@pytest.mark.parametrize("threads", [0, -5, 1.5, "2", True, np.nan])
+@pytest.mark.parametrize("threads", [0, -5, 1.5, "2", True, np.nan, 1025, 10**6])
 def test_threads_that_are_no_number_of_threads_are_refused(threads):
     with pytest.raises(CanthusError, match="want a positive integer"):
         canthus.load(threads=threads)

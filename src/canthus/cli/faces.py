@@ -80,7 +80,9 @@ def align(
             "--ray", metavar="ADDRESS", help="Align on the Ray cluster there; auto: on the one of this machine."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes; 1: threads instead.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=1024, help="Number of processes; 1: threads instead.")
+    ] = 1,
     memory: Annotated[
         int | None, typer.Option("--memory", min=1, help="Megabytes that pictures and networks may take.")
     ] = None,
@@ -225,7 +227,8 @@ def track(
         bool, typer.Option("--allow-failures", help="Exit with 0 if any video worked; default: only if all did.")
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Number of processes, each of which tracks a video at a time.")
+        int,
+        typer.Option("--workers", min=1, max=1024, help="Number of processes, each of which tracks a video at a time."),
     ] = 1,
     threads: Threads = None,
     provider: Provider = "cpu",

@@ -42,7 +42,9 @@ Accuracy = Annotated[
 Place = Annotated[
     str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of CPU threads; default: all cores.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="Number of CPU threads; default: all cores.")
+]
 Provider = Annotated[
     Literal["cpu", "cuda", "coreml", "directml", "openvino", "auto"],
     typer.Option("--provider", help="What ONNX Runtime runs the networks on, where its package has it."),
