@@ -533,3 +533,11 @@ def test_memory_of_a_file_by_its_header(tmp_path):
     assert memory_of(tmp_path / "a.jpg", 30_000) == 7 * 200 * 150
     assert memory_of(tmp_path / "a.png", 30_000) == 4 * 400 * 300 + 3 * 200 * 150
     assert memory_of(b"no picture", 100) == memory_of(tmp_path / "none.png", 100) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert memory_of(tmp_path / "pipe.jpg", 100) == 0
+    with pytest.raises(ImageError, match="got the special file"):
+        read_image(tmp_path / "pipe.jpg")

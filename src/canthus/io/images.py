@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from os import PathLike, fspath
+from os.path import isfile  # unlike pathlib's, it says False of a name that cannot be
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -124,6 +125,8 @@ def _decoded(data: bytes, name: str, most: int, limit: int) -> Picture:
 def memory_of(file: str | PathLike[str] | bytes, most: int) -> int:
     """Bytes that `read_picture` of a file, or `decode_picture` of its bytes, takes, by its header and without what
     decoders keep; 0 for what it would refuse."""
+    if not isinstance(file, bytes) and not isfile(file):  # to open a named pipe would wait for its writer
+        return 0
     with suppress(Exception), io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as opened:  # as above
         with _opened(opened, "") as image:
             width, height = image.size
