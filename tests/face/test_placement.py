@@ -59,5 +59,6 @@ def test_a_larger_head_is_farther_away() -> None:
 def test_the_assumed_camera_is_65_degrees_wide() -> None:
     assert assumed_focal_length(640, 480) == 500
     assert 2 * np.degrees(np.arctan(320 / 500)) == pytest.approx(65.2, abs=0.1)
-    with pytest.raises(LandmarkError, match="not positive"):
-        head_poses(seen(600.0)[0], np.zeros(3), np.tile(CENTRE, (3, 1)))
+    for focal_length in (0, -500, np.nan, np.inf):
+        with pytest.raises(LandmarkError, match="not positive and finite"):
+            head_poses(seen(600.0)[0], np.full(3, focal_length), np.tile(CENTRE, (3, 1)))

@@ -202,7 +202,10 @@ def track(
     focal: Annotated[
         float | None,
         typer.Option(
-            "--focal", min=1e-3, help="Focal length of the camera in pixels; default: assumed, 65 degrees wide."
+            "--focal",
+            min=1e-3,
+            max=1e9,
+            help="Focal length of the camera in pixels; default: assumed, 65 degrees wide.",
         ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a chart of each video, and a page over all.")] = False,

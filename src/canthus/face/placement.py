@@ -48,11 +48,11 @@ def head_poses(faces: Faces, focal_length: np.ndarray, centre: np.ndarray, head:
 
     `Faces.pose` is a head as it is seen along the ray to it, as a crop shows it: a head at the border of the image that
     looks at the camera has pose zero, and is turned in the camera's frame. Perspective inside a face is neglected.
-    Raises `LandmarkError` for a focal length that is not positive.
+    Raises `LandmarkError` for a focal length that is not positive and finite.
     """
     focal_length = np.asarray(focal_length, np.float64)
-    if not (focal_length > 0).all():
-        raise LandmarkError("got a focal length that is not positive, want pixels")
+    if not ((focal_length > 0) & np.isfinite(focal_length)).all():
+        raise LandmarkError("got a focal length that is not positive and finite, want pixels")
     middle = (faces.landmarks()[..., :2].astype(np.float64).mean(1) - centre) * [
         1,
         -1,
