@@ -202,6 +202,8 @@ def test_what_is_no_video_is_told(tmp_path):
             list(Video(path))
 
     wrong(tmp_path / "none.mp4", "no file")
+    if Path("/dev/null").exists():
+        wrong("/dev/null", "a special file")
     wrong(of("empty.mp4", b""), "empty file")
     wrong(of("empty.gif", b""), "empty file")
     wrong(of("junk.gif", b"no picture"), "cannot be read as a video")
@@ -211,7 +213,7 @@ def test_what_is_no_video_is_told(tmp_path):
         Image.new("RGB", (width, 20)).save(tmp_path / "folder" / f"{k}.png")
     wrong(tmp_path / "folder", "22 x 20 px in a folder of 20 x 20 px")
     pytest.importorskip("av")
-    wrong(of("junk.mp4", b"no video" * 500), "cannot be read as a video")
+    wrong(of("junk.mp4", b"no video" * 500), r"as a video \(Invalid data found when processing input\), want")
     data = write(tmp_path / "v.mp4").read_bytes()
     wrong(of("cut.mp4", data[: len(data) // 2]), "cut.mp4")
     i = data.index(b"mdat") + 4

@@ -78,7 +78,8 @@ class Video:
                 raise VideoError(f"got the folder {path} without a picture, want the frames of a video")
             return
         if not isfile(self.path):
-            raise VideoError(f"got the path {path}, where there is no file, want a video or a folder of frames")
+            what = "a special file" if exists(self.path) else "no file"
+            raise VideoError(f"got the path {path}, where there is {what}, want a video or a folder of frames")
         if self.path.stat().st_size == 0:
             raise VideoError(f"got the empty file {path}, want a video")
         self._look(self.path.suffix.lower() in PILLOW)
@@ -136,7 +137,9 @@ class Video:
         except CanthusError:
             raise
         except Exception as error:  # on a damaged file the decoders raise anything
-            raise VideoError(f"got {self.path}, which cannot be read as a video ({error}), want it intact") from error
+            # PyAV's text has a number and the name again
+            why = getattr(error, "strerror", None) or error
+            raise VideoError(f"got {self.path}, which cannot be read as a video ({why}), want it intact") from error
 
     def _of_folder(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
         size = None
