@@ -296,8 +296,11 @@ def test_other_meshes_are_refused(tmp_path, kind):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_threads_are_refused():
+def test_numbers_that_are_out_of_range_are_refused():
     run("align", PHOTO, "--threads", 0, code=2)
+    run("align", PHOTO, "--threads", 10**6, code=2)
+    for focal in ("0", "nan", "inf"):
+        run("track", PHOTO, "--focal", focal, code=2)
 
 
 @pytest.mark.parametrize("name", ["[red]", "a [b", "[x", "[/x]"])
