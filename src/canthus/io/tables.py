@@ -125,7 +125,7 @@ def read_columns(file: BinaryIO, name: str, wanted: Sequence[str], also: Sequenc
         header, tables = groups(file)
         names = [*wanted, *(also if set(also) <= set(header) else ())]
         if not set(wanted) <= set(header):
-            raise ValueError(f"it has the columns {', '.join(header[:20])}")
+            raise ValueError(f"it has the columns {', '.join(header[:20])}" if header else "it has no columns")
         columns = [of_name[name] for name in names]
     while True:
         with decoding(LandmarkError, what):
