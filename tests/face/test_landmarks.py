@@ -268,6 +268,12 @@ def test_a_point_without_annotation_does_not_spread() -> None:
     assert np.flatnonzero(np.isnan(converted[:, 0])).tolist() == [7]  # only the centre of that eye
 
 
+@pytest.mark.parametrize("points", [[], [[0.0, 0.0]] * 68, None, "points"])
+def test_points_that_are_no_array_are_refused(points) -> None:
+    with pytest.raises(LandmarkError, match=f"of type {type(points).__name__}, want an array"):
+        convert(points, "ibug68", "aflw21")
+
+
 def test_a_pair_without_maps_names_those_there_are() -> None:
     with pytest.raises(
         LandmarkError, match="no map from ibug68 to wflw98; from ibug68 the maps lead to 3dfaw66, menpo84, aflw21"

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 from canthus.errors import LandmarkError
 from canthus.geometry import Array
@@ -129,6 +129,8 @@ class _Route(NamedTuple):
 def _fitting(points: Array, name: str) -> LandmarkScheme:
     """The scheme called `name`, once `points` are known to fit it."""
     found = scheme(name)
+    if not is_array_api_obj(points):
+        raise LandmarkError(f"got points of type {type(points).__name__}, want an array, of NumPy or torch")
     if points.ndim < 2 or points.shape[-2] != found.count or points.shape[-1] not in (2, 3):
         shape = tuple(points.shape)
         raise LandmarkError(f"got points of shape {shape}, want (..., {found.count}, 2 or 3) for {found.name}")
