@@ -242,7 +242,10 @@ def _rows(source: str, target: str) -> list[_Row]:
             return [_compose(maps[source, middle], row) for row in maps[middle, target]]
     far = [end for start, end in maps if start in near and end != source]
     reach = ", ".join(dict.fromkeys(near + far)) or "no other scheme"
-    raise LandmarkError(f"There is no map from {source} to {target}; from {source} the maps lead to {reach}.")
+    raise LandmarkError(
+        f"There is no map from {source} to {target}; from {source} the maps lead to {reach}. "
+        "`Faces.landmarks` also gives schemes that have places on a fitted head."
+    )
 
 
 def _compose(inner: list[_Row], outer: _Row) -> _Row:
