@@ -395,6 +395,14 @@ def test_a_restored_tracker_remembers_appearance_and_the_shot():
     assert whole[-2] == [0, 1] and 0 not in whole[-1]  # red is gone at the cut, and blue is new
 
 
+@pytest.mark.parametrize(
+    "given", [{"aligner": "swift"}, {"tracking": "swift"}, {"initial": "swift"}, {"aligner": None}]
+)
+def test_what_is_no_aligner_is_refused(given):
+    with pytest.raises(CanthusError, match="as an aligner, want what `canthus.load` gives"):
+        Tracker(**{"aligner": aligner(), **given})
+
+
 @pytest.mark.parametrize("name", ["detect_every", "memory", "recall"])
 @pytest.mark.parametrize("value", [-1, 1.5, "2", None, True])
 def test_numbers_of_frames_that_are_none_are_refused(name, value):

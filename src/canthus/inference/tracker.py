@@ -100,6 +100,9 @@ class Tracker:
         recall: int = 250,
     ):
         self.aligner, self.tracking = aligner, aligner if tracking is None else tracking
+        for model in (self.aligner, self.tracking, self.aligner if initial is None else initial):
+            if not isinstance(model, Predictor):
+                raise CanthusError(f"got {model!r} as an aligner, want what `canthus.load` gives")
         schemes = [model.card.scheme for model in (self.aligner, self.tracking)]
         if schemes[0] != schemes[1]:
             raise LandmarkError(f"got models for points of {schemes[0]} and of {schemes[1]}, want one scheme")
