@@ -63,6 +63,13 @@ def test_mesh_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         write_mesh(tmp_path / "a.stl", tetrahedra())
 
 
+def test_a_face_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for face in (-1, len(tetrahedra())):
+        with pytest.raises(OutputError, match=f"got face {face} of {len(tetrahedra())}"):
+            write_mesh(tmp_path / "a.obj", tetrahedra(), face)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_mesh_of_a_face_lies_on_it(tmp_path: Path) -> None:
     """The chin of the file lies below its brows, and the nose towards the viewer."""
     faces = made_up_faces([(0.0, 0.0, 0.0)])

@@ -29,13 +29,16 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, 
     expressions as morph targets and those of the face as their weights (`gltf.head_glb`).
     image: the photo, as `predict` takes it, in whose pixels the meshes are: a .glb shows it on the parts of the head
     that can be seen (`head_parts.photo_parts`).
-    Raises `OutputError`, also for another suffix and for an image with another one than .glb.
+    Raises `OutputError`, also for another suffix, for an image with another one than .glb and for a face that is not
+    there.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("obj", "ply", "glb"):
         raise OutputError(f"got a mesh file {os.fspath(path)!r}, want one that ends in .obj, .ply or .glb")
     if image is not None and kind != "glb":
         raise OutputError(f"got an image for {os.fspath(path)!r}, want one only for .glb, which holds textures")
+    if not 0 <= face < len(meshes):
+        raise OutputError(f"got face {face} of {len(meshes)} for {os.fspath(path)!r}, want one from 0 on")
     model, vertices = meshes.model, meshes.vertices[face] * [1, -1, 1]
     if kind == "obj":
         data = Obj(model).text(vertices, "pixels of the image: x right, y up, z towards the camera", 3)
