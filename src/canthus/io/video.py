@@ -200,7 +200,7 @@ class Video:
                     seen = len(times) > first
                     yield times[-1], _as_shown(frame, aspect, convert) if seen else _UNSEEN
             if damaged:
-                self.problems.append(f"{damaged} damaged packets were left out")
+                self.problems.append(f"{amount(damaged, 'damaged packet was', 'damaged packets were')} left out")
             if self.count:
                 self.missing = max(self.count - hidden - len(times), 0)
                 if self.missing > damaged:
