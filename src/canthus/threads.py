@@ -22,7 +22,7 @@ def check_threads(threads: Any) -> int | None:
     MOST_THREADS: libraries start as many as they are told, until memory ends."""
     if threads is None:
         return None
-    if not isinstance(threads, Integral) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+    if not isinstance(threads, Integral) or isinstance(threads, bool) or not 1 <= int(threads) <= MOST_THREADS:
         raise CanthusError(
             f"got threads={threads!r}, want a positive integer up to {MOST_THREADS}, or None for no limit"
         )

@@ -81,6 +81,19 @@ def test_parts_of_other_settings_are_not_used(clip, tmp_path, monkeypatch):
     assert seen[0] == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resume_tells_again_which_frames_are_missing(tmp_path, workers):
+    (tmp_path / "frames").mkdir()
+    for k in range(3):
+        Image.fromarray(photo()).save(tmp_path / "frames" / f"{k}.png")
+    (tmp_path / "frames" / "1.png").write_bytes(b"not a picture")
+    videos, out, tracker = find_videos([tmp_path / "frames"]), tmp_path / "out", Tracker(aligner())
+    first = track(videos, out, tracker, workers=workers)
+    again = track(videos, out, tracker, resume=True, workers=workers)
+    assert first.failed and again.failed and again.skipped == 1 and not again.clips
+    assert again.damaged == [(path, clip.damage) for path, clip in first.clips] and again.damaged[0][1]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_that_was_killed_goes_on(tmp_path):

@@ -287,6 +287,8 @@ def track(
                 write_page(found, out)
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
+    for video, damage in summary.damaged:
+        fail(f"damaged: {video}: {damage}")
     for video, clip in summary.clips:
         missing = f" ({clip.missing} missing)" if clip.missing else ""
         if clip.damage:

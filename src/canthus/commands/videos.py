@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from os.path import exists, isdir  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, NamedTuple
 
 from canthus.commands.clip import (
     LINES_ONLY,
@@ -47,26 +47,36 @@ LOST = "the process that tracked it was ended, by a fault in a decoder or for la
 STOPPED = "the process that tracked it was told to stop"
 GRACE = 10.0  # seconds that a process has to remove its unfinished files
 LOOK_EVERY = 0.2  # seconds between two looks at how far the processes are
-Outcome = ClipSummary | str | None  # of a video that was tracked, of one that failed, and of one that was done already
+
+
+class _Done(NamedTuple):
+    """A video that an earlier run tracked, and what of it could not be read, as `ClipSummary.damage`."""
+
+    damage: str
+
+
+Outcome = ClipSummary | str | _Done  # of a video that was tracked, of one that failed, and of one that was done already
 
 
 @dataclass
 class Summary:
     """What became of the videos.
 
-    clips: those that were tracked, in order. skipped: videos that `resume` found done. failures: what could not be read
-    or written at all, and why. passed_over: how many files are no videos, by suffix.
+    clips: those that were tracked, in order. skipped: videos that `resume` found done. damaged: those of them that lack
+    frames, and why. failures: what could not be read or written at all, and why. passed_over: how many files are no
+    videos, by suffix.
     """
 
     clips: list[tuple[Path, ClipSummary]] = field(default_factory=list)
     skipped: int = 0
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
     failures: list[tuple[Path, str]] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> bool:
         """Whether anything could not be read or written: a whole video, or frames of one."""
-        return bool(self.failures) or any(clip.problems for _, clip in self.clips)
+        return bool(self.failures or self.damaged) or any(clip.problems for _, clip in self.clips)
 
 
 def find_videos(inputs: Iterable[str | Path]) -> Found:
@@ -117,8 +127,9 @@ def track(
         outcomes = _in_processes(work, workers, progress)
     summary = Summary(failures=list(found.failures), passed_over=found.passed_over)
     for (path, _), outcome in zip(work.videos, outcomes):
-        if outcome is None:
+        if isinstance(outcome, _Done):
             summary.skipped += 1
+            summary.damaged += [(path, outcome.damage)] * bool(outcome.damage)
         elif isinstance(outcome, str):
             summary.failures.append((path, outcome))
         else:
@@ -142,7 +153,7 @@ class _Work:
         settings = settings_of(self.tracker, self.outputs)
         if self.resume and earlier and earlier.is_done(path, settings, self.outputs.files(earlier.people)):
             log.info("%s: done before", path)
-            return None
+            return _Done(earlier.damage)
         log.info("%s: frame by frame, into %s", path, target.parent)
         try:
             clip = Clip(path, target, self.tracker, self.outputs)
@@ -157,7 +168,7 @@ class _Work:
 
 def _in_processes(work: _Work, workers: int, progress: Progress) -> list[Outcome]:
     """What becomes of all videos. Each process is a pool of its own, so that it is known which video ends one."""
-    outcomes: list[Outcome] = [None] * len(work.videos)
+    outcomes: list[Outcome] = [LOST] * len(work.videos)
     # frames done and their number; shared without a lock, which a process that is killed would keep
     board = get_context("spawn").RawArray("q", 2 * len(work.videos))
     new = partial(Workers, 1, partial(_begin, work, board), GRACE)
@@ -234,14 +245,15 @@ def _give_way(clip: Clip) -> list[str]:
 
 @dataclass
 class _Results:
-    """What the summary of an earlier run says: which video it speaks of, how it was tracked, what was written, and
-    how many faces there are."""
+    """What the summary of an earlier run says: which video it speaks of, how it was tracked, what was written, how
+    many faces there are, and what could not be read."""
 
     summary: Path
     source: dict[str, Any]
     settings: dict[str, Any]
     files: list[str]
     people: int
+    damage: str
 
     @classmethod
     def read(cls, target: Path) -> _Results | None:
@@ -250,7 +262,8 @@ class _Results:
         with suppress(VideoError), decoding(VideoError, f"'{path}' cannot be read"):
             text = read_json(path)
             names = [name for name in text["files"] if Path(name).name == name and name.startswith(f"{target.name}.")]
-            return cls(path, dict(text["source"]), dict(text["settings"]), names, int(text["people"]))
+            clip = ClipSummary(int(text["frames"]), int(text["missing"]), [str(one) for one in text["problems"]])
+            return cls(path, dict(text["source"]), dict(text["settings"]), names, int(text["people"]), clip.damage)
         return None
 
     def is_done(self, video: Path, settings: dict[str, Any], wanted: Sequence[str]) -> bool:
