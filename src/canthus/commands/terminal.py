@@ -182,7 +182,8 @@ def progress(verb: str) -> Iterator[Update]:
 
         def line(completed: int, total: int | None = None, note: str = "") -> None:
             nonlocal text, next_time
-            text = f"{verb}: {completed}{'' if total is None else f'/{total}'} {note}".rstrip()
+            text = f"{verb}: {completed}, {note}" if total is None else f"{verb}: {completed}/{total} {note}"
+            text = text.rstrip(", ")
             if time.monotonic() >= next_time:
                 show()
                 next_time = time.monotonic() + PLAIN_INTERVAL

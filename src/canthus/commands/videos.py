@@ -117,8 +117,8 @@ def track(
 
     `progress` is called after each frame with the video, the number of frames done and how many there are, if known.
     `resume` skips a video if its summary says that the same weights and settings wrote all that is asked for, of the
-    same file. workers: how many processes work on a video each, which changes nothing in the results; a video whose
-    process dies is a failure, and the others go on. 1: this process, one video after the other.
+    same file. workers: how many processes work on a video each, which changes nothing in the results of videos without
+    damage; a video whose process dies is a failure, and the others go on. 1: this process, one video after the other.
     """
     work = _Work([(path, out / name) for path, name in found.files], tracker, outputs, resume)
     if workers == 1:

@@ -78,8 +78,8 @@ class Detector(Protocol):
 class FunctionDetector:
     """A user's detector: a function of an image (H,W,3) uint8 RGB that gives boxes (N,4) and scores (N,).
 
-    Boxes are x0, y0, x1, y1 in pixels, as tight around the 68 landmarks as it goes. Raises `BoxError` for answers of
-    other shapes or with NaN or infinity.
+    Boxes are x0, y0, x1, y1 in pixels, as tight around the 68 landmarks as it goes; scores 0..1. Raises `BoxError` for
+    answers of other shapes, with NaN or infinity, and for scores outside that range.
     """
 
     def __init__(self, function: Callable[[np.ndarray], tuple[Any, Any]]):
@@ -92,9 +92,11 @@ class FunctionDetector:
             raise BoxError(f"the detector gave {type(answer).__name__}, want boxes and scores")
         boxes = as_boxes(answer[0], (image.shape[1], image.shape[0]))
         scores = np.asarray(answer[1], np.float32)
-        if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
+        if scores.shape != (len(boxes),):
             gave = f"{amount(len(boxes), 'box', 'boxes')} and scores {scores.shape}"
-            raise BoxError(f"the detector gave {gave}, want a finite one a box")
+            raise BoxError(f"the detector gave {gave}, want one a box")
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise BoxError("the detector gave a score that is not from 0 to 1, want probabilities")
         order = np.argsort(-scores, kind="stable")
         return Detections.of_boxes(boxes[order], scores[order])
 
