@@ -21,6 +21,7 @@ export {EXPRESSIONS, ort};
 const LANDMARKS = 68;
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
+const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
 const MIN_POINT_SCORE = 0.15;  // and under which it is left out
 const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright
@@ -104,13 +105,20 @@ export class Canthus {
     return answers.filter(({trust}) => trust >= MIN_POINT_SCORE).map(({face}) => face);
   }
 
-  /** Of faces that are not believed, the surest of four answers on crops that differ by quarter turns; in place. */
+  /**
+   * Of faces that are not believed, the surest of four answers on crops that differ by quarter turns, if it is clearly
+   * surer than the upright one; in place.
+   */
   async turn(image, answers) {
     const doubtful = numbersOf(answers, ({trust}) => trust < TURN_SCORE), upright = doubtful.map(k => answers[k].crop);
+    const best = doubtful.map(k => TURN_GAIN * answers[k].trust);
     for (let quarter = 1; quarter < 4; quarter++) {
       const again = upright.map(crop => ({...crop, angle: crop.angle + quarter * Math.PI / 2}));
       (await this.onCrops(image, again)).forEach((answer, j) => {
-        if (answer.trust > answers[doubtful[j]].trust) answers[doubtful[j]] = answer;
+        if (answer.trust > best[j]) {
+          best[j] = answer.trust;
+          answers[doubtful[j]] = answer;
+        }
       });
     }
   }

@@ -198,6 +198,17 @@ def test_a_detected_face_whose_points_nobody_believes_at_any_turn_is_left_out():
     assert len(fresh.predict(photo(), BOX)) == 1  # a box of a user is answered
 
 
+def test_a_turned_answer_counts_only_where_it_is_clearly_surer():
+    # As above, sigma 5 makes a = 0.87 and a mean score of 0.21; 4.6 makes 0.24, which is no more than chance, and 3.5
+    # makes 0.34. Then perhaps a better crop.
+    fresh = canthus.load(threads=1)
+    fresh.detector = Turned(BOX)
+    fresh.run = Unsure(5, 4.6, 5, 5, 5)
+    assert abs(fresh.predict(photo()).pose.euler()[0, 2]) < 1
+    fresh.run = Unsure(5, 3.5, 5, 5, 3.5)
+    assert abs(abs(fresh.predict(photo()).pose.euler()[0, 2]) - 90) < 1
+
+
 @pytest.mark.parametrize(
     "boxes",
     [
