@@ -120,11 +120,16 @@ def test_lists_and_archives_that_are_none_are_told_by_a_sentence(room):
     (room / "list.csv").write_text("path\na.png\n")
     (room / "empty.csv").write_bytes(b"")
     (room / "mixed.csv").write_text("image,box_x0,box_y0,box_x1,box_y1\na,1,2,3,4\na,,,,\n")
+    (room / "short.csv").write_text("size,image\n3,a.png\n4\n")
+    (room / "none.csv").write_text("size,image\n")
+    (room / "none.txt").write_text("\n\n")
     (room / "bad.tar").write_bytes(b"no archive" * 100)
     (room / "gz.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     for name, why in {
         "list.csv": "want the columns image", "empty.csv": "it has no columns",
         "mixed.csv": "with and without a box", "gone.txt": "could not read",
+        "short.csv": "line 3 has 1 value, the first has 2",
+        "none.csv": "without a photo", "none.txt": "without a photo",
         "bad.tar": "uncompressed tar", "gz.tar": "uncompressed tar", "other://x": "other://x",
     }.items():  # fmt: skip
         with pytest.raises(CanthusError, match=why):

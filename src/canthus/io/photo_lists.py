@@ -76,7 +76,12 @@ def photos_in(inputs: Iterable[str | Path], kind: Kind, passed_over: Counter[str
     for given in [os.fspath(one) for one in inputs]:
         suffix = os.path.splitext(given)[1].lower()
         if suffix in LISTS and not any(mark in given for mark in "*?["):
-            yield from _listed(given, suffix)
+            none = True
+            for photo in _listed(given, suffix):
+                none = False
+                yield photo
+            if none:
+                raise ImageError(f"got the list {given} without a photo, want a path or address in each line")
         elif is_address(given):
             yield from _remote(given, kind, passed_over)
         elif suffix == ".tar" and os.path.isfile(given):

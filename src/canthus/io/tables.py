@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from canthus.decode import decoding, fits, parse_json, read_text
-from canthus.errors import LandmarkError, OutputError, pip_install
+from canthus.errors import LandmarkError, OutputError, amount, pip_install
 from canthus.face.faces import Faces
 from canthus.io.columns import ASSUMED, CANTHUS, COLUMNS, OPENFACE, Camera, Column, ImageFaces, Layout, Rows, images_of
 from canthus.io.lines import read_json_lines
@@ -145,9 +145,11 @@ def _csv_groups(file: BinaryIO) -> tuple[list[str], Tables]:
 
     def some(columns: Sequence[Column]) -> Rows | None:
         at = {column.name: header.index(column.name) for column in columns}
-        cells = list(islice(lines, ROW_GROUP))
-        if any(len(line) != len(header) for line in cells):
-            raise ValueError("its lines differ in length")
+        cells: list[list[str]] = []
+        for line in islice(lines, ROW_GROUP):
+            if len(line) != len(header):
+                raise ValueError(f"line {lines.line_num} has {amount(len(line), 'value')}, the first has {len(header)}")
+            cells.append(line)
         return {c.name: _parsed([line[at[c.name]] for line in cells], c) for c in columns} if cells else None
 
     return header, some
