@@ -25,7 +25,8 @@ export function detectorOf(ort, session) {
  */
 class FaceDetector {
   // coarseSide, quickSide: longer side of the picture at the first look and at a quick one, px. near: side of a face from
-  // which on the first look answers for it, px of that look. minScore, hintScore: of a face, and of a doubt.
+  // which on the first look answers for it; reliable: largest side of a doubt, px of that look. minScore, hintScore: of a
+  // face, and of a doubt.
   constructor(ort, session, sizes) {
     Object.assign(this, {ort, session, ...sizes});
   }
@@ -37,7 +38,7 @@ class FaceDetector {
     const seen = await this.detectAt(image, zoom, this.hintScore);
     const coarse = seen.filter(face => face.score >= this.minScore);
     const hints = seen.filter(face => face.score < this.minScore);
-    const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom, this.near / zoom) : null;
+    const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom, this.reliable / zoom) : null;
     if (!area) return coarse;
     const [x, y] = area;
     const fine = (await this.detectAt(part(image, ...area), fineZoom)).map(face => moved(face, x, y));
@@ -55,7 +56,7 @@ const MIN_UP = 0.6; // length of an upward axis from which on it is believed
 /** A network that `canthus train-detector` trained: it tells roll as well. */
 class PyramidDetector extends FaceDetector {
   constructor(ort, session) {
-    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, minScore: 0.3, hintScore: 0.1});
+    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, reliable: 24, minScore: 0.3, hintScore: 0.1});
   }
 
   /** The faces that the network sees in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
@@ -86,7 +87,7 @@ class PyramidDetector extends FaceDetector {
 /** RetinaFace, the shipped detector: its faces are taken to stand upright. */
 class RetinaFaceDetector extends FaceDetector {
   constructor(ort, session) {
-    super(ort, session, {coarseSide: 320, quickSide: 224, near: 48, minScore: 0.6, hintScore: 0.01});
+    super(ort, session, {coarseSide: 320, quickSide: 224, near: 48, reliable: 32, minScore: 0.6, hintScore: 0.01});
   }
 
   /** See `PyramidDetector`. */
@@ -125,11 +126,11 @@ function padded({width, height}) {
   return [Math.ceil(height / STRIDE) * STRIDE, Math.ceil(width / STRIDE) * STRIDE];
 }
 
-/** The part [x0, y0, x1, y1] of the picture that is worth a second look, or null; `near` in its pixels. */
-function doubtfulArea({width, height}, doubts, found, zoom, near) {
+/** The part [x0, y0, x1, y1] of the picture that is worth a second look, or null; `reliable` in its pixels. */
+function doubtfulArea({width, height}, doubts, found, zoom, reliable) {
   if (zoom * HINT_RATIO < 1 || !found.length) return [0, 0, width, height];
   const sure = found.map(face => face.box);
-  const hints = doubts.filter(({box}) => longer(box) < near && !centredIn(box, sure));
+  const hints = doubts.filter(({box}) => longer(box) < reliable && !centredIn(box, sure));
   if (!hints.length) return null;
   const edges = hints.map(({box}) => box.map((v, k) => v + (k < 2 ? -1 : 1) * HINT_MARGIN * longer(box)));
   const low = axis => Math.max(0, Math.floor(Math.min(...edges.map(edge => edge[axis]))));

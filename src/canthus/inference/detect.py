@@ -132,8 +132,8 @@ class FaceDetector(ABC):
     """
 
     # Sizes in the network's input, px: longer side of the picture in the coarse and in the quick search; side of a face
-    # from which on the coarse search is relied on; side at which a face of `min_face` is seen. Then the least scores
-    # of a face and of a doubt.
+    # from which on the coarse search is relied on; side that a doubt has at most, and at which a face of `min_face` is
+    # seen. Then the least scores of a face and of a doubt.
     coarse_side: int
     quick_side: int
     near: float
@@ -183,7 +183,7 @@ class FaceDetector(ABC):
         height, width = image.shape[:2]
         if self.min_face is not None or zoom * HINT_RATIO < 1 or not found.any():
             return 0, 0, width, height
-        hints = boxes[~found & (_sides(boxes) < self.near / zoom) & ~_centred_in(boxes, boxes[found])]
+        hints = boxes[~found & (_sides(boxes) < self.reliable / zoom) & ~_centred_in(boxes, boxes[found])]
         if not len(hints):
             return None
         margin = HINT_MARGIN * _sides(hints)[:, None]
