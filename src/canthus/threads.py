@@ -14,7 +14,7 @@ import threadpoolctl
 
 from canthus.errors import CanthusError
 
-MOST_THREADS = 1024
+MOST_THREADS = 1024  # or processes, that a call may be told to start
 
 
 def check_threads(threads: Any) -> int | None:

@@ -20,6 +20,7 @@ from canthus.cli.options import Accuracy, Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
 from canthus.errors import CanthusError, OutputError, amount
 from canthus.io.inputs import check_folder, counted, is_address
+from canthus.threads import MOST_THREADS, cores
 
 if TYPE_CHECKING:
     from canthus.inference.tracker import Tracker
@@ -81,7 +82,7 @@ def align(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, max=1024, help="Number of processes; 1: threads instead.")
+        int, typer.Option("--workers", min=1, max=MOST_THREADS, help="Number of processes; 1: threads instead.")
     ] = 1,
     memory: Annotated[
         int | None, typer.Option("--memory", min=1, help="Megabytes that pictures and networks may take.")
@@ -105,7 +106,6 @@ def align(
     from canthus.io.card import Card
     from canthus.io.photo_lists import photos_in
     from canthus.io.places import folder
-    from canthus.threads import cores
     from canthus.weights import find as find_weights
 
     if format != "json" and (overlay or pts or csv or mesh or expressions or scheme):
@@ -231,7 +231,9 @@ def track(
     ] = False,
     workers: Annotated[
         int,
-        typer.Option("--workers", min=1, max=1024, help="Number of processes, each of which tracks a video at a time."),
+        typer.Option(
+            "--workers", min=1, max=MOST_THREADS, help="Number of processes, each of which tracks a video at a time."
+        ),
     ] = 1,
     threads: Threads = None,
     provider: Provider = "cpu",
@@ -250,7 +252,6 @@ def track(
     from canthus.inference.tracker import Tracker
     from canthus.io.columns import Camera
     from canthus.io.streams import is_live
-    from canthus.threads import cores
 
     if columns != "canthus" and table is None:
         raise typer.BadParameter("--columns goes with --table only")

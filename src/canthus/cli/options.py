@@ -9,6 +9,7 @@ import typer
 
 from canthus.errors import CanthusError
 from canthus.io.inputs import check_folder
+from canthus.threads import MOST_THREADS
 
 
 def weights_names() -> list[str]:
@@ -43,7 +44,7 @@ Place = Annotated[
     str, typer.Option("--out", metavar="FOLDER", help="Folder for the results; of tables also an address, s3://...")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Number of CPU threads; default: all cores.")
+    int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="Number of CPU threads; default: all cores.")
 ]
 Provider = Annotated[
     Literal["cpu", "cuda", "coreml", "directml", "openvino", "auto"],

@@ -12,6 +12,7 @@ import typer
 from canthus.cli.options import Out
 from canthus.commands.terminal import plain_errors, print_table, progress, say
 from canthus.errors import RecipeError
+from canthus.threads import MOST_THREADS
 
 
 def _recipe_names() -> list[str]:
@@ -33,7 +34,7 @@ def synth(
         typer.Option("--set", help="Change a key of the recipe: --set glasses=0.", metavar="KEY=VALUE"),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Random seed; another seed gives other people.")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Number of processes.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=MOST_THREADS, help="Number of processes.")] = 2,
     ray: Annotated[
         str | None,
         typer.Option(
