@@ -42,13 +42,23 @@ def rasterise(points: Tensor, triangles: Tensor, size: int, distance: Tensor | N
     picture = torch.arange(batch, device=points.device)
     shifted = (triangles.long() + picture[:, None, None] * points.shape[1]).flatten(0, 1)
     flat = None if distance is None else distance.flatten()
-    seen = Rasteriser(points.flatten(0, 1), shifted, picture.repeat_interleave(faces), (batch, size), flat).visible()
+    points = points.flatten(0, 1)
+    wide = _hold_a_centre(points, shifted)  # most of a fine mesh in a small picture do not
+    drawn = Rasteriser(points, shifted[wide], picture.repeat_interleave(faces)[wide], (batch, size), flat)
+    seen = drawn.visible()
     ids = torch.full((batch * size**2,), -1, device=points.device)
     weights = torch.zeros((len(ids), 3), device=points.device)
     if faces:
-        ids[seen.pixel] = seen.owner % faces
+        ids[seen.pixel] = wide[seen.owner] % faces
         weights[seen.pixel] = seen.barycentric.float()
     return ids.view(-1, size, size), weights.view(-1, size, size, 3)
+
+
+def _hold_a_centre(points: Tensor, triangles: Tensor) -> Tensor:
+    """Ids (N,) of the triangles (F,3) whose boxes hold the centre of any pixel, or are not finite."""
+    places = (points[:, :2].double() * STEPS).round() / STEPS
+    first, last = places.ceil().float()[triangles], places.floor().float()[triangles]
+    return (~(first.amin(1) > last.amax(1))).all(1).nonzero()[:, 0]
 
 
 class Fragments(NamedTuple):
