@@ -67,7 +67,7 @@ def seen_in(aligner: Cprfa, faces: StoredFaces, views: int, folder: Path) -> See
             rng = torch.Generator().manual_seed(1000003 * view + begin)
             truth = augmenter(faces.take(np.arange(begin, min(begin + CHUNK, len(faces)))), rng)
             points, there = aligner.look_up(aligner.unet(truth.crops)[-1], vertices)
-            sparse = normalised(aligner.sparse_points(truth.crops)[..., :2], aligner.config.size)
+            sparse = normalised(aligner.sparse_points(truth.crops), aligner.config.size)
             found = {"points": points, "there": there, "sparse": sparse, "state": aligner.true_state(truth)}
             with atomic_open(path) as file:
                 np.savez(file, **{k: v.numpy() for k, v in found.items()})
@@ -85,8 +85,8 @@ def moved(seen: Seen, lost: float, rng: torch.Generator) -> Seen:
     c, s, scale = angle.cos(), angle.sin(), growth.exp()
 
     def place(points: Tensor) -> Tensor:
-        u, v = points.unbind(-1)
-        there = torch.stack([scale * (c * u - s * v) + x, scale * (s * u + c * v) + y], -1)
+        u, v, *depth = points.unbind(-1)
+        there = torch.stack([scale * (c * u - s * v) + x, scale * (s * u + c * v) + y, *(scale * z for z in depth)], -1)
         return there + WHITE * torch.randn(there.shape, generator=rng)
 
     state = seen["state"].clone()
@@ -107,10 +107,10 @@ def moved(seen: Seen, lost: float, rng: torch.Generator) -> Seen:
 def terms_of(aligner: Cprfa, seen: Seen, rounds: int) -> dict[str, Tensor]:
     """The loss terms of the last of the first `rounds`."""
     size, state = aligner.config.size, seen["state"]
-    streams, sample = aligner.arranged(seen["points"], seen["there"], pixels(seen["sparse"], size), aligner.picked)
+    arranged = aligner.arranged(seen["points"], seen["there"], pixels(seen["sparse"], size), aligner.picked)
     marks = aligner.landmarks(state)
     name = list(aligner.rounds())[rounds - 1]
-    terms = aligner.pose_loss(aligner.updated((), streams, sample, rounds), marks, state)
+    terms = aligner.pose_loss(aligner.updated((), *arranged, rounds), marks, state)
     return {k: terms[k] for k in (name, "points")}
 
 

@@ -186,7 +186,7 @@ def test_a_recipe_names_files_for_networks(tmp_path):
         load_trunks(aligner, {"detectoin": file})
     with pytest.raises(WeightsError, match="pre-activation ResNet of 1-1-1 blocks"):
         load_trunks(aligner, file)  # one file for both
-    with pytest.raises(RecipeError, match="jvcr has no ResNet trunk"):
+    with pytest.raises(RecipeError, match="jvcr has no trunk"):
         load_trunks(build("jvcr", {"size": 64, "channels": 16, "levels": 2, "widths": (8, 16), "depths": (1, 8)}), file)
 
 
@@ -196,6 +196,20 @@ def test_both_networks_of_pose_aware_start_from_one_file(tmp_path):
     load_trunks(aligner, str(tmp_path / "a.safetensors"))
     for network in (aligner.rough, aligner.stable):
         assert torch.equal(network.trunk.stem[0].weight, torchvision()["conv1.weight"])
+
+
+def test_a_small_trunk_starts_from_weights_of_swift(tmp_path):
+    sizes = {"widths": (4, 8, 12, 16), "depths": (1, 1, 2, 1)}
+    swift = build("swift", {"size": 32, "features": 8, "places": 4, "details": False, **sizes}).eval()
+    save_file(swift.state_dict(), tmp_path / "a.safetensors")
+    aligner = build("cprfa", {"size": 32, "vertices": 16, "cpr_widths": (8, 8), "hidden": 8, **sizes}).eval()
+    load_trunks(aligner, str(tmp_path / "a.safetensors"))
+    crops = torch.rand(2, 3, 32, 32)
+    assert torch.equal(aligner.unet.trunk(crops), swift.trunk(crops))
+    other = build("swift", {"size": 32, "features": 8, "places": 4, "details": False, "widths": (4, 8, 12, 16)})
+    save_file(other.state_dict(), tmp_path / "b.safetensors")
+    with pytest.raises(WeightsError, match="weights of swift with a trunk of these widths and depths are wanted"):
+        load_trunks(aligner, str(tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize("given", [3, {"detection": 3}, ["a"]])

@@ -24,6 +24,7 @@ from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
 from canthus.geometry.rotation import matrix_from_6d
+from canthus.nn.trunk import Block, Trunk, convolution
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
 from canthus.training.losses import binary_cross_entropy, laplace_nll, mean, mse
 
@@ -73,27 +74,6 @@ class SwiftConfig(AlignerConfig):
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
-
-
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution and batch norm; at inference the two are one."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al. 2016); dense ones, which CPUs run at full rate."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.first = convolution(inputs, outputs, 3, stride)
-        self.second = convolution(outputs, outputs, 3)
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.AvgPool2d(stride), convolution(inputs, outputs, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,C',H/stride,W/stride)."""
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
 
 class PatchNetwork(nn.Module):
@@ -190,13 +170,7 @@ class Swift(Aligner):
 
     def __init__(self, config: SwiftConfig):
         super().__init__(config)
-        layers: list[nn.Module] = [convolution(3, config.widths[0], 3, 2), nn.ReLU()]
-        channels = config.widths[0]
-        for level, (width, depth) in enumerate(zip(config.widths, config.depths)):
-            for k in range(depth):
-                layers.append(Block(channels, width, 2 if k == 0 and level else 1))
-                channels = width
-        self.trunk = nn.Sequential(*layers)
+        self.trunk, channels = Trunk(config.widths, config.depths), config.widths[-1]
         cells = (config.size // 2 ** len(config.widths)) ** 2
         # Positions come from a thin map that is kept whole, appearance from the mean of all channels.
         self.place = nn.Sequential(

@@ -1,7 +1,8 @@
-"""ImageNet weights for the trunks of methods, from a safetensors file that the user has.
+"""Weights for the trunks of methods, from a safetensors file that the user has.
 
-Keys are those of torchvision and timm: `conv1`, `layer1.0.conv1`, ... of a ResNet, `stem.conv`,
-`stages.0.blocks.0.norm1`, ... of timm's `resnetv2_*`, the pre-activation form. The classifier is passed over.
+Those of ResNets learnt on ImageNet. Keys are those of torchvision and timm: `conv1`, `layer1.0.conv1`, ... of a ResNet,
+`stem.conv`, `stages.0.blocks.0.norm1`, ... of timm's `resnetv2_*`, the pre-activation form. The classifier is passed
+over. A small trunk takes that of weights of `swift`; the rest of these is passed over.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from canthus.decode import decoding, read_bytes
 from canthus.errors import WeightsError
 from canthus.nn.resnet import IMAGENET, PreActResNet, ResNet
+from canthus.nn.trunk import Trunk
 
 CLASSIFIERS = ("fc.", "head.", "head_fc.", "classifier.")
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".tar", ".ckpt", ".t7")
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def load_trunk(trunk: ResNet | PreActResNet, path: str | Path) -> None:
+def load_trunk(trunk: ResNet | PreActResNet | Trunk, path: str | Path) -> None:
     """Put the weights of a file into a trunk, in place.
 
     Weights of a network for pictures normalised by `IMAGENET` are turned into those for RGB 0..1 where the trunk sees
@@ -38,20 +40,24 @@ def load_trunk(trunk: ResNet | PreActResNet, path: str | Path) -> None:
     with decoding(WeightsError, f"the trunk's weights '{path}' cannot be read; a safetensors file is wanted"):
         found = {name.removeprefix("module."): values for name, values in load(read_bytes(path)).items()}
     own = trunk.state_dict()
-    own["stem.0.weight"] = own["stem.0.weight"][:, :3]
-    keys = dict(_resnet_keys(trunk) if isinstance(trunk, ResNet) else _preact_keys(trunk))
-    missing = [theirs for theirs in keys.values() if theirs not in found]
     counters = {name for name in found if name.endswith("num_batches_tracked")}
+    if isinstance(trunk, Trunk):
+        keys = {name: f"trunk.{name}" for name in own if not name.endswith("num_batches_tracked")}
+        found = {name: values for name, values in found.items() if name.startswith("trunk.")}
+    else:
+        own["stem.0.weight"] = own["stem.0.weight"][:, :3]
+        keys = dict(_resnet_keys(trunk) if isinstance(trunk, ResNet) else _preact_keys(trunk))
+    missing = [theirs for theirs in keys.values() if theirs not in found]
     extra = sorted(n for n in set(found) - set(keys.values()) - counters if not n.startswith(CLASSIFIERS))
     if missing or extra:
         what = f"lacks '{missing[0]}'" if missing else f"has '{extra[0]}', for which there is no place"
-        raise WeightsError(f"'{path}' {what}: weights of a {_name(trunk)} with keys of torchvision or timm are wanted")
+        raise WeightsError(f"'{path}' {what}: weights of {_name(trunk)} are wanted")
     loaded = {ours: found[theirs].to(own[ours].dtype) for ours, theirs in keys.items()}
     for ours, values in loaded.items():
         if values.shape != own[ours].shape:
             shapes = f"{tuple(values.shape)} for '{keys[ours]}', {tuple(own[ours].shape)} is wanted"
-            raise WeightsError(f"'{path}' has {shapes}: it is not of a {_name(trunk)}")
-    if not trunk.normalised:
+            raise WeightsError(f"'{path}' has {shapes}: it is not of {_name(trunk)}")
+    if not isinstance(trunk, Trunk) and not trunk.normalised:
         _take_unit_range(loaded)
     with torch.no_grad():
         for ours, values in loaded.items():
@@ -110,6 +116,9 @@ def _has_shortcut(trunk: ResNet | PreActResNet, level: int, k: int) -> bool:
     return not isinstance(trunk.stages[level][k].shortcut, nn.Identity)  # type: ignore[index,union-attr]
 
 
-def _name(trunk: ResNet | PreActResNet) -> str:
+def _name(trunk: ResNet | PreActResNet | Trunk) -> str:
+    if isinstance(trunk, Trunk):
+        return "swift with a trunk of these widths and depths"
     layers = "-".join(map(str, trunk.depths))
-    return f"{'' if isinstance(trunk, ResNet) else 'pre-activation '}ResNet of {layers} blocks"
+    kind = "" if isinstance(trunk, ResNet) else "pre-activation "
+    return f"a {kind}ResNet of {layers} blocks with keys of torchvision or timm"

@@ -33,6 +33,7 @@ from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.yaml_config import refuse_unknown
 from canthus.nn.pretrained import load_trunk
 from canthus.nn.resnet import PreActResNet, ResNet
+from canthus.nn.trunk import Trunk
 from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.checkpoint import pack, unpack
@@ -167,16 +168,16 @@ def _copy_weights(folder: str, aligner: Aligner) -> None:
 
 
 def load_trunks(aligner: Aligner, files: str | Mapping[str, str]) -> None:
-    """Start the trunks of a method's networks from ImageNet weights (`nn.pretrained`): all from one file, or those of
+    """Start the trunks of a method's networks from weights of others (`nn.pretrained`): all from one file, or those of
     the networks that are named. Raises `RecipeError` for a network without a trunk, and `WeightsError`."""
-    trunks: dict[str, ResNet | PreActResNet] = {}
+    trunks: dict[str, ResNet | PreActResNet | Trunk] = {}
     for name, child in aligner.named_children():
-        if isinstance(trunk := getattr(child, "trunk", None), ResNet | PreActResNet):
+        if isinstance(trunk := getattr(child, "trunk", None), ResNet | PreActResNet | Trunk):
             trunks[name] = trunk
     named = dict.fromkeys(trunks, files) if isinstance(files, str) else files
     refuse_unknown("`trunk_weights`", named, list(trunks))
     if not named:
-        raise RecipeError(f"{aligner.method} has no ResNet trunk that `trunk_weights` could start")
+        raise RecipeError(f"{aligner.method} has no trunk that `trunk_weights` could start")
     for name, file in named.items():
         load_trunk(trunks[name], file)
 

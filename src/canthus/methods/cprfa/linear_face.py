@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from canthus.face.morphable import MorphableModel
-from canthus.geometry.rotation import euler_from_matrix
+from canthus.geometry.rotation import euler_from_matrix, matrix_from_6d
 from canthus.methods.cprfa.pncc import encode_vertices
 
 GROWN = 0.25
@@ -53,6 +54,7 @@ class LinearFace(nn.Module):
     codes: Tensor
     from_vertices: Tensor
     from_landmarks: Tensor
+    affine: Tensor
 
     def __init__(self, model: MorphableModel, crop_scale: float):
         super().__init__()
@@ -86,6 +88,7 @@ class LinearFace(nn.Module):
             "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
             "from_vertices": _solver(mean[:-68], modes[:, :-68], NOISE_OF_VERTICES**2),
             "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
+            "affine": np.linalg.pinv(mean[-68:] - mean[-68:].mean(0)).T,
         }.items():  # fmt: skip
             tensor = torch.as_tensor(value)
             self.register_buffer(name, tensor.float() if tensor.is_floating_point() else tensor, persistent=False)
@@ -126,7 +129,7 @@ class LinearFace(nn.Module):
     def project(self, shape: Tensor, state: Tensor) -> Tensor:
         """The same with their depth, (...,P,3)."""
         turned = state[..., -3:-2, None] * (shape @ self.rotation(state).transpose(-1, -2))
-        return turned + nn.functional.pad(state[..., -2:], (0, 1))[..., None, :]
+        return turned + functional.pad(state[..., -2:], (0, 1))[..., None, :]
 
     def pose(self, rotation: Tensor, scale: Tensor, shift: Tensor, coefficients: Tensor) -> Tensor:
         """The state (B,K+6) of a rotation (B,3,3), a scale (B,), a shift (B,2) and coefficients (B,K)."""
@@ -147,6 +150,20 @@ class LinearFace(nn.Module):
         found = back @ solver.T
         scale, shift = found[:, 0], (found[:, None, -3:] @ rotation.transpose(1, 2))[:, 0, :2]
         return self.pose(rotation, scale, shift, found[:, 1:-3] / scale[:, None])
+
+    def fitted(self, state: Tensor, points: Tensor, there: Tensor) -> Tensor:
+        """The state (B,K+6) that lays the landmarks on points (B,68,3) whose depth has any offset; points that are not
+        `there` (B,68) are taken from the state (B,K+6) before.
+
+        The affine map from the mean landmarks to the points, its first two columns made orthonormal, is the rotation
+        for `solve`. Products with constant matrices, so that exported networks can do it.
+        """
+        before = self.project(self.shape(state, slice(-68, None)), state)
+        weight = there[..., None].to(points.dtype)
+        offset = ((before - points)[..., 2:] * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        points = torch.where(there[..., None], points + functional.pad(offset, (2, 0)), before)
+        columns = points.transpose(1, 2) @ self.affine
+        return self.solve(points, matrix_from_6d(columns[..., :2].transpose(1, 2).flatten(1)))
 
     def laid(self, points: Tensor, rotation: Tensor, modes: Tensor) -> Tensor:
         """The state (B,K+6) of a head whose coefficients are known, as lengths `modes` (B,K) (`FaceSample.modes`), that

@@ -48,6 +48,7 @@ class CprfaConfig(UpdateConfig, AlignerConfig):
     crop_scale: float = 1.375
     model: str = ""  # file of a `MorphableModel`; none: the default head
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)  # of the U-Net
+    depths: tuple[int, ...] = ()  # residual blocks of each width on its way down; none: the printed convolutions
     code_loss: Literal["all", "foreground"] = "all"  # pixels whose codes are learnt
     lookup: Literal["forward", "reverse", "soft"] = "forward"  # from pixels to vertices, or from vertices to pixels
     threshold: float = 0.01  # of codes that match
@@ -56,6 +57,7 @@ class CprfaConfig(UpdateConfig, AlignerConfig):
     share: float = 0.1  # kappa: of the vertices, those that reprojection errors are measured on
     solver: Literal["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu", "cpr-fused-capu"] = "cpr-fused-capu"
     sparse: str = "swift"  # weights of the detector of 68 points that is fused
+    fits: int = 0  # of the head to the fused points, where the updates begin; none: the mean head from the front
     sparse_noise: float = 0.02  # standard deviation of what stands in for it in training, in face sizes
     detected: float = 0.0  # share of training faces for which nothing stands in
     lost: float = 0.0  # share of training faces that lack some of the sparse points, one in five of these all
@@ -84,7 +86,7 @@ class Cprfa(Aligner):
         super().__init__(config)
         model = MorphableModel.load(config.model) if config.model else MorphableModel.default()
         self.face = LinearFace(model, config.crop_scale)
-        self.unet = UNet(config.widths, outputs=5)  # three codes, background and face
+        self.unet = UNet(config.widths, 5, config.depths)  # three codes, background and face
         self.fused = "fused" in config.solver or config.solver == "pnp-sparse"
         self.starter = config.sparse if self.fused else None
         streams = 2 if self.fused else 1
@@ -124,9 +126,10 @@ class Cprfa(Aligner):
         with torch.autocast(maps[-1].device.type, enabled=False):
             return self.updated(maps, *self._observe(maps[-1], start))
 
-    def updated(self, maps: tuple[Tensor, ...], streams: Streams, sample: Sample, rounds: int = 2) -> Alignment:
-        """The first one or two rounds, or what takes their place."""
-        state = self.face.start(sample.observed.shape[0])  # len would fix the batch in an export
+    def updated(
+        self, maps: tuple[Tensor, ...], streams: Streams, sample: Sample, state: Tensor, rounds: int = 2
+    ) -> Alignment:
+        """The first one or two rounds from a state (B,K+6) on, or what takes their place."""
         if self.config.solver.startswith("pnp"):
             state = self._pnp(streams)
         steps: list[Tensor] = []
@@ -176,17 +179,19 @@ class Cprfa(Aligner):
             points, found = lookup_soft(codes, mask, own[vertices], self.config.threshold, self.config.softness)
         return normalised(points, self.config.size), found
 
-    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample]:
-        """What is seen in an answer of the U-Net and in the sparse points; in training another sample each time, and an
-        empty one where no round weighs its steps by it."""
+    def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample, Tensor]:
+        """What `arranged` makes of an answer of the U-Net and of the sparse points; in training another sample each
+        time, and an empty one where no round weighs its steps by it."""
         picked = self.picked if self.weighed else self.picked[:0]
         if self.training:
             picked = torch.randperm(len(self.face.region), device=picked.device)[: len(picked)]
         return self.arranged(*self.look_up(answer, torch.cat([self.layout.flatten(), picked])), start, picked)
 
-    def arranged(self, points: Tensor, found: Tensor, start: Tensor | None, picked: Tensor) -> tuple[Streams, Sample]:
-        """The chosen vertices and, where they are fused, the sparse points (B,68,2 or 3) in crop pixels as streams, and
-        the vertices `picked` (P,) as a sample.
+    def arranged(
+        self, points: Tensor, found: Tensor, start: Tensor | None, picked: Tensor
+    ) -> tuple[Streams, Sample, Tensor]:
+        """The chosen vertices and, where they are fused, the sparse points (B,68,3) in crop pixels as streams, the
+        vertices `picked` (P,) as a sample, and the state (B,K+6) that updates begin at.
 
         points (B,3N+P,2), in half crops, and found (B,3N+P): of the vertices of the layout, then of those picked.
         Normalised errors are measured on the fused points as well, which weigh as much as the rest of the sample.
@@ -196,18 +201,22 @@ class Cprfa(Aligner):
             points[:, :ours].unflatten(1, shape), found[:, :ours].unflatten(1, shape), region[self.layout]
         )
         sample = Sample(points[:, ours:], found[:, ours:].float(), region[picked])
+        state = self.face.start(points.shape[0])  # len would fix the batch in an export
         if not self.fused or start is None:
-            return streams, sample
-        sparse = normalised(start[..., :2].float(), self.config.size)
+            return streams, sample, state
+        sparse = normalised(start.float(), self.config.size)
         there = ~sparse.isnan().any(-1)
         sparse = torch.where(there[..., None], sparse, torch.zeros_like(sparse))
+        for _ in range(self.config.fits):
+            state = self.face.fitted(state, sparse, there)
+        sparse = sparse[..., :2]
         ids = torch.arange(self.face.vertices, self.face.vertices + 68, device=region.device)
         added = sparse[:, self.sparse_layout], there[:, self.sparse_layout], ids[self.sparse_layout]
         streams = Streams(*(torch.cat(both, dim) for both, dim in zip(zip(streams, added), (1, 1, 0))))
         if self.config.path_errors == "normalised":
             weight = there * (len(picked) / 68)
             sample = Sample(*(torch.cat(both, d) for both, d in zip(zip(sample, (sparse, weight, ids)), (1, 1, 0))))
-        return streams, sample
+        return streams, sample, state
 
     @torch.no_grad()
     def sparse_points(self, crops: Tensor) -> Tensor:
@@ -219,7 +228,7 @@ class Cprfa(Aligner):
     def _pnp(self, streams: Streams) -> Tensor:
         """The pose of the mean face alone on the last stream, rows C-1 and C-2; unseen points barely count where they
         started."""
-        state = self.face.start(len(streams.observed))
+        state = self.face.start(streams.observed.shape[0])
         points, found = streams.observed[:, -3:].flatten(1, 2), streams.found[:, -3:].flatten(1)
         shape = self.face.shape(state, streams.ids[-3:].flatten())
         points = torch.where(found[..., None], points, shape[..., :2])
@@ -259,14 +268,14 @@ class Cprfa(Aligner):
 
     @torch.no_grad()
     def _training_start(self, truth: FaceBatch) -> Tensor:
-        """Sparse points (B,68,2) for training: the detector's, or true ones with noise; some are missing (NaN)."""
-        xy, config = truth.xyz[..., :2], self.config
-        points = xy + config.sparse_noise * torch.randn_like(xy) * _sizes(truth)[:, None, None]
-        chance = torch.rand(3, len(xy), device=xy.device)
+        """Sparse points (B,68,3) for training: the detector's, or true ones with noise; some are missing (NaN)."""
+        true, config = truth.xyz, self.config
+        points = true + config.sparse_noise * torch.randn_like(true) * _sizes(truth)[:, None, None]
+        chance = torch.rand(3, len(true), device=true.device)
         if config.detected:
             own = chance[0] < config.detected
-            points = torch.where(own[:, None, None], self.sparse_points(truth.crops)[..., :2], points)
-        gone = (chance[1] < config.lost)[:, None] & (torch.rand_like(xy[..., 0]) < 1.25 * chance[2][:, None])
+            points = torch.where(own[:, None, None], self.sparse_points(truth.crops), points)
+        gone = (chance[1] < config.lost)[:, None] & (torch.rand_like(true[..., 0]) < 1.25 * chance[2][:, None])
         return points.masked_fill(gone[..., None], torch.nan)
 
     def stages(self) -> tuple[Stage, ...]:
