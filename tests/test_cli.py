@@ -278,6 +278,7 @@ def test_names_that_no_terminal_can_show_are_escaped(tmp_path):
     )
     (line,) = [line for line in result.stderr.splitlines() if line.startswith(b"failed: ")]
     assert rb"a\udcff\x1b[31m\nb.png: got the empty file" in line and result.returncode == 1
+    assert b"results in" not in result.stdout  # there are none
 
 
 def test_unknown_weights_are_one_sentence_and_exit_2(tmp_path):

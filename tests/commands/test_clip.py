@@ -127,6 +127,17 @@ def test_a_chart_of_each_video_and_a_page_over_all(clip, tmp_path):
     assert Image.open(out / "clip.plot.png").width == 1400
 
 
+def test_a_video_without_a_face_says_that_there_is_nothing_to_animate(tmp_path):
+    Image.new("RGB", (64, 48), "grey").save(
+        tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 48))]
+    )
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.webp")
+    command = ["track", str(tmp_path), "--animation", "glb", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "no face to animate" in result.output, result.output
+    assert "passed over: 1 .webp (videos only where they are named)" in result.output
+
+
 def test_a_sequence_of_obj_is_a_folder_that_the_next_run_replaces(clip, tmp_path):
     out = tmp_path / "out"
     command = ["track", str(clip), "--animation", "obj", "--out", str(out)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shapes import MIRROR, head68, made_up_faces
 
-from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError, WeightsError
+from canthus.errors import BoxError, CanthusError, ImageError, LandmarkError, ModelError, WeightsError
 from canthus.face.faces import Alignment, Faces, TrackedFaces
 from canthus.face.morphable import MorphableModel
 from canthus.face.pose import Pose
@@ -64,6 +64,8 @@ def test_faces_and_their_parts_are_shown_on_one_line() -> None:
     assert repr(faces.pose) == "Pose(pitch 0 yaw 0 roll 0, pitch 10 yaw 40 roll -5, pitch -15 yaw -70 roll 20)"
     many = Faces.concat([faces] * 3, faces.image_size)
     assert repr(many).endswith("px and 4 more)") and "\n" not in repr(many)
+    with pytest.raises(ModelError, match="got int for a head model"):
+        faces.mesh(3)
     assert repr(faces.mesh()) == "FaceMeshes(3 of 4828 vertices, 9512 triangles)"
 
 

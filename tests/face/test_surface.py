@@ -31,7 +31,7 @@ def head(yaw: float = 0.0, scale: float = 2.0) -> tuple[FaceMeshes, np.ndarray]:
     vertices = camera.project(model.mean[None].astype(np.float64))
     vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
     identity, expression = np.zeros((1, len(model.identity))), np.zeros((1, len(model.expression)))
-    return FaceMeshes(vertices, model, identity, expression, camera), model.at_landmarks(vertices)
+    return FaceMeshes(vertices, model, identity, expression, camera, (480, 480)), model.at_landmarks(vertices)
 
 
 def faces_of(xyz: np.ndarray, yaw: float = 0.0) -> Faces:

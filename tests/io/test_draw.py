@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shapes import made_up_faces
 
-from canthus.errors import ImageError
+from canthus.errors import ImageError, LandmarkError
 from canthus.face.faces import Faces
 from canthus.face.pose import Pose
 from canthus.io.draw import depth_colours, overlay
@@ -114,6 +114,8 @@ def test_very_large_faces_are_drawn_too() -> None:
 
 
 def test_an_image_of_another_size_is_refused() -> None:
+    with pytest.raises(LandmarkError, match="got NoneType to draw, want Faces"):
+        overlay(GREY, None)
     with pytest.raises(ImageError, match="px of the faces"):
         overlay(GREY[:400], made_up_faces([(0.0, 0.0, 0.0)]))
 

@@ -29,7 +29,7 @@ def head(yaw: float, model: MorphableModel | None = None, shift: float = 0.0) ->
     rotation = matrix_from_euler(np.deg2rad([[0.0, -yaw, 0.0]]), "arkit")
     camera = WeakPerspective(rotation, np.array([0.55]), np.array([[SIZE / 2 + shift, SIZE / 2]]))
     vertices = camera.project(model.vertices())
-    return FaceMeshes(vertices, model, np.zeros((1, len(model.identity))), np.zeros((1, 52)), camera)
+    return FaceMeshes(vertices, model, np.zeros((1, len(model.identity))), np.zeros((1, 52)), camera, (SIZE, SIZE))
 
 
 def places() -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import re
@@ -106,6 +107,7 @@ def test_bad_files_are_refused_with_a_sentence(tmp_path):
         "empty.jpg": (b"", "empty file"),
         "text.jpg": (b"this is no image", "no known kind of image"),
         "cut.jpg": (data[: len(data) // 2], "cannot be read.*truncated"),
+        "photos.tar.gz": (gzip.compress(b"photos"), "compressed archive .*want its files, or an uncompressed tar"),
         "head.jpg": (data[:20], "no known kind of image|cannot be read"),
         "cut.png": (png.read_bytes()[:2000], "cannot be read"),
         "broken.png": (bytes(broken), "cannot be read"),

@@ -67,6 +67,12 @@ def test_a_target_does_not_depend_on_the_other_inputs(here):
     assert alone == {"A/p.jpg": "A/p", "B/p.jpg": "B/p", "C/p.jpg": "C/p.jpg", "C/p.png": "C/p.png"}
     assert targets(find(["A", "B", "C"], KIND)) == targets(find(["C", "A", "B"], KIND)) == alone
     assert targets(find(["C/p.png"], KIND)) == {"C/p.png": "p.png"}
+    make("D/p.foo", "D/p.bar", "D/q.jpg", "D/q.foo")  # of no kind that folders are searched for, yet they may be photos
+    assert targets(find(["D/p.foo"], KIND)) | targets(find(["D/p.bar"], KIND)) == {
+        "D/p.foo": "p.foo",
+        "D/p.bar": "p.bar",
+    }
+    assert targets(find(["D/q.foo", "D/q.jpg"], KIND)) == {"D/q.foo": "q.foo", "D/q.jpg": "q"}
 
 
 def test_two_files_of_one_target_are_refused_and_one_file_given_twice_is_taken_once(here):

@@ -37,7 +37,7 @@ def tetrahedra(**changes) -> FaceMeshes:
     model = MorphableModel(**(parts | changes))
     vertices = np.stack([corners, corners + [10, 20, 30]])
     camera = WeakPerspective(np.stack([np.eye(3)] * 2), np.ones(2), np.zeros((2, 2)))
-    return FaceMeshes(vertices, model, np.zeros((2, 0)), np.zeros((2, 0)), camera)
+    return FaceMeshes(vertices, model, np.zeros((2, 0)), np.zeros((2, 0)), camera, (40, 40))
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
@@ -132,3 +132,8 @@ def test_a_sequence_in_place_of_an_older_one_holds_nothing_of_it(tmp_path: Path)
 def test_a_sequence_of_a_model_in_other_units_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="want one in mm"):
         write_obj_sequence(tmp_path, replace(MorphableModel.default(), unit="m"), motion())
+
+
+def test_the_photo_of_a_glb_has_the_size_of_that_of_the_faces(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"got an image of \(50, 40\) px, want the \(40, 40\) px of the meshes"):
+        write_mesh(tmp_path / "a.glb", tetrahedra(), 0, np.zeros((40, 50, 3), np.uint8))

@@ -140,6 +140,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("openface.csv", "short.csv", "word.csv", "a.parquet", "none.csv", "a.txt"):
         with pytest.raises(LandmarkError):
             list(read_faces(tmp_path / name))
+    with pytest.raises(LandmarkError, match="got NoneType, want the path"):
+        list(read_faces(None))
     with pytest.raises(OutputError, match=r"\.csv or \.parquet"):
         table_writer(tmp_path / "a.xlsx")
 

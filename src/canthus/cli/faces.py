@@ -141,7 +141,7 @@ def align(
             show = lambda s: update(s.files + s.skipped + s.failed, total, amount(s.faces, "face"))
             with lanes(len(found.files)) as run:
                 summary = photos.align(found, place, run, wanted, resume, show)
-            where = str(place.resolve())
+            where = str(place.resolve()) if summary.files + summary.skipped else ""
         else:
             passed, target = Counter[str](), folder(out)
             stream = photos_in(inputs, kind, passed)
@@ -163,7 +163,8 @@ def align(
     skipped = f", {summary.skipped} skipped" if resume else ""
     passed_over = f"\npassed over: {counted(summary.passed_over, kind.hints)}" if summary.passed_over else ""
     done = f"{amount(summary.files, 'file')}, {amount(summary.faces, 'face')}, {amount(summary.failed, 'failure')}"
-    say(f"{done}{skipped}, {rate:.1f} faces/s in {summary.seconds:.1f} s{passed_over}\nresults in {where}")
+    results = f"\nresults in {where}" if where else ""
+    say(f"{done}{skipped}, {rate:.1f} faces/s in {summary.seconds:.1f} s{passed_over}{results}")
     if summary.failed and not (allow_failures and summary.files + summary.skipped):
         raise typer.Exit(1)
 
@@ -298,12 +299,13 @@ def track(
             f"{video.name}: {amount(clip.frames, 'frame')}{missing}, {clip.faces_per_frame:.2f} faces per frame, "
             f"{amount(clip.people, 'person', 'people')}, {amount(clip.reinitialisations, 're-initialisation')}, "
             f"{amount(clip.losses, 'loss', 'losses')}, {amount(clip.without_face, 'frame')} without a face, "
-            f"{clip.fps:.1f} fps"
+            f"{clip.fps:.1f} fps" + ("" if clip.people or animation is None else "; no face to animate")
         )
     skipped = f", {summary.skipped} skipped" if resume else ""
     passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
     done, failed = amount(len(summary.clips), "video"), amount(len(summary.failures), "failure")
-    say(f"{done}, {failed}{skipped}{passed}\nresults in {out.resolve()}")
+    results = f"\nresults in {out.resolve()}" if plot or summary.clips or summary.skipped else ""
+    say(f"{done}, {failed}{skipped}{passed}{results}")
     if summary.failed and not (allow_failures and (summary.clips or summary.skipped)):
         raise typer.Exit(1)
 

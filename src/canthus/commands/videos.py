@@ -101,7 +101,9 @@ def _holds_frames(names: list[str]) -> bool:
     return any(map(is_frame, names)) and not any(map(_is_video, names))
 
 
-KIND = Kind("video", VideoError, _is_video, _holds_frames)
+KIND = Kind(
+    "video", VideoError, _is_video, _holds_frames, dict.fromkeys((".webp", ".png"), "videos only where they are named")
+)
 
 
 def track(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from canthus.errors import BoxError, ImageError, LandmarkError, amount, first_few
+from canthus.errors import BoxError, ImageError, LandmarkError, ModelError, amount, first_few
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import can_convert, convert
 from canthus.face.landmarks import scheme as find_scheme
@@ -342,8 +342,11 @@ class Faces:
 
         Computed again at each call. Landmarks of unknown sigma weigh as much as the average one. Of weights that
         fit a head themselves, that head (`own_head`) is used if the model has as many coefficients as theirs.
+        Raises `ModelError` for what is no head model.
         """
         model = MorphableModel.default() if model is None else model
+        if not isinstance(model, MorphableModel):
+            raise ModelError(f"got {type(model).__name__} for a head model, want a MorphableModel")
         if self.own_head.shape[1] == 3 + len(model.identity) + len(model.expression):
             return self._own_mesh(model)
         with blas_threads(1):
@@ -352,7 +355,7 @@ class Faces:
             identity, expression = fit.identity.astype(np.float32), fit.expression.astype(np.float32)
             vertices = fit.camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
-        return FaceMeshes(vertices, model, fit.identity, fit.expression, fit.camera)
+        return FaceMeshes(vertices, model, fit.identity, fit.expression, fit.camera, self.image_size)
 
     def _own_mesh(self, model: MorphableModel) -> FaceMeshes:
         placement, identity, expression = np.split(self.own_head, [3, 3 + len(model.identity)], axis=1)
@@ -360,7 +363,7 @@ class Faces:
         camera = WeakPerspective(self.pose.matrix, placement[:, 0], placement[:, 1:])
         vertices = camera.project(model.vertices(identity, expression))
         vertices[..., 2] -= model.at_landmarks(vertices[..., 2:]).mean(1)
-        return FaceMeshes(vertices, model, identity, expression, camera)
+        return FaceMeshes(vertices, model, identity, expression, camera, self.image_size)
 
     def fit_weights(self) -> np.ndarray:
         """1 / sigma^2 (N,L), scaled to a mean of 1; no point counts as surer than 0.2 % of the face size."""

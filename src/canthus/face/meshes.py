@@ -18,6 +18,7 @@ class FaceMeshes:
     model: the head model that was fitted; its triangles are counter-clockwise from outside.
     identity: (N,K), standard deviations. expression: (N,E), 0 = neutral, with E expression_names.
     camera: maps the model's head frame, in its `unit`, to image pixels (except for the origin of z).
+    image_size: (width, height) of the image.
     """
 
     vertices: np.ndarray
@@ -25,6 +26,7 @@ class FaceMeshes:
     identity: np.ndarray
     expression: np.ndarray
     camera: WeakPerspective
+    image_size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.vertices)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from canthus.errors import ImageError
+from canthus.errors import ImageError, LandmarkError
 from canthus.face.faces import Faces
 from canthus.face.landmarks import scheme
 from canthus.io.images import as_rgb
@@ -46,8 +46,10 @@ def overlay(
     visibility below one half are hollow. `box` draws the tight box. `axes` draws the head's axes from the
     middle of the face: red to the subject's left, green up, blue out of the face. `uncertainty` draws a
     circle of one sigma around each point. `names` (N,) are written above the boxes.
-    Raises `ImageError` if the image is not of `faces.image_size`.
+    Raises `ImageError` if the image is not of `faces.image_size`, `LandmarkError` for what are no faces.
     """
+    if not isinstance(faces, Faces):
+        raise LandmarkError(f"got {type(faces).__name__} to draw, want Faces")
     canvas = np.array(as_rgb(image), order="C")
     size = canvas.shape[1], canvas.shape[0]
     if size != faces.image_size:

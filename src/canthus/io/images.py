@@ -28,6 +28,8 @@ JPEG, Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds too."""
 
 GAMMA = 2.2  # of displays: a stored value is a linear one to the power of 1 / GAMMA, both 0..1
 HEIF = frozenset({".heic", ".heif", ".hif"})
+# how gzip, zip, bzip2, xz, 7z and zstd begin
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
 # of the container that HEIF and MP4 share, those of pictures (ISO/IEC 23008-12, annex B)
 _BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis"}
@@ -181,6 +183,8 @@ def _opened(file: BinaryIO, path: str | Path) -> Image.Image:
     try:
         return Image.open(file, formats=_kinds())
     except UnidentifiedImageError:
+        if head.startswith(_PACKED):
+            raise ImageKindError(f"got the compressed archive {path}, want its files, or an uncompressed tar") from None
         if head[4:8] != b"ftyp":
             raise
     listed = head[8 : int.from_bytes(head[:4], "big")]

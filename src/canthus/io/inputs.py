@@ -8,7 +8,8 @@ A target follows from the path as it was given and from what lies beside the fil
 - a file that matches a pattern: the same, from the last folder before a wildcard, `raw/*/*.png` -> `raw/a/photo`
 
 The suffix is left out unless the results of a neighbour would then have the same names: of `a.jpg` and `a.png` in one
-folder the targets are `a.jpg` and `a.png`. A name of more than 200 bytes is cut and ends in a hash of the whole.
+folder the targets are `a.jpg` and `a.png`. A file that a folder would pass over keeps it where any other file
+has the same stem. A name of more than 200 bytes is cut and ends in a hash of the whole.
 """
 
 from __future__ import annotations
@@ -316,7 +317,8 @@ class _Names:
             if kind.whole:  # it may be a folder
                 return _cut(name)
             rivals.append(self.names[key])
-        return _cut(name if any(rival != name and kind.wanted(rival) for rival in rivals) else stem)
+        named = not kind.wanted(name)  # such as an animated PNG: other files may be taken when they are named, too
+        return _cut(name if any(rival != name and (named or kind.wanted(rival)) for rival in rivals) else stem)
 
 
 def _neighbours(path: str, listings: dict[str, _Names]) -> _Names:

@@ -29,8 +29,8 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, 
     expressions as morph targets and those of the face as their weights (`gltf.head_glb`).
     image: the photo, as `predict` takes it, in whose pixels the meshes are: a .glb shows it on the parts of the head
     that can be seen (`head_parts.photo_parts`).
-    Raises `OutputError`, also for another suffix, for an image with another one than .glb and for a face that is not
-    there.
+    Raises `OutputError`, also for another suffix, for an image with another one than .glb or of another size than the
+    faces', and for a face that is not there.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("obj", "ply", "glb"):
@@ -45,9 +45,17 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, 
     elif kind == "ply":
         data = _ply(model, vertices)
     else:
-        parts = parts_of(model) if image is None else photo_parts(meshes, face, as_image(image))
+        parts = parts_of(model) if image is None else photo_parts(meshes, face, _photo(meshes, image))
         data = head_glb(model, parts, meshes.identity[face], meshes.expression[face], _camera(meshes, face))
     atomic_write(path, data)
+
+
+def _photo(meshes: FaceMeshes, image: ImageLike) -> np.ndarray:
+    photo = as_image(image)
+    size = photo.shape[1], photo.shape[0]
+    if size != meshes.image_size:
+        raise OutputError(f"got an image of {size} px, want the {meshes.image_size} px of the meshes")
+    return photo
 
 
 def _ply(model: MorphableModel, vertices: np.ndarray) -> Any:

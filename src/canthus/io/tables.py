@@ -203,6 +203,8 @@ def read_faces(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
     Numbers are as exact as the file has them. A CSV file does not name the weights. A Parquet file is read by its row
     groups. Raises `LandmarkError` for a file that cannot be read, is of another kind, or lacks columns.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise LandmarkError(f"got {type(path).__name__}, want the path of a file that canthus wrote")
     if os.path.isdir(path):
         parts = sorted(part for part in Path(path).glob("part-*") if part.suffix in FORMATS)
         if not parts:
