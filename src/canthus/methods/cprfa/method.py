@@ -64,6 +64,11 @@ class CprfaConfig(UpdateConfig, AlignerConfig):
     shaken: float = 0.0  # deviation of what training adds to the pose before round 2: radians, shares, half crops
     regression: Literal["parameters", "vertices"] = "parameters"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depths and len(self.depths) != len(self.widths):
+            raise RecipeError(f"`depths` is {self.depths}; as many as `widths`, which is {self.widths}, are wanted")
+
 
 class Cprfa(Aligner):
     """See the module's docstring."""
