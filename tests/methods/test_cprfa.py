@@ -710,6 +710,17 @@ def test_normalised_errors_tell_a_path_apart_from_what_all_points_are_off_by(fac
         torch.testing.assert_close(told[:, 4], torch.full((5,), -1.0), atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("side", [SIZE, SIZE // 2])
+def test_vertices_are_looked_up_in_half_crops_whatever_the_side_of_the_answer(faces, side):
+    aligner = made(lookup="reverse", threshold=0.05)
+    codes, mask = code_image(aligner.face, faces.vertices, SIZE, side)
+    answer = torch.cat([torch.logit(codes, 1e-6), -mask[:, None], mask[:, None]], 1)
+    region = torch.arange(len(aligner.face.region))
+    points, found = aligner.look_up(answer, region)
+    true = normalised(faces.vertices[:, aligner.face.region, :2], SIZE)
+    assert torch.linalg.vector_norm(points - true, dim=-1)[found].median() < 2 / side  # a pixel of the answer
+
+
 def test_errors_are_measured_on_a_random_tenth_of_the_vertices(faces):
     aligner = made(share=0.1).eval()
     codes, mask = code_image(aligner.face, faces.vertices, SIZE, SIZE)

@@ -182,7 +182,7 @@ class Cprfa(Aligner):
             points, found = lookup_reverse(codes, mask, own[vertices], self.config.threshold)
         else:
             points, found = lookup_soft(codes, mask, own[vertices], self.config.threshold, self.config.softness)
-        return normalised(points, self.config.size), found
+        return normalised(points, answer.shape[-1]), found
 
     def _observe(self, answer: Tensor, start: Tensor | None) -> tuple[Streams, Sample, Tensor]:
         """What `arranged` makes of an answer of the U-Net and of the sparse points; in training another sample each
