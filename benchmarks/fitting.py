@@ -90,6 +90,16 @@ def variant(aligner: Aligner, title: str, **changes: Any) -> Any:
     return other.eval()
 
 
+def unweighed(aligner: Cprfa, title: str) -> Cprfa:
+    """The same updates, with the weight 1 for each step."""
+    other: Cprfa = variant(aligner, title)
+    with torch.no_grad():
+        for name, parameter in other.round_2.named_parameters():
+            if ".weights." in name:  # 2 sigmoid(0) = 1
+                parameter.zero_()
+    return other
+
+
 # Over the yaw
 
 
@@ -104,15 +114,20 @@ def yaws_of(samples: Sequence[FaceSample]) -> np.ndarray:
 
 
 def gains(ours: Scores, theirs: Scores) -> dict[str, dict[str, float]]:
-    """How far our error is below theirs, percent of the face's size: mean and its standard error, by bin of yaw."""
+    """How far our error is below theirs, percent of the face's size: mean and its standard error, of all and by yaw."""
     gain = 100 * (theirs.errors["NME box"] - ours.errors["NME box"])
     bins = metrics.yaw_bins(yaws_of(ours.pairs.samples))
-    rows = {}
+    every = np.isfinite(gain)
+    rows = {"all": {"mean": float(gain[every].mean()), "standard error": standard_error(gain[every])}}
     for k, name in enumerate(BINS):
         some = gain[(bins == k) & np.isfinite(gain)]
         if len(some) > 1:
-            rows[name] = {"mean": float(some.mean()), "standard error": float(some.std(ddof=1) / np.sqrt(len(some)))}
+            rows[name] = {"mean": float(some.mean()), "standard error": standard_error(some)}
     return rows
+
+
+def standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def yaw_chart(title: str, scores: Mapping[str, Scores]) -> Any:
@@ -288,19 +303,27 @@ def main() -> None:
         parser.error(f"--cprfa: '{args.cprfa}' are weights of another method")
     by_pnp, fitted = f"PnP + {whole.config.sparse}", f"head fitted to {whole.config.sparse}"
     sparse, head = variant(whole, by_pnp, solver="pnp-sparse"), Fitted(whole)
-    predictors |= {Path(args.cprfa).name: opened(args.cprfa), by_pnp: sparse, fitted: head}
-    predictors |= {Path(name).name: opened(name) for name in args.against}
+    updated = Path(args.cprfa).name
+    predictors |= {updated: opened(args.cprfa), by_pnp: sparse, fitted: head}
+    against = {Path(name).name: opened(name) for name in args.against}
+    predictors |= against
+    pairs = [(ours, alone), *((updated, other) for other in (by_pnp, fitted, *against))]
+    if whole.weighed:
+        first, even = "one round", "two rounds, steps not weighed"
+        predictors |= {first: variant(whole, first, solver="cpr-fused"), even: unweighed(whole, even)}
+        pairs += [(updated, first), (updated, even)]
     results: dict[str, Any] = {"weights": {name: one.card.title for name, one in predictors.items()}}
     charts = []
     for title, samples in sets.items():
         scores = over_yaw(samples, predictors)
         rows = {name: summary(s) for name, s in scores.items()}
-        gain = gains(scores[ours], scores[alone])
-        results[title] = {"errors": rows, f"{ours} below {alone}": gain}
+        told = {f"{a} below {b}": gains(scores[a], scores[b]) for a, b in pairs}
+        results[title] = {"errors": rows, **told}
         columns = (*BINS, "mean of bins", "gte", "pose_degrees")
         shown(f"{title}, NME %", columns, {name: [row[c] for c in columns] for name, row in rows.items()})
-        for name, row in gain.items():
-            print(f"{title}, {name}: {ours} below {alone} by {row['mean']:.2f} +- {row['standard error']:.2f} %")
+        for what, gain in told.items():
+            for name, row in gain.items():
+                print(f"{title}, {name}: {what} by {row['mean']:.2f} +- {row['standard error']:.2f} %")
         charts.append(yaw_chart(title, scores))
     if stored.vertices is None:
         print("no table of the dense annotation: the held-out faces bring no vertices (canthus synth --set dense=true)")

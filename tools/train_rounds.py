@@ -114,7 +114,7 @@ def terms_of(aligner: Cprfa, seen: Seen, rounds: int) -> dict[str, Tensor]:
     return {k: terms[k] for k in (name, "points")}
 
 
-def learn(aligner: Cprfa, seen: Seen, steps: list[int], out: Path) -> None:
+def learn(aligner: Cprfa, seen: Seen, steps: list[int], out: Path, seed: int) -> None:
     """Train one round after the other; the aligner ends with the averaged weights."""
     total, done = sum(steps), 0
     average = {k: v.clone() for k, v in aligner.state_dict().items()}
@@ -137,8 +137,8 @@ def learn(aligner: Cprfa, seen: Seen, steps: list[int], out: Path) -> None:
             rows = {k: tensors[f"optimizer.{k}"] for k in ("first", "second")}
             _set_moments(optimizer, module, rows, done - first)
         for step in range(done, last):
-            rng = torch.Generator().manual_seed(step)
-            torch.manual_seed(step)
+            rng = torch.Generator().manual_seed(1000003 * seed + step)
+            torch.manual_seed(1000003 * seed + step)
             some = torch.randint(len(seen["state"]), (BATCH,), generator=rng)
             batch = moved({k: v[some] for k, v in seen.items()}, aligner.config.lost, rng)
             aligner.train()
@@ -196,13 +196,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="+", default=[3000, 1500], help="of each round")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     settings = {key: parse_yaml(value) for key, _, value in (s.partition("=") for s in args.set)}
     aligner = changed(args.weights, settings)
     seen = seen_in(aligner, StoredFaces(args.faces), args.views, args.out / "seen")
     print(f"{len(seen['state'])} crops", flush=True)
-    learn(aligner, seen, args.steps, args.out)
+    learn(aligner, seen, args.steps, args.out, args.seed)
     aligner.eval().save(args.out / "weights")
 
 
