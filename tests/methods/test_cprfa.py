@@ -756,6 +756,16 @@ def test_weights_learn_to_lengthen_and_shorten_steps():
     assert falling > 1.6 and rising < 0.4 and middle == pytest.approx(1, abs=0.2)
 
 
+def test_without_norm_a_network_sees_how_large_differences_are():
+    """Convolutions without bias and ReLU: twice the matrices, twice the maps. Group norm gives the same for both."""
+    matrices = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for norm in (False, True):
+        torch.manual_seed(0)
+        trunk = Update(3, 2, 1, 0, replace(config(vertices=64), norm=norm)).trunk.requires_grad_(False)
+        factor = (trunk(2 * matrices) / trunk(matrices).clamp(min=1e-9))[trunk(matrices) > 1e-3].median()
+        assert float(factor) == pytest.approx(1 if norm else 2, rel=0.05)
+
+
 def test_two_streams_hear_each_other():
     torch.manual_seed(0)
     update = Update(3, 2, 2, 0, config())

@@ -118,7 +118,7 @@ CPRFA = {
     "solver": ["pnp-sparse", "pnp-dense", "cpr", "cpr-fused", "cpr-capu"], "recurrences": [1],
     "order": ["joint", "interleaved"], "in_plane": ["literal", "cross"], "lookup": ["reverse", "soft"], "known": [True],
     "regression": ["vertices"], "code_loss": ["foreground"], "path_errors": ["normalised"], "spacing": [2.5],
-    "bounded": [True], "trust": [0.1], "share": [0.5], "samples": [2], "vertices": [64], "fits": [1],
+    "bounded": [True], "trust": [0.1], "share": [0.5], "samples": [2], "vertices": [64], "fits": [1], "norm": [False],
     "depths": [[1, 1, 2, 1]],
 }  # fmt: skip
 ROWS = {

@@ -29,6 +29,7 @@ class UpdateConfig:
     known: bool = False  # matrices come with masks of what is known
     cpr_widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # L1 to L6
     hidden: int = 256
+    norm: bool = True  # group norm after each convolution, which hides how large the differences are
     recurrences: int = 3  # Q
     samples: int = 5  # M: half the number of reprojection errors on a path
     path_errors: Literal["raw", "normalised"] = "raw"
@@ -87,7 +88,12 @@ class Update(nn.Module):
         layers: list[nn.Module] = []
         for i, o in zip((channels, *widths), widths):
             convolution = nn.Conv2d(streams * i, streams * o, 3, 2, 1, groups=streams)
-            layers += [convolution, nn.GroupNorm(8 * streams, streams * o), nn.ReLU()]
+            if config.norm:
+                layers += [convolution, nn.GroupNorm(8 * streams, streams * o), nn.ReLU()]
+            else:  # differences keep their size on the way
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+                nn.init.zeros_(convolution.bias)
+                layers += [convolution, nn.ReLU()]
             side = (side + 1) // 2
         self.trunk = nn.Sequential(*layers)
         last = streams * widths[-1]
