@@ -55,7 +55,7 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fitting", *given])
     fitting.main()
     json.dumps(written, allow_nan=True)
-    baselines = {"PnP + swift", "head fitted to swift"}
+    baselines = {"PnP + swift", "head fitted to swift", "one round", "two rounds, steps not weighed"}
     for title in ("rendered", "photos"):
         assert written[title]["errors"].keys() == {"pose", "network 1 of pose", "fused", "swift"} | baselines
     assert written["annotation"].keys() == {"swift, 68 points"} | {
@@ -73,6 +73,18 @@ def test_the_whole_command(fitting, tmp_path, monkeypatch):
     names = {"PnP", "PnP + swift", "head fitted to swift", "CPR", "CPR + swift", "whole"}
     assert written["damage"]["occlusion"]["NME"].keys() == names
     assert "pose below one network, alone" in written["photos"]
+
+
+def test_steps_that_are_not_weighed_have_the_weight_one(fitting, tmp_path):
+    aligner = Aligner.load(untrained("cprfa", tmp_path / "two", solver="cpr-fused-capu", recurrences=1))
+    with torch.no_grad():
+        for parameter in aligner.round_2.parameters():
+            parameter.add_(0.1)
+    other = fitting.unweighed(aligner, "other")
+    for name, update in other.round_2.updates.items():
+        errors = torch.rand(2, 2, update.weights[0][0].in_features)
+        assert torch.equal(update.weight(errors), torch.ones(2, 2, 1))
+        assert torch.equal(update.outs[0].weight, aligner.round_2.updates[name].outs[0].weight)
 
 
 def test_one_network_says_what_the_first_of_two_says(fitting, tmp_path):
