@@ -170,6 +170,16 @@ def learn(aligner: Cprfa, seen: Seen, steps: list[int], out: Path, seed: int) ->
     aligner.load_state_dict(average)
 
 
+@torch.no_grad()
+def damp(aligner: Cprfa, factor: float) -> None:
+    """Make all changes that the updates give `factor` times as large."""
+    for part in aligner.rounds().values():
+        for update in part.updates.values():
+            for out in update.outs:  # type: ignore[union-attr]
+                out.weight *= factor
+                out.bias *= factor
+
+
 def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """Adam's two moments, each of all parameters in a row."""
     rows = [optimizer.state[p] for p in module.parameters()]
@@ -197,6 +207,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="+", default=[3000, 1500], help="of each round")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--damp", type=float, default=1.0, help="factor of all steps in the end: training is harder")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     settings = {key: parse_yaml(value) for key, _, value in (s.partition("=") for s in args.set)}
@@ -204,6 +215,7 @@ def main() -> None:
     seen = seen_in(aligner, StoredFaces(args.faces), args.views, args.out / "seen")
     print(f"{len(seen['state'])} crops", flush=True)
     learn(aligner, seen, args.steps, args.out, args.seed)
+    damp(aligner, args.damp)
     aligner.eval().save(args.out / "weights")
 
 

@@ -88,12 +88,11 @@ class Update(nn.Module):
         layers: list[nn.Module] = []
         for i, o in zip((channels, *widths), widths):
             convolution = nn.Conv2d(streams * i, streams * o, 3, 2, 1, groups=streams)
-            if config.norm:
-                layers += [convolution, nn.GroupNorm(8 * streams, streams * o), nn.ReLU()]
-            else:  # differences keep their size on the way
+            norms = [nn.GroupNorm(8 * streams, streams * o)] if config.norm else []
+            layers += [convolution, *norms, nn.ReLU()]
+            if not norms:  # differences keep their size on the way
                 nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-                nn.init.zeros_(convolution.bias)
-                layers += [convolution, nn.ReLU()]
+                convolution.bias.data.zero_()  # type: ignore[union-attr]
             side = (side + 1) // 2
         self.trunk = nn.Sequential(*layers)
         last = streams * widths[-1]
