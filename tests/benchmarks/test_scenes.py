@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,7 @@ def scenes(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import scenes
 
-    yield scenes
-    for name in ("scenes", "track", "common"):
-        sys.modules.pop(name, None)
+    return scenes
 
 
 def test_switches_shared_numbers_missed_and_false_faces(scenes):

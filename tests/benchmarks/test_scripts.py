@@ -24,8 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def script(tmp_path, monkeypatch):
     """A function: import a script so that its results go to `tmp_path`."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("common", "accuracy", "cards", "report", "beside", "throughput", "many", "overlay")
-    for name in names:
+    for name in ("common", "accuracy", "cards", "report", "beside", "throughput", "many", "overlay"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def load(name: str) -> ModuleType:
@@ -34,9 +33,7 @@ def script(tmp_path, monkeypatch):
         monkeypatch.setattr(sys.modules["common"].subprocess, "check_output", lambda *a, **k: "0" * 40)
         return module
 
-    yield load
-    for name in names:
-        sys.modules.pop(name, None)
+    return load
 
 
 def arguments(monkeypatch, *given: object) -> None:

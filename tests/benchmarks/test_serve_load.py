@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,11 +19,7 @@ POINTS = np.arange(136.0).reshape(68, 2)
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("common", "serve"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module("serve")
-    for name in ("common", "serve"):
-        sys.modules.pop(name, None)
+    return importlib.import_module("serve")
 
 
 def answered(script, status: int, shift: float, faces: int = 1, drop: bool = False) -> dict[str, int]:
