@@ -54,7 +54,7 @@ def changed(weights: str, settings: dict[str, object]) -> Cprfa:
 @torch.no_grad()
 def seen_in(aligner: Cprfa, faces: StoredFaces, views: int, folder: Path) -> Seen:
     """What is found on `views` crops of each face: `points` and `there` of the vertices, `sparse` points in half crops,
-    the true `state`. Chunks that are in the folder are not computed again."""
+    the true `marks` (landmarks) and `state`. Chunks that are in the folder are not computed again."""
     folder.mkdir(parents=True, exist_ok=True)
     aligner.eval()
     augmenter = Augmenter(Augmentation(), aligner.config.size, aligner.config.crop_scale)
@@ -68,7 +68,8 @@ def seen_in(aligner: Cprfa, faces: StoredFaces, views: int, folder: Path) -> See
             truth = augmenter(faces.take(np.arange(begin, min(begin + CHUNK, len(faces)))), rng)
             points, there = aligner.look_up(aligner.unet(truth.crops)[-1], vertices)
             sparse = normalised(aligner.sparse_points(truth.crops), aligner.config.size)
-            found = {"points": points, "there": there, "sparse": sparse, "state": aligner.true_state(truth)}
+            marks, state = normalised(truth.xyz, aligner.config.size), aligner.true_state(truth)
+            found = {"points": points, "there": there, "sparse": sparse, "marks": marks, "state": state}
             with atomic_open(path) as file:
                 np.savez(file, **{k: v.numpy() for k, v in found.items()})
         with np.load(path) as stored:
@@ -84,10 +85,10 @@ def moved(seen: Seen, lost: float, rng: torch.Generator) -> Seen:
     )
     c, s, scale = angle.cos(), angle.sin(), growth.exp()
 
-    def place(points: Tensor) -> Tensor:
+    def place(points: Tensor, noise: float = WHITE) -> Tensor:
         u, v, *depth = points.unbind(-1)
         there = torch.stack([scale * (c * u - s * v) + x, scale * (s * u + c * v) + y, *(scale * z for z in depth)], -1)
-        return there + WHITE * torch.randn(there.shape, generator=rng)
+        return there + noise * torch.randn(there.shape, generator=rng)
 
     state = seen["state"].clone()
     state[:, -4] += angle[:, 0]
@@ -101,16 +102,16 @@ def moved(seen: Seen, lost: float, rng: torch.Generator) -> Seen:
         torch.rand(count, 68, generator=rng) < 1.25 * torch.rand(count, 1, generator=rng)
     )
     sparse = place(seen["sparse"]).masked_fill(gone[..., None], torch.nan)
-    return {"points": place(seen["points"]), "there": there, "sparse": sparse, "state": state}
+    marks = place(seen["marks"], noise=0.0)
+    return {"points": place(seen["points"]), "there": there, "sparse": sparse, "marks": marks, "state": state}
 
 
 def terms_of(aligner: Cprfa, seen: Seen, rounds: int) -> dict[str, Tensor]:
     """The loss terms of the last of the first `rounds`."""
     size, state = aligner.config.size, seen["state"]
     arranged = aligner.arranged(seen["points"], seen["there"], pixels(seen["sparse"], size), aligner.picked)
-    marks = aligner.landmarks(state)
     name = list(aligner.rounds())[rounds - 1]
-    terms = aligner.pose_loss(aligner.updated((), *arranged, rounds), marks, state)
+    terms = aligner.pose_loss(aligner.updated((), *arranged, rounds), pixels(seen["marks"], size), state)
     return {k: terms[k] for k in (name, "points")}
 
 

@@ -108,19 +108,29 @@ def test_the_rotation_is_rz_ry_rx(face):
     torch.testing.assert_close(face.rotation(state)[0], turn(2, z) @ turn(1, y) @ turn(0, x))
 
 
-def test_states_are_solved_exactly_from_vertices(face, states):
-    points = face.project(face.shape(states), states)[:, : face.vertices] + torch.tensor([0, 0, 7.0])  # z has no origin
+def test_states_are_solved_exactly_from_vertices_and_landmarks(face, states):
+    points = face.project(face.shape(states), states) + torch.tensor([0, 0, 7.0])  # z has no origin
     torch.testing.assert_close(face.solve(points, face.rotation(states)), states, atol=0.01, rtol=0)
 
 
 def test_made_faces_are_solved_to_a_hundredth_of_a_pixel(face, faces):
-    state = face.solve(normalised(faces.vertices, SIZE), faces.rotation)
+    state = face.solve(normalised(torch.cat([faces.vertices, faces.xyz], 1), SIZE), faces.rotation)
     again = pixels(face.project(face.shape(state), state), SIZE)
     distance = torch.linalg.vector_norm(again[:, face.region, :2] - faces.vertices[:, face.region, :2], dim=-1)
     assert distance.max() < 0.01
     marks = torch.linalg.vector_norm(again[:, -68:, :2] - faces.xyz[..., :2], dim=-1)
     assert marks.max() < 0.01
     assert geodesic(face.rotation(state), faces.rotation).max() < 1e-3
+
+
+def test_landmarks_that_no_vertex_has_count_as_much_as_all_vertices(face, faces):
+    """All landmarks are moved by the same. Of a shift s of one half of the weight and none of the other, the shape
+    aside, least squares leave s / 2 to each; the shape takes up some of it."""
+    moved = torch.cat([faces.vertices, faces.xyz + torch.tensor([6.0, 0, 0])], 1)
+    state = face.solve(normalised(moved, SIZE), faces.rotation)
+    off = pixels(face.project(face.shape(state), state), SIZE)[..., 0] - moved[..., 0]
+    assert (off[:, -68:].mean(1) < 0).all() and (off[:, : face.vertices].mean(1) > 0).all()
+    assert (off[:, -68:].mean(1).abs() < 3.5).all() and (off[:, : face.vertices].mean(1) < 3.5).all()
 
 
 def test_landmarks_alone_give_a_face_through_them(face, faces):

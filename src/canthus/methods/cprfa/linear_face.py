@@ -52,7 +52,7 @@ class LinearFace(nn.Module):
     drawn: Tensor
     region: Tensor
     codes: Tensor
-    from_vertices: Tensor
+    from_all: Tensor
     from_landmarks: Tensor
     affine: Tensor
 
@@ -86,7 +86,7 @@ class LinearFace(nn.Module):
             "axes": axes, "mean": mean, "basis": modes, "spread": spread, "bounds": limits.T,
             "triangles": model.triangles.astype(np.int64),
             "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
-            "from_vertices": _solver(mean[:-68], modes[:, :-68], NOISE_OF_VERTICES**2),
+            "from_all": _solver(mean, modes, NOISE_OF_VERTICES**2, len(model.mean) / 68),
             "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
             "affine": np.linalg.pinv(mean[-68:] - mean[-68:].mean(0)).T,
         }.items():  # fmt: skip
@@ -139,13 +139,12 @@ class LinearFace(nn.Module):
     def solve(self, points: Tensor, rotation: Tensor) -> Tensor:
         """The state (B,K+6) that puts the face where it is, given the rotation (B,3,3).
 
-        points: all vertices (B,V,3), or the 68 landmarks (B,68,3), which leave most of the shape to the prior. With
-        the head turned back, they are s mean + (s alpha) basis + t: linear in s, s alpha and t, so least squares
-        is one product with a matrix. Vertices of the model give their coefficients back to 0.01.
+        points: all vertices and then the 68 landmarks (B,V+68,3), which count as much as all vertices, or the
+        landmarks alone (B,68,3), which leave most of the shape to the prior. With the head turned back, they are
+        s mean + (s alpha) basis + t: linear in s, s alpha and t, so least squares is one product with a matrix. Points
+        of the model give their coefficients back to 0.01.
         """
-        solver = self.from_landmarks
-        if points.shape[1] == self.vertices:
-            solver = self.from_vertices
+        solver = self.from_landmarks if points.shape[1] == 68 else self.from_all
         back = (points @ rotation).flatten(1)  # rows times R = R^T times columns
         found = back @ solver.T
         scale, shift = found[:, 0], (found[:, None, -3:] @ rotation.transpose(1, 2))[:, 0, :2]
@@ -183,12 +182,14 @@ class LinearFace(nn.Module):
         return self.pose(rotation, scale, shift, coefficients)
 
 
-def _solver(mean: np.ndarray, modes: np.ndarray, prior: float) -> np.ndarray:
-    """Least squares (1+K+3, 3P) for s, s alpha and t, with `prior` times |s alpha|^2 added to the squared error."""
+def _solver(mean: np.ndarray, modes: np.ndarray, prior: float, marks: float = 1.0) -> np.ndarray:
+    """Least squares (1+K+3, 3P) for s, s alpha and t, with `prior` times |s alpha|^2 added to the squared error. The
+    last 68 of the P points count `marks` times."""
     shifts = np.tile(np.eye(3), (len(mean), 1))
     design = np.concatenate([mean.reshape(-1, 1), modes.reshape(len(modes), -1).T, shifts], axis=1)
     ridge = np.diag([0.0] + [prior] * len(modes) + [0.0] * 3)
-    return np.linalg.solve(design.T @ design + ridge, design.T)
+    weighed = design.T * np.repeat(np.r_[np.ones(len(mean) - 68), np.full(68, marks)], 3)
+    return np.linalg.solve(weighed @ design + ridge, weighed)
 
 
 def normalised(points: Tensor, size: int) -> Tensor:
