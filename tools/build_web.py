@@ -46,7 +46,7 @@ def build(dist: Path) -> None:
             (dist / source.name).write_text(browser_imports(source.read_text(encoding="utf-8")), encoding="utf-8")
     for folder, name in PAGE_WEIGHTS.items():
         (dist / "models" / folder).mkdir(parents=True)
-        for file in ("card.json", "model.onnx"):
+        for file in ("card.json", *json.loads((WEIGHTS / name / "card.json").read_text(encoding="utf-8"))["files"]):
             shutil.copyfile(WEIGHTS / name / file, dist / "models" / folder / file)
     about, data = head_files(MorphableModel.default())
     (dist / "models" / "head.json").write_text(json.dumps(about), encoding="utf-8")

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import onnx
 
+from canthus.inference.detect import REFINER_FILE
 from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.outputs import atomic_write
 from canthus.io.session import MODEL_FILE
-from canthus.training.metadata import detector_metadata, network_metadata, with_metadata
+from canthus.training.metadata import detector_metadata, network_metadata, refiner_metadata, with_metadata
 from canthus.weights import DETECTOR, ROOT
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -25,17 +26,25 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 def describe(folder: Path) -> bool:
     """Whether a network's file has changed."""
-    path, text = folder / MODEL_FILE, (folder / CARD_FILE).read_text(encoding="utf-8")
-    data, values = path.read_bytes(), json.loads(text)
+    values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     if "method" in values:
-        names = [output.name for output in onnx.ModelProto.FromString(data).graph.output]
-        metadata = network_metadata(Card.read(folder), names)
-    else:
-        metadata = detector_metadata(values)
+        names = [output.name for output in onnx.load(folder / MODEL_FILE).graph.output]
+        return written(folder, MODEL_FILE, network_metadata(Card.read(folder), names))
+    changed = [
+        written(folder, name, about(values))
+        for name, about in ((MODEL_FILE, detector_metadata), (REFINER_FILE, refiner_metadata))
+    ]
+    return any(changed)
+
+
+def written(folder: Path, name: str, metadata: dict[str, str]) -> bool:
+    """Whether metadata that were not there were written into network `name` of a folder."""
+    path, text = folder / name, (folder / CARD_FILE).read_text(encoding="utf-8")
+    data = path.read_bytes()
     if {entry.key: entry.value for entry in onnx.ModelProto.FromString(data).metadata_props} == metadata:
         return False
     before = sha256(path)
-    if values["files"][MODEL_FILE] != before:
+    if json.loads(text)["files"][name] != before:
         raise SystemExit(f"{path} is not the file that its card lists")
     atomic_write(path, with_metadata(data, metadata))
     atomic_write(folder / CARD_FILE, text.replace(before, sha256(path)).encode())

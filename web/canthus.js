@@ -13,7 +13,9 @@
 import * as ort from "onnxruntime-web";
 import {detectorOf} from "./detect.js";
 import {EXPRESSIONS} from "./expressions.js";
-import {anglesOf, cropAround, cropAroundPoints, fromCrop, nearestRotation, sizeOf, tightBox, turned} from "./geometry.js";
+import {
+  anglesOf, cropAround, cropAroundPoints, fromCrop, nearestRotation, overlap, sizeOf, tightBox, turned,
+} from "./geometry.js";
 import {asRgb, cut} from "./pixels.js";
 
 export {EXPRESSIONS, ort};
@@ -22,12 +24,12 @@ const LANDMARKS = 68;
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
-const MIN_POINT_SCORE = 0.15;  // and under which it is left out
 const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
+export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright
 
 /**
- * The aligner `aligner/` and the detector `detector/` of a folder, each as model.onnx with its card.json.
+ * The aligner `aligner/` and the detector `detector/` of a folder, each a card.json and the networks (.onnx) it lists.
  *
  * read: what gives the bytes (ArrayBuffer) of a file of the folder, by its address; `fetch` does unless told otherwise.
  * Throws an `Error` for a file that is missing or is not the one that its card lists, and for weights that need more than
@@ -38,18 +40,22 @@ export async function load(folder, {read = fetched} = {}) {
   const [aligner, detector] = await Promise.all(["aligner", "detector"].map(name => opened(`${base}${name}/`, read)));
   const {card} = aligner;
   if (card.completion || card.start) throw new Error(`the weights '${card.name}' need more than their network`);
-  return new Canthus(card, aligner.session, detectorOf(ort, detector.session));
+  return new Canthus(card, aligner.sessions["model.onnx"], detectorOf(ort, detector.sessions));
 }
 
 async function opened(folder, read) {
-  const [text, model] = await Promise.all(["card.json", "model.onnx"].map(name => read(folder + name)));
-  const card = JSON.parse(new TextDecoder().decode(text));
-  if (globalThis.crypto?.subtle) {  // pages that came by plain HTTP have none
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", model));
-    const hex = Array.from(digest, byte => byte.toString(16).padStart(2, "0")).join("");
-    if (hex !== card.files["model.onnx"]) throw new Error(`'${folder}model.onnx' is not the network that its card lists`);
-  }
-  return {card, session: await ort.InferenceSession.create(new Uint8Array(model))};
+  const card = JSON.parse(new TextDecoder().decode(await read(`${folder}card.json`)));
+  const names = Object.keys(card.files).filter(name => name.endsWith(".onnx"));
+  const sessions = await Promise.all(names.map(async name => {
+    const network = await read(folder + name);
+    if (globalThis.crypto?.subtle) {  // pages that came by plain HTTP have none
+      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", network));
+      const hex = Array.from(digest, byte => byte.toString(16).padStart(2, "0")).join("");
+      if (hex !== card.files[name]) throw new Error(`'${folder}${name}' is not the network that its card lists`);
+    }
+    return [name, await ort.InferenceSession.create(new Uint8Array(network))];
+  }));
+  return {card, sessions: Object.fromEntries(sessions)};
 }
 
 async function fetched(address) {
@@ -102,7 +108,9 @@ export class Canthus {
     await this.turn(image, answers);
     await this.refine(image, answers);
     answers.forEach(({face}, k) => { face.detection_score = found[k].score; });
-    return answers.filter(({trust}) => trust >= MIN_POINT_SCORE).map(({face}) => face);
+    const believed = answers.filter(({trust}, k) => trust >= found[k].leastScore).map(({face}) => face), faces = [];
+    for (const face of believed) if (faces.every(other => overlap(other.box, face.box) <= SAME_FACE)) faces.push(face);
+    return faces;
   }
 
   /**

@@ -1,7 +1,7 @@
 /** Finding faces: `canthus.inference.detect` in JavaScript. */
 
 import {centre, centredIn, longer, overlap} from "./geometry.js";
-import {part, reduced} from "./pixels.js";
+import {cut, part, reduced} from "./pixels.js";
 
 const STRIDE = 32;  // the sides of what the network sees are multiples of this
 const MAX_OVERLAP = 0.4;  // intersection over union above which the weaker of two boxes is dropped
@@ -14,14 +14,16 @@ const MEAN = [104, 117, 123];  // of blue, green, red, as RetinaFace's network w
 const ANCHORS = [[8, [16, 32]], [16, [64, 128]], [32, [256, 512]]];  // strides and sides, px
 const TIGHT = [-0.014, 0.214, 0.014, 0.012];  // from RetinaFace's boxes to tight ones, in their widths and heights
 
-/** The detector that runs a network: each of the two kinds has its own input. */
-export function detectorOf(ort, session) {
-  return session.inputNames.includes("pictures") ? new PyramidDetector(ort, session) : new RetinaFaceDetector(ort, session);
+/** The detector that runs networks by their files: that of `canthus train-detector` has two. */
+export function detectorOf(ort, {"model.onnx": session, "refiner.onnx": refiner}) {
+  return refiner ? new PyramidDetector(ort, session, refiner) : new RetinaFaceDetector(ort, session);
 }
 
+const LEAST_SCORE = 0.15;  // least mean point score of the landmarks of a detected face
+
 /**
- * The faces of a picture, best first: {box, score, square: {x, y, side, angle}}. The box is tight around the landmarks, the
- * square too, of the upright head.
+ * The faces of a picture, best first: {box, score, square: {x, y, side, angle}, leastScore}. The box is tight around the
+ * landmarks, the square too, of the upright head; landmarks with a mean score of `leastScore` confirm the face.
  */
 class FaceDetector {
   // coarseSide, quickSide: longer side of the picture at the first look and at a quick one, px. near: side of a face from
@@ -51,16 +53,25 @@ class FaceDetector {
   }
 }
 
-const MIN_UP = 0.6; // length of an upward axis from which on it is believed
+const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
+const CANDIDATE_SCORE = 0.15;  // least score of a place that the second network looks at
+const BELIEF = 0.2;  // least product of its score and the mean point score
+const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
-/** A network that `canthus train-detector` trained: it tells roll as well. */
+/** The two networks of `canthus train-detector`, the second for the places where the first sees something: roll as well. */
 class PyramidDetector extends FaceDetector {
-  constructor(ort, session) {
-    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, reliable: 24, minScore: 0.3, hintScore: 0.1});
+  constructor(ort, session, refiner) {
+    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, reliable: 24, minScore: 0.6, hintScore: 0.1});
+    this.refiner = refiner;
   }
 
-  /** The faces that the network sees in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
+  /** The faces that the networks see in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
   async detectAt(image, zoom, minScore = this.minScore) {
+    const looked = await this.refined(image, await this.candidates(image, zoom));
+    return suppressed(looked.filter(face => face.score >= minScore));
+  }
+
+  async candidates(image, zoom) {
     const small = reduced(image, zoom), [rows, columns] = padded(small), bytes = new Uint8Array(3 * rows * columns);
     for (let row = 0; row < small.height; row++) {
       bytes.set(small.data.subarray(3 * row * small.width, 3 * (row + 1) * small.width), 3 * row * columns);
@@ -70,18 +81,52 @@ class PyramidDetector extends FaceDetector {
     const scores = answer.score.data, scaleX = image.width / small.width, scaleY = image.height / small.height;
     const found = [];
     for (let k = 0; k < scores.length; k++) {
-      if (!(scores[k] >= minScore)) continue;
-      const of = (name, width) => Array.from(answer[name].data.subarray(width * k, width * (k + 1)));
-      const [x, y, side] = of("upright", 3), [upX, upY] = of("up", 2);
+      if (!(scores[k] >= CANDIDATE_SCORE)) continue;
+      const [x, y, side] = row(answer.upright, 3, k);
       const square = {x: (x + 0.5) * scaleX - 0.5, y: (y + 0.5) * scaleY - 0.5, side: side * scaleX};
       found.push({
-        box: of("box", 4).map((v, axis) => (v + 0.5) * (axis % 2 ? scaleY : scaleX) - 0.5),
+        box: row(answer.box, 4, k).map((v, axis) => (v + 0.5) * (axis % 2 ? scaleY : scaleX) - 0.5),
         score: scores[k],
-        square: {...square, angle: Math.hypot(upX, upY) < MIN_UP ? 0 : Math.atan2(upX, -upY)},
+        square: {...square, angle: roll(row(answer.up, 2, k))},
       });
     }
     return suppressed(found);
   }
+
+  /** What the second network says of the candidates. */
+  async refined(image, candidates) {
+    if (!candidates.length) return candidates;
+    const count = candidates.length, size = REFINER_SIZE, bytes = new Uint8Array(count * size * size * 3);
+    candidates.forEach(({square}, k) => {
+      bytes.set(cut(image, {...square, side: REFINER_CONTEXT * square.side, size}), k * size * size * 3);
+    });
+    const crops = new this.ort.Tensor("uint8", bytes, [count, size, size, 3]);
+    const answer = await this.refiner.run({crops});
+    return candidates.map(({box, square}, k) => {
+      const [right, down, growth] = row(answer.move, 3, k), ratio = Math.exp(growth);
+      const cos = Math.cos(square.angle), sin = Math.sin(square.angle);
+      const dx = square.side * (cos * right - sin * down), dy = square.side * (sin * right + cos * down);
+      const [x, y] = centre(box), width = (box[2] - box[0]) / 2 * ratio, height = (box[3] - box[1]) / 2 * ratio;
+      return {
+        box: [x + dx - width, y + dy - height, x + dx + width, y + dy + height],
+        score: answer.score.data[k],
+        leastScore: Math.max(LEAST_SCORE, BELIEF / Math.max(answer.score.data[k], 1e-6)),
+        square: {
+          x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(row(answer.up, 2, k)),
+        },
+      };
+    });
+  }
+}
+
+/** Row k of a tensor's numbers, `width` a row. */
+function row(tensor, width, k) {
+  return Array.from(tensor.data.subarray(width * k, width * (k + 1)));
+}
+
+/** The angle of an upward axis; an axis is short where a network is unsure of it. */
+function roll([x, y]) {
+  return Math.hypot(x, y) < MIN_UP ? 0 : Math.atan2(x, -y);
 }
 
 /** RetinaFace, the shipped detector: its faces are taken to stand upright. */
@@ -116,7 +161,7 @@ class RetinaFaceDetector extends FaceDetector {
       const whole = box.map((v, axis) => v * scale[axis % 2] - 0.5);
       const extent = [whole[2] - whole[0], whole[3] - whole[1]];
       const tight = whole.map((v, axis) => v + TIGHT[axis] * extent[axis % 2]), [x, y] = centre(tight);
-      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}};
+      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}, leastScore: LEAST_SCORE};
     });
   }
 }

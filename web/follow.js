@@ -1,11 +1,11 @@
 /** The faces of a video from frame to frame: a short form of `canthus.inference.tracker.Tracker`. */
 
-import {pixelsOf} from "./canthus.js";
+import {SAME_FACE, pixelsOf} from "./canthus.js";
 import {centre, overlap, sizeOf} from "./geometry.js";
 
 const SEARCH_EVERY = 12;  // frames between two searches for newcomers while all who were there still are
 const MIN_TRUST = 0.3, MAX_GROWTH = 0.4;  // of a face that is followed; of the logarithm of its size in one frame
-const SAME_FACE = 0.5, KNOWN_FACE = 0.3;  // intersections over union: of two faces; of a face and a detection
+const KNOWN_FACE = 0.3;  // intersection over union of a face and a detection
 const MEMORY = 25, REACH = 1;  // frames for which a lost face keeps its number, and face sizes in which it comes back
 
 /**

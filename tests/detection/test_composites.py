@@ -15,10 +15,12 @@ from canthus.detection.composites import (
     CutOuts,
     FaceTruth,
     _black_edge,
+    _camera_effects,
     _Canvas,
     _Placed,
     _sides,
 )
+from canthus.detection.patterns import pattern
 from canthus.errors import RecipeError
 from canthus.synth.light import procedural_environments
 
@@ -94,6 +96,33 @@ def test_what_is_drawn_over_a_face_hides_it(heads):
     paste(canvas, _Placed(head, np.array([64.0, 64.0]), 1.0, 0.0, False), head)
     canvas.draw([([(0, 0), (127, 0), (127, 127), (0, 127)], (9, 9, 9))])
     assert len(canvas.truth().box) == 0
+
+
+def test_a_face_of_which_blur_leaves_too_little_is_not_asked_for(heads):
+    head, canvas = heads[0], on_black()
+    for x, scale in ((30.0, 0.4), (90.0, 0.8)):  # sides of 16 and 32 px; 9 are wanted
+        paste(canvas, _Placed(head, np.array([x, 64.0]), scale, 0.0, False), head)
+    for sharpness, wanted in ((1.0, [True, True]), (0.5, [False, True]), (0.25, [False, False])):
+        assert canvas.truth(sharpness).wanted.tolist() == wanted
+
+
+def test_camera_effects_say_how_sharp_they_leave_a_picture():
+    """Of stripes 2 px wide, what halves the sharpness leaves next to no contrast."""
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 200
+    sharp, blurred = [], []
+    for seed in range(200):
+        image, sharpness = _camera_effects(np.random.default_rng(seed), PIL.fromarray(stripes))
+        assert 0.1 < sharpness <= 1
+        contrast = image[8:-8, 8:-8].mean((0, 2)).std() / max(image.mean(), 1)
+        (sharp if sharpness == 1 else blurred if sharpness < 0.5 else []).append(contrast)
+    assert len(sharp) > 50 and len(blurred) > 10
+    assert np.median(blurred) < 0.3 * np.median(sharp)
+
+
+def test_patterns_differ_and_come_again():
+    one, again, other = (np.asarray(pattern(np.random.default_rng(seed), 96)) for seed in (1, 1, 2))
+    assert one.shape == (96, 96, 3) and np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 def test_a_face_outside_the_picture_is_not_asked_for(heads):

@@ -8,11 +8,16 @@ from heads_maker import write_heads
 
 torch = pytest.importorskip("torch")
 
+import canthus  # noqa: E402
 from canthus.detection import dataset  # noqa: E402
+from canthus.detection.candidates import Candidates  # noqa: E402
 from canthus.detection.composites import FaceTruth  # noqa: E402
 from canthus.detection.dataset import Composites, _varied, part_path  # noqa: E402
+from canthus.detection.network import DetectorNetwork  # noqa: E402
+from canthus.detection.refiner import Looks, RefinerNetwork, look_terms  # noqa: E402
 from canthus.detection.train import DetectorRecipe, draw, train_detector  # noqa: E402
 from canthus.errors import RecipeError, WeightsError  # noqa: E402
+from canthus.inference.detect import REFINER_CONTEXT, Detections, corrected  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,7 @@ def small_parts(monkeypatch):
             pass
 
     monkeypatch.setattr(dataset, "Workers", Here)
+    monkeypatch.setattr("canthus.detection.train.export_detector", lambda *given: None)  # has a test of its own
 
 
 def recipe(heads, **changes) -> DetectorRecipe:
@@ -51,7 +57,9 @@ def recipe(heads, **changes) -> DetectorRecipe:
         "steps": 6,
         "batch": 4,
         "warmup_steps": 2,
-        "save_every": 3,
+        "refiner_steps": 4,
+        "refiner_batch": 8,
+        "save_every": 1,
     }
     return DetectorRecipe(**values | changes)
 
@@ -90,42 +98,109 @@ def test_drawn_once_and_read_back(heads, tmp_path, small_parts):
 def test_it_learns_and_goes_on_after_a_stop(heads, tmp_path, small_parts):
     plan = recipe(heads, steps=6)
     rows = {}
-    for name, stops in (("whole", [6]), ("parts", [3, 6])):
+    for name, stops in (("whole", [10]), ("parts", [3, 6, 8, 10])):
         list(draw(plan, tmp_path / name))
         for stop in stops:
             running = train_detector(plan, tmp_path / name)
             for row in running:
-                rows[name, row["step"]] = row["loss"]
-                if row["step"] == stop != 6:
+                rows[name, row["step"]] = row["stage"], row["loss"]
+                if row["step"] == stop != 10:
                     running.close()
                     break
-    for step in range(1, 7):
-        assert rows["whole", step] == pytest.approx(rows["parts", step], rel=1e-4)
-    assert (tmp_path / "whole" / "detector.safetensors").exists()
+    for step in range(1, 11):
+        assert rows["whole", step][0] == rows["parts", step][0] == ("detector" if step <= 6 else "refiner")
+        assert rows["whole", step][1] == pytest.approx(rows["parts", step][1], rel=1e-3)
+    assert {p.name for p in (tmp_path / "whole").glob("*.safetensors")} == {
+        "checkpoint.safetensors", "detector.safetensors", "refiner.safetensors",
+    }  # fmt: skip
+    log = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step", *(str(n) for n in range(1, 11))]
 
 
 @pytest.mark.slow
 def test_faces_are_found_after_learning_eight_pictures_by_heart(heads, tmp_path, small_parts):
-    plan = recipe(heads, steps=150, batch=8, side=128, lr=3e-3, ema_decay=0.9)
+    plan = recipe(heads, steps=150, batch=8, side=128, lr=3e-3, ema_decay=0.9, refiner_steps=60, refiner_batch=64)
     list(draw(plan, tmp_path))
-    losses = [row["loss"] for row in train_detector(plan, tmp_path)]
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[5:15])
+    rows = list(train_detector(plan, tmp_path))
+    for stage in ("detector", "refiner"):
+        losses = [row["loss"] for row in rows if row["stage"] == stage]
+        assert np.mean(losses[-10:]) < min(0.5 * np.mean(losses[5:15]), np.mean(losses[5:15]) - 0.5)
+
+
+@pytest.fixture
+def candidates(heads, tmp_path, small_parts):
+    """Of eight composites, where a pyramid that knows nothing sees something everywhere."""
+    list(draw(recipe(heads), tmp_path))
+    network = DetectorNetwork()
+    for head in network.heads:
+        head[-1].bias.data[0] = -1.0
+    return Candidates(Composites(tmp_path / "composites", 1), network)
+
+
+def test_crops_of_the_refiner_come_with_what_leads_to_the_truth(candidates, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "canthus.detection.candidates.crop_image",
+        lambda image, crop: seen.append(crop) or [np.zeros((64, 64, 3), np.uint8)],
+    )
+    faces = 0
+    for seed in range(60):
+        crops, shows, move, up = (np.asarray(v) for v in candidates.item(np.random.default_rng(seed)))
+        crop = seen[-1]
+        if not shows:
+            continue
+        faces += 1
+        square = np.array([[*crop.center[0], crop.side[0] / REFINER_CONTEXT, crop.angle[0]]])
+        truths = []
+        for sign in (1, -1):  # a mirrored crop has a mirrored truth
+            flip = np.array([sign, 1, 1])
+            here = Detections(np.zeros((1, 4), np.float32), np.ones(1), square, np.ones(1), np.ones(1))
+            truths.append(corrected(here, np.ones(1), move[None] * flip, up[None] * flip[:2], np.ones(1)).squares[0])
+        rows = [candidates.composites.row(n) for n in range(8)]
+        wanted = [
+            [*square, np.arctan2(axis[0], -axis[1])]
+            for row in rows for square, axis, there in zip(row[2], row[3], row[5]) if there
+        ]  # fmt: skip
+        apart = np.array(truths)[:, None] - np.array(wanted)
+        apart[..., 3] = (apart[..., 3] + np.pi) % (2 * np.pi) - np.pi
+        assert np.abs(apart).max(2).min() < 1e-3
+    assert 20 < faces < 40
+
+
+def test_the_refiner_learns_of_places_without_a_face_too(candidates):
+    crops, shows, move, up = candidates.batch(np.random.default_rng(0), 16)
+    assert crops.shape == (16, 64, 64, 3) and crops.dtype == torch.float32 and 0 <= crops.min() < crops.max() <= 255
+    assert 0 < shows.sum() < 16 and not move[~shows].any() and not up[~shows].any()
+    np.testing.assert_allclose(up[shows].norm(dim=1), 1, atol=1e-5)
+
+
+def test_the_refiners_loss_by_hand():
+    # the first crop shows a face and is off by 0.1, 0.2 and 0.3 at a sigma of 1: 0.6; its axis by a right angle: 2. The
+    # second shows none. Logits of 0 cost log 2 each.
+    looks = Looks(torch.zeros(2), torch.zeros(2, 3), torch.tensor([[1.0, 0], [5, 5]]), torch.zeros(2))
+    shows, move = torch.tensor([True, False]), torch.tensor([[0.1, 0.2, 0.3], [9, 9, 9]])
+    terms = look_terms(looks, shows, move, torch.tensor([[0.0, -1], [0, 0]]))
+    assert {k: round(float(v), 5) for k, v in terms.items()} == {"seen": 0.69315, "square": 0.6, "axis": 2.0}
 
 
 @pytest.mark.slow
-def test_the_exported_network_says_what_torch_says(tmp_path):
+def test_the_exported_networks_say_what_torch_says(tmp_path):
     pytest.importorskip("onnxscript")
     from safetensors.torch import save_file
 
     from canthus.detection.export import export_detector
-    from canthus.detection.network import DetectorNetwork
 
     save_file(DetectorNetwork().state_dict(), tmp_path / "detector.safetensors")
-    export_detector(tmp_path / "detector.safetensors", tmp_path / "out")  # compares by itself
+    save_file(RefinerNetwork().state_dict(), tmp_path / "refiner.safetensors")
+    export_detector(tmp_path, tmp_path / "out")  # compares by itself
     assert (tmp_path / "out" / "model.onnx").stat().st_size < 1e6
+    found = canthus.load(detector=tmp_path / "out").detector(np.zeros((64, 64, 3), np.uint8))
+    assert found.boxes.shape == (0, 4)
 
 
-@pytest.mark.parametrize("changes", [{"composites": 100}, {"side": 100}, {"batch": 0}, {"steps": "many"}])
+@pytest.mark.parametrize(
+    "changes", [{"composites": 100}, {"side": 100}, {"batch": 0}, {"steps": "many"}, {"steps": 0}, {"refiner_steps": 0}]
+)
 def test_recipes_that_make_no_sense_are_refused(heads, changes):
     with pytest.raises(RecipeError):
         recipe(heads, **{"composites": 256} | changes)
@@ -135,11 +210,16 @@ def test_a_run_starts_from_the_weights_of_another(heads, tmp_path, small_parts):
     for name in ("one", "two", "three"):
         list(draw(recipe(heads), tmp_path / name))
     first = list(train_detector(recipe(heads, ema_decay=0.0), tmp_path / "one"))
-    start = str(tmp_path / "one" / "detector.safetensors")
-    still = list(train_detector(recipe(heads, weights=start, lr=1e-9, steps=1), tmp_path / "two"))
-    assert still[0]["loss"] != pytest.approx(first[0]["loss"], rel=1e-3)  # the same pictures, other weights
+    start = str(tmp_path / "one")
+    still = list(
+        train_detector(recipe(heads, weights=start, steps=0, refiner_lr=1e-9, refiner_steps=1), tmp_path / "two")
+    )
+    assert [row["stage"] for row in still] == ["refiner"]
+    assert still[0]["loss"] != pytest.approx(first[6]["loss"], rel=1e-3)  # the same crops, other weights
+    kept, made = (tmp_path / name / "detector.safetensors" for name in ("two", "one"))
+    assert kept.read_bytes() == made.read_bytes()  # a run without steps of the pyramid keeps it
     with pytest.raises(WeightsError, match="no detector"):
-        next(train_detector(recipe(heads, weights=str(tmp_path / "one" / "recipe.json")), tmp_path / "three"))
+        next(train_detector(recipe(heads, weights=str(tmp_path / "three")), tmp_path / "three"))
 
 
 def test_another_recipe_does_not_go_on(heads, tmp_path, small_parts):

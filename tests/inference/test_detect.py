@@ -43,7 +43,7 @@ def plain_suppress(boxes, scores):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def testsuppression_is_that_of_a_plain_loop(seed):
+def test_suppression_is_that_of_a_plain_loop(seed):
     rng = np.random.default_rng(seed)
     corner, extent = rng.uniform(0, 100, (80, 2)), rng.uniform(5, 60, (80, 2))
     boxes, scores = np.concatenate([corner, corner + extent], 1), rng.permutation(80) / 80
@@ -52,7 +52,7 @@ def testsuppression_is_that_of_a_plain_loop(seed):
     assert keep.tolist() == plain_suppress(boxes, scores)
 
 
-def testsuppression_by_hand():
+def test_suppression_by_hand():
     # the second shares 6 of 10 columns with the first: 60 / (100 + 100 - 60) = 0.43 > 0.4, so the weaker goes;
     # the third shares 5: 50 / 150 = 0.33, so both stay
     boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [-5, 0, 5, 10]], float)
@@ -84,11 +84,54 @@ class NoFace(OneFace):
         return [score * 0, *rest]
 
 
-def with_network(network, min_face=None) -> PyramidDetector:
+class Agrees:
+    """Stands in for the second network: it says of both cells what the first says, or what it is given."""
+
+    def __init__(self, move=(0, 0, 0), up=(0, -1)):
+        self.move, self.up, self.seen = move, up, []
+
+    def run(self, names, feed):
+        self.seen.append(feed["crops"])
+        count = len(feed["crops"])
+        score, sigma = np.array([0.9, 0.2], np.float32)[:count], np.array([0.1, 0.5], np.float32)[:count]
+        return [score, *(np.tile(np.float32(v), (count, 1)) for v in (self.move, self.up)), sigma]
+
+
+def with_network(network, min_face=None, refiner=None) -> PyramidDetector:
     detector = PyramidDetector.__new__(PyramidDetector)
     FaceDetector.__init__(detector, min_face)
-    detector.session = network
+    detector.session, detector.refiner = network, refiner or Agrees()
     return detector
+
+
+def test_the_second_network_corrects_the_first():
+    # The head lies on its left side: its own right is up in the picture, its own down to the left. It is found to be
+    # a fifth of 15 px further to its right in the crop, a tenth further down, a quarter larger, and to look up by
+    # atan(3 / 4) more to the right.
+    refiner = Agrees((0.2, 0.1, np.log(1.25)), (0.6, -0.8))
+    found = with_network(OneFace(), refiner=refiner).detect_at(np.zeros((64, 64, 3), np.uint8), 1)
+    np.testing.assert_allclose(found.squares, [[13 - 1.5, 11 + 3, 18.75, np.pi / 2 + np.arctan2(3, 4)]], rtol=1e-6)
+    np.testing.assert_allclose(found.boxes, [[12 - 1.5 - 10, 12 + 3 - 10, 12 - 1.5 + 10, 12 + 3 + 10]], atol=1e-5)
+    assert refiner.seen[0].shape == (1, 64, 64, 3)
+
+
+def test_the_second_network_sees_the_candidate_upright_with_its_surroundings():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 14:] = 200  # towards the top of the head that lies
+    refiner = Agrees()
+    with_network(OneFace(), refiner=refiner).detect_at(image, 1)
+    (crop,) = refiner.seen[0]
+    inside = slice(12, 52)  # the square ends beyond the picture
+    assert (crop[2:28, inside] == 200).all() and not crop[36:, inside].any()
+
+
+def test_what_the_second_network_takes_for_no_face_is_none():
+    class Denies(Agrees):
+        def run(self, names, feed):
+            score, *rest = super().run(names, feed)
+            return [score * np.float32(0.4), *rest]
+
+    assert not len(with_network(OneFace(), refiner=Denies()).detect_at(np.zeros((64, 64, 3), np.uint8), 1).scores)
 
 
 def test_an_answer_of_the_network_becomes_pixels_of_the_image():

@@ -160,36 +160,49 @@ def test_weights_that_the_card_does_not_list_are_refused(pictures, tmp_path):
     assert answer.returncode and "is not the network that its card lists" in answer.stderr
 
 
-def test_a_trained_detector_tells_boxes_in_the_picture_and_roll(pictures, tmp_path):
-    """A network that answers the same to every picture: three cells, of which the second overlaps the first one (boxes
-    of 20 x 20, moved by 2: 324 / 476 = 0.68) and the third is no face. At half the size, 10 is seen of 2 * 10.5 - 0.5.
-    """
+def constant(given: str, kind: int, shape: list, values: dict[str, list]) -> bytes:
+    """A network that answers the same to everything."""
     onnx = pytest.importorskip("onnx")
-    values = {
-        "score": [[0.9, 0.8, 0.05]],
-        "box": [[[10, 20, 30, 40], [12, 22, 32, 42], [50, 50, 60, 60]]],
-        "upright": [[[20, 30, 16], [22, 32, 16], [55, 55, 8]]],
-        "up": [[[0.6, -0.8], [0, -1], [0, -1]]],
-        "sigma": [[0.1, 0.1, 0.1]],
-    }
-    kinds, make = onnx.TensorProto, onnx.helper
+    make = onnx.helper
     tensors = [onnx.numpy_helper.from_array(np.array(v, np.float32), name=f"{k}_value") for k, v in values.items()]
     graph = make.make_graph(
         [make.make_node("Identity", [t.name], [t.name.removesuffix("_value")]) for t in tensors],
         "constant",
-        [make.make_tensor_value_info("pictures", kinds.UINT8, [1, "h", "w", 3])],
-        [make.make_tensor_value_info(k, kinds.FLOAT, np.shape(v)) for k, v in values.items()],
+        [make.make_tensor_value_info(given, kind, shape)],
+        [make.make_tensor_value_info(k, onnx.TensorProto.FLOAT, np.shape(v)) for k, v in values.items()],
         tensors,
     )
+    return make.make_model(graph, ir_version=8, opset_imports=[make.make_opsetid("", 17)]).SerializeToString()
+
+
+def test_a_trained_detector_tells_boxes_in_the_picture_and_roll(pictures, tmp_path):
+    """Of three cells the second overlaps the first one (boxes of 20 x 20, moved by 2: 324 / 476 = 0.68) and the third
+    is no candidate. At half the size, 10 is seen of 2 * 10.5 - 0.5: a box of 40 px around (40.5, 60.5), whose head
+    leans to the right by an angle of cosine 0.8 and sine 0.6, in a square of 32 px. The second network moves it by a
+    quarter of that along the crop (0.8 * 8 and 0.6 * 8 px), takes it for twice as large and for upright in its crop.
+    """
+    networks = {
+        "model.onnx": constant("pictures", 2, [1, "h", "w", 3], {
+            "score": [[0.9, 0.8, 0.05]],
+            "box": [[[10, 20, 30, 40], [12, 22, 32, 42], [50, 50, 60, 60]]],
+            "upright": [[[20, 30, 16], [22, 32, 16], [55, 55, 8]]],
+            "up": [[[0.6, -0.8], [0, -1], [0, -1]]],
+            "sigma": [[0.1, 0.1, 0.1]],
+        }),
+        "refiner.onnx": constant("crops", 2, ["n", 64, 64, 3], {
+            "score": [0.7], "move": [[0.25, 0, np.log(2)]], "up": [[0, -1]], "sigma": [0.1],
+        }),
+    }  # fmt: skip
     models = linked_models(tmp_path)
     (models / "detector").unlink()
     (models / "detector").mkdir()
-    network = make.make_model(graph, ir_version=8, opset_imports=[make.make_opsetid("", 17)]).SerializeToString()
-    (models / "detector" / "model.onnx").write_bytes(network)
-    card = {"files": {"model.onnx": hashlib.sha256(network).hexdigest()}}
+    for name, network in networks.items():
+        (models / "detector" / name).write_bytes(network)
+    card = {"files": {name: hashlib.sha256(network).hexdigest() for name, network in networks.items()}}
     (models / "detector" / "card.json").write_text(json.dumps(card))
     ((face,),) = pictures.ask([{**pictures.write(np.zeros((128, 192, 3), np.uint8)), "seen": 0.5}], models)
-    assert face["box"] == [20.5, 40.5, 60.5, 80.5] and face["score"] == pytest.approx(0.9)
+    assert face["score"] == pytest.approx(0.7)
+    np.testing.assert_allclose(face["box"], [46.9 - 40, 65.3 - 40, 46.9 + 40, 65.3 + 40], rtol=1e-6)
     square = face["square"]
-    assert (square["x"], square["y"], square["side"]) == (40.5, 60.5, 32)
+    np.testing.assert_allclose([square["x"], square["y"], square["side"]], [46.9, 65.3, 64], rtol=1e-6)
     assert square["angle"] == pytest.approx(np.arctan2(0.6, 0.8))  # up leans right: the head is turned clockwise

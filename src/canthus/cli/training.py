@@ -141,7 +141,9 @@ def train_detector(
         str | None, typer.Option("--environments", help="Folder of environment maps (.exr) to stand behind the heads.")
     ] = None,
     photos: Annotated[str | None, typer.Option("--photos", help="Folder of pictures without faces.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps to take instead of the recipe's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of the first network instead of the recipe's.")
+    ] = None,
 ) -> None:
     """Train a face detector on composites of rendered heads; run it again to resume after a stop."""
     with plain_errors():
@@ -158,7 +160,7 @@ def train_detector(
         with progress("train-detector") as update:
             for step in run(plan, out):
                 losses = " ".join(f"{k} {v:.3f}" for k, v in step.items() if k not in ("step", "stage", "lr"))
-                update(step["step"], plan.steps, losses)
+                update(step["step"], plan.steps + plan.refiner_steps, losses)
     say(f"weights in {(out / 'weights').resolve()}")
 
 

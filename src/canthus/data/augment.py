@@ -107,7 +107,7 @@ class Augmenter:
         rotation = torch.where(flip[:, None, None], reflect @ rotation @ reflect, rotation)
         crops, covered = self._occlude(crops, xyz, rng)
         inside = ((xyz[..., :2] >= 0) & (xyz[..., :2] <= self.size - 1)).all(-1)
-        crops, cut = self._border(self._change_colours(crops, rng), xyz, rng)
+        crops, cut = self._border(self.change_colours(crops, rng), xyz, rng)
         expression = stored.expression
         if expression is not None:
             expression = torch.where(flip[:, None], expression[:, mirror_expressions()], expression)
@@ -195,7 +195,8 @@ class Augmenter:
         mask = beyond(_pixels(self.size, crops).reshape(1, -1, 2)).reshape(-1, 1, self.size, self.size)
         return crops.masked_fill(mask, 0), beyond(xyz[..., :2])
 
-    def _change_colours(self, crops: Tensor, rng: torch.Generator) -> Tensor:
+    def change_colours(self, crops: Tensor, rng: torch.Generator) -> Tensor:
+        """Crops (B,3,S,S), 0..1, in other light and as another camera sees them; they are changed in place."""
         o, count = self.options, len(crops)
 
         def chance(p: float) -> Tensor:

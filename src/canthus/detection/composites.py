@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from canthus.detection.patterns import pattern
 from canthus.errors import RecipeError
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import GAMMA
@@ -122,15 +123,15 @@ class Composer:
             self._paste_head(rng, canvas, side)
         for _ in range(rng.poisson(0.4)):
             self._paste_decoy(rng, canvas)
-        image = _camera_effects(rng, canvas.image)
-        return _black_edge(rng, image, canvas.truth())
+        image, sharpness = _camera_effects(rng, canvas.image)
+        return _black_edge(rng, image, canvas.truth(sharpness))
 
     def _pick(self, rng: np.random.Generator) -> CutOut:
         return self.cutouts[int(rng.integers(len(self.cutouts)))]
 
     def _backdrop(self, rng: np.random.Generator) -> Image.Image:
         kind, side = rng.random(), self.side
-        if kind < 0.55:
+        if kind < 0.4:
             environment = self.environments[int(rng.integers(len(self.environments)))]
             exposure = 0.5 / max(float(environment.small.mean()), 1e-4) * rng.uniform(0.4, 1.6)
             view = environment.background(
@@ -138,12 +139,14 @@ class Composer:
             )
             small = Image.fromarray((np.clip(view, 0, 1) ** (1 / GAMMA) * 255).astype(np.uint8))
             return small.resize((side, side), Image.Resampling.BICUBIC)
-        if kind < 0.8 and self.photos:
+        if kind < 0.6 and self.photos:
             photo = self.photos[int(rng.integers(len(self.photos)))]
-            part = int(min(photo.shape[:2]) * rng.uniform(0.25, 1))
+            part = int(min(photo.shape[:2]) * math.exp(rng.uniform(math.log(0.12), 0)))
             y, x = (int(rng.integers(n - part + 1)) for n in photo.shape[:2])
             return Image.fromarray(photo[y : y + part, x : x + part]).resize((side, side), Image.Resampling.BILINEAR)
-        if kind < 0.94:
+        if kind < 0.88:
+            return pattern(rng, side)
+        if kind < 0.96:
             noise = np.full((side, side, 3), 128.0)
             for cells in (2, 5, 12, 30, 80):
                 grey = rng.random((cells, cells, 1))
@@ -272,8 +275,8 @@ class _Canvas:
         ]
         return sum(max(0.0, 0.8 - ratio) for ratio in ratios)
 
-    def truth(self) -> FaceTruth:
-        """The faces of the finished picture."""
+    def truth(self, sharpness: float = 1.0) -> FaceTruth:
+        """The faces of the finished picture, whose details are as fine as those of one `sharpness` times its size."""
         if not self._faces:
             return FaceTruth(np.zeros((0, 4)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0, bool))
         seen = np.bincount(np.asarray(self._owner).ravel(), minlength=len(self._faces) + 1)[1:]
@@ -281,7 +284,7 @@ class _Canvas:
         crop = Crop.around_points(points, 1.0, 1, np.arctan2(up[:, 0], -up[:, 1]))
         box = tight_boxes(points)
         sides = (box[:, 2:] - box[:, :2]).max(1)
-        wanted = np.array([w for _, w in self._faces]) & (seen > LITTLE * sides**2) & (sides >= SMALLEST)
+        wanted = np.array([w for _, w in self._faces]) & (seen > LITTLE * sides**2) & (sharpness * sides >= SMALLEST)
         truth = FaceTruth(box, np.column_stack([crop.center, crop.side]), up, wanted)
         return FaceTruth(*(values[seen > NOTHING * sides**2] for values in truth))
 
@@ -328,13 +331,18 @@ def _body(rng: np.random.Generator, placed: _Placed) -> list[tuple[list[tuple[fl
     return outlines
 
 
-def _camera_effects(rng: np.random.Generator, image: Image.Image) -> np.ndarray:
-    """Resolution, blur, light, noise and compression of a whole picture (H,W,3) uint8."""
+def _camera_effects(rng: np.random.Generator, image: Image.Image) -> tuple[np.ndarray, float]:
+    """Resolution, blur, light, noise and compression of a whole picture (H,W,3) uint8; and how many times smaller a
+    sharp picture of the same details would be."""
+    sharpness = 1.0
     if rng.random() < 0.2:
         small = max(int(image.width / math.exp(rng.uniform(0, math.log(3)))), 32)
+        sharpness = small / image.width
         image = image.resize((small, small), Image.Resampling.BOX).resize(image.size, Image.Resampling.BILINEAR)
     if rng.random() < 0.2:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 2.0)))
+        blur = rng.uniform(0.3, 2.0)
+        sharpness /= max(1.0, 1.5 * blur)
+        image = image.filter(ImageFilter.GaussianBlur(blur))
     elif rng.random() < 0.15:
         image = image.filter(ImageFilter.UnsharpMask(1.5, int(rng.uniform(30, 150)), 0))
     if rng.random() < 0.1:
@@ -351,7 +359,7 @@ def _camera_effects(rng: np.random.Generator, image: Image.Image) -> np.ndarray:
         grain = rng.normal(0, math.exp(rng.uniform(0, math.log(16))), (64, *pixels.shape[1:])).astype(np.float32)
         grain = np.tile(grain, (pixels.shape[0] // 64 + 1, 1, 1))[: pixels.shape[0]]
         pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
-    return pixels
+    return pixels, sharpness
 
 
 def _black_edge(rng: np.random.Generator, image: np.ndarray, truth: FaceTruth) -> tuple[np.ndarray, FaceTruth]:

@@ -112,13 +112,17 @@ class Composites:
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, FacesTruth]:
         """`count` random pictures (B,S,S,3) uint8, each as it is or mirrored, turned by quarters, brighter or darker,
         and their faces."""
-        items = [_varied(rng, *self._row(int(k))) for k in rng.integers(len(self._rows) * PART, size=count)]
+        items = [_varied(rng, *self.row(int(k))) for k in rng.integers(len(self._rows) * PART, size=count)]
         images, *truth, there = (np.stack(values) for values in zip(*items))
         most = max(int(there.sum(1).max()), 1)
         box, upright, up, wanted = (torch.from_numpy(values[:, :most]) for values in truth)
         return torch.from_numpy(images), FacesTruth(box, upright, up, wanted, torch.from_numpy(there[:, :most]))
 
-    def _row(self, number: int) -> tuple[np.ndarray, ...]:
+    def __len__(self) -> int:
+        return len(self._rows) * PART
+
+    def row(self, number: int) -> tuple[np.ndarray, ...]:
+        """Picture `number` and its padded truth: FIELDS."""
         return tuple(np.array(rows[number % PART]) for rows in self._rows[number // PART])
 
 

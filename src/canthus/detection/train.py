@@ -1,7 +1,8 @@
 """Training of the face detector: a recipe in, a run folder with weights out.
 
-The pictures are composites, drawn once into the run folder and then shown many times. What a step sees depends on
-(seed, step) alone, and a run that was stopped goes on.
+The pictures are composites, drawn once into the run folder and then shown many times. The pyramid learns first, then
+the refiner, on what the pyramid sees in them. What a step sees depends on (seed, step) alone, and a run that was
+stopped goes on.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from canthus.decode import decoding, fits, read_bytes
+from canthus.detection.candidates import Candidates
 from canthus.detection.dataset import PART, Composites, draw_composites
-from canthus.detection.export import export_detector
+from canthus.detection.export import REFINER_WEIGHTS, WEIGHTS_FILE, export_detector
 from canthus.detection.loss import FacesTruth, loss_terms
 from canthus.detection.network import STRIDES, DetectorNetwork, load_network
+from canthus.detection.refiner import Looks, RefinerNetwork, load_refiner, look_terms
 from canthus.errors import RecipeError
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.yaml_config import read_keys, refuse_unknown
@@ -32,12 +36,12 @@ from canthus.training import monitor
 from canthus.training.checkpoint import pack, unpack
 from canthus.training.recipe import as_json, refuse_changes
 from canthus.training.schedule import OptimizerSpan
-from canthus.training.train import CHECKPOINT, RECIPE, WEIGHTS, move_average, optimizer_of
+from canthus.training.train import CHECKPOINT, RECIPE, WEIGHTS, computes_bf16, move_average, optimizer_of
 
 SHIPPED = Path(__file__).with_name("detector.yaml")
-WEIGHTS_FILE = "detector.safetensors"
 COMPOSITES = "composites"
-TERMS = {"score": 1.0, "box": 1.5, "upright": 0.3, "up": 0.5}  # of the loss, and their weights
+TERMS = {"score": 1.0, "box": 1.5, "upright": 0.3, "up": 0.5}  # of the pyramid's loss, and their weights
+REFINER_TERMS = {"seen": 1.0, "square": 0.3, "axis": 0.5}
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class DetectorRecipe:
 
     heads: folders of renders with regions (`canthus synth --set maps=true`). environments: a folder of .exr to stand
     behind them, photos: a folder of pictures without faces. composites: pictures to draw, a multiple of 256. side: of
-    a picture, px, a multiple of 32. weights: a file `detector.safetensors` to start from, which also mines pictures
-    without faces that it takes for some. warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other
-    recipes. Raises `RecipeError` for a value of another type or out of range.
+    a picture, px, a multiple of 32. weights: the folder of another run to start from, which also mines pictures
+    without faces that it takes for some. steps, batch, lr: of the pyramid; refiner_...: of the refiner, whose batches
+    are crops. warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other recipes. Raises
+    `RecipeError` for a value of another type or out of range.
     """
 
     heads: tuple[str, ...] = ()
@@ -60,6 +65,9 @@ class DetectorRecipe:
     steps: int = 12000
     batch: int = 32
     lr: float = 2e-3
+    refiner_steps: int = 6000
+    refiner_batch: int = 256
+    refiner_lr: float = 2e-3
     warmup_steps: int = 200
     final_lr_ratio: float = 0.02
     weight_decay: float = 0.02
@@ -73,8 +81,16 @@ class DetectorRecipe:
         for name, kind in get_type_hints(type(self)).items():
             if not fits(getattr(self, name), kind):
                 raise RecipeError(f"`{name}` is {getattr(self, name)!r}; {kind} is wanted")
-        if self.composites % PART or self.side % STRIDES[-1] or min(self.composites, self.side, self.batch) <= 0:
-            raise RecipeError(f"want composites in multiples of {PART}, a side in multiples of {STRIDES[-1]}, a batch")
+        if (
+            self.composites % PART
+            or self.side % STRIDES[-1]
+            or min(self.composites, self.side, self.batch, self.refiner_batch, self.refiner_steps) <= 0
+        ):
+            raise RecipeError(
+                f"want composites in multiples of {PART}, a side in multiples of {STRIDES[-1]}, batches, refiner_steps"
+            )
+        if self.steps < 0 or (self.steps == 0 and self.weights is None):
+            raise RecipeError("want steps, or `weights` whose pyramid is kept")
 
     @classmethod
     def read(cls, path: str | Path | None, **overrides: Any) -> DetectorRecipe:
@@ -89,17 +105,20 @@ class DetectorRecipe:
 
 def draw(recipe: DetectorRecipe, out: str | Path) -> Iterator[int]:
     """Draw the composites of a run that are missing; yields the number of those that are there."""
-    sources = recipe.heads, recipe.environments, recipe.photos, recipe.weights
+    judge = None if recipe.weights is None else str(Path(recipe.weights, WEIGHTS_FILE))
+    sources = recipe.heads, recipe.environments, recipe.photos, judge
     parts = recipe.composites // PART
     for done in draw_composites(Path(out, COMPOSITES), sources, parts, recipe.side, recipe.seed, recipe.workers):
         yield done * PART
 
 
 def train_detector(recipe: DetectorRecipe, out: str | Path) -> Iterator[dict[str, Any]]:
-    """Train on the composites that `draw` left in `out`; yields each step as it is done.
+    """Train on the composites that `draw` left in `out`; yields each step as it is done, those of the refiner counted
+    on from those of the pyramid.
 
-    At the end `out/detector.safetensors` holds the averaged weights, and `out/weights` what runs them. Raises
-    `RecipeError` if `out` began with another recipe, for damaged files, and where the loss is not finite.
+    At the end `out/detector.safetensors` and `out/refiner.safetensors` hold the averaged weights, and `out/weights`
+    what runs them. Raises `RecipeError` if `out` began with another recipe, for damaged files, and where the loss is
+    not finite.
     """
     out = make_folder(out)
     remove_leftovers(out)
@@ -107,79 +126,139 @@ def train_detector(recipe: DetectorRecipe, out: str | Path) -> Iterator[dict[str
     if resumed:
         refuse_changes(recipe, out / RECIPE)
     atomic_write(out / RECIPE, as_json(recipe).encode())
+    tensors: dict[str, Tensor] = {}
+    with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
+        if resumed:
+            tensors = load(read_bytes(out / CHECKPOINT))
+        step = int(tensors.get("step", torch.tensor(0)))
     composites = Composites(out / COMPOSITES, recipe.composites // PART)
-    run = _Run(recipe)
-    if recipe.weights is not None:
-        run.start_from(recipe.weights)
-    if resumed:
-        with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
-            run.restore(load(read_bytes(out / CHECKPOINT)))
-    monitor.note_start(out, step=run.step, composites=recipe.composites)
-    log = monitor.Log(out, list(TERMS), run.step, False)
+    monitor.note_start(out, step=step, composites=recipe.composites)
+    log = monitor.Log(out, [*TERMS, *REFINER_TERMS], step, False)
+    try:
+        if step <= recipe.steps:
+            yield from _learn(_pyramid(recipe, composites), recipe, tensors, out, log)
+            tensors = {}
+        candidates = Candidates(composites, load_network(out / WEIGHTS_FILE))
+        yield from _learn(_refiner(recipe, candidates), recipe, tensors, out, log)
+    finally:
+        log.close()
+    export_detector(out, out / WEIGHTS, json.dumps(asdict(recipe)))
 
-    def fetch(step: int) -> tuple[Tensor, FacesTruth]:
-        return composites.batch(np.random.default_rng([recipe.seed, step]), recipe.batch)
+
+class _Part(NamedTuple):
+    """One network of the two and how it learns. file: where its weights go. draw: makes a batch. losses: terms of the
+    loss of a batch; weights: theirs."""
+
+    name: str
+    file: str
+    network: nn.Module
+    span: OptimizerSpan
+    draw: Callable[[np.random.Generator], Any]
+    losses: Callable[[Any], dict[str, Tensor]]
+    weights: dict[str, float]
+
+
+def _pyramid(recipe: DetectorRecipe, composites: Composites) -> _Part:
+    torch.manual_seed(recipe.seed)
+    network = DetectorNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.weights is not None:
+        network.load_state_dict(load_network(Path(recipe.weights, WEIGHTS_FILE)).state_dict())
+
+    def losses(batch: tuple[Tensor, FacesTruth]) -> dict[str, Tensor]:
+        pictures, faces = batch
+        return loss_terms(network(pictures), faces, *pictures.shape[1:3])
+
+    span = _span(recipe, 0, recipe.steps, recipe.lr)
+    return _Part(
+        "detector", WEIGHTS_FILE, network, span, lambda rng: composites.batch(rng, recipe.batch), losses, TERMS
+    )
+
+
+def _refiner(recipe: DetectorRecipe, candidates: Candidates) -> _Part:
+    torch.manual_seed(recipe.seed)
+    network = RefinerNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.weights is not None:
+        network.load_state_dict(load_refiner(Path(recipe.weights, REFINER_WEIGHTS)).state_dict())
+    # the pyramid gains nothing from it: its depthwise convolutions take longer in bfloat16
+    bf16 = computes_bf16(torch.device("cpu"))
+
+    def losses(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        crops, *truth = batch
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            looks = network(crops)
+        return look_terms(Looks(*(values.float() for values in looks)), *truth)
+
+    span = _span(recipe, recipe.steps, recipe.refiner_steps, recipe.refiner_lr)
+    draw = partial(candidates.batch, count=recipe.refiner_batch)
+    return _Part("refiner", REFINER_WEIGHTS, network, span, draw, losses, REFINER_TERMS)
+
+
+def _span(recipe: DetectorRecipe, first: int, steps: int, lr: float) -> OptimizerSpan:
+    return OptimizerSpan(
+        0, first, steps, "adamw", lr, recipe.warmup_steps, "cosine", recipe.final_lr_ratio, (), recipe.weight_decay
+    )
+
+
+def _learn(
+    part: _Part, recipe: DetectorRecipe, tensors: dict[str, Tensor], out: Path, log: monitor.Log
+) -> Iterator[dict[str, Any]]:
+    """The steps of one network that are left; its averaged weights go to the disk. tensors: a checkpoint, or none."""
+    run = _Run(part, recipe)
+    if tensors:
+        with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
+            run.restore(tensors)
+    last = part.span.first + part.span.steps
+
+    def fetch(step: int) -> Any:
+        return part.draw(np.random.default_rng([recipe.seed, step]))
 
     with ThreadPoolExecutor(1, "composites") as reader:
-        try:
-            ahead = reader.submit(fetch, run.step)
-            while run.step < recipe.steps:
-                pictures, faces = ahead.result()
-                ahead = reader.submit(fetch, run.step + 1)
-                row = run.advance(pictures, faces)
-                log.write(row)
-                if run.step == recipe.steps or run.step % recipe.save_every == 0:
-                    log.flush()
-                    atomic_write(out / CHECKPOINT, save(run.state()))
-                yield row
-        finally:
-            log.close()
-    atomic_write(out / WEIGHTS_FILE, save({k: v.contiguous() for k, v in run.ema.items()}))
-    export_detector(out / WEIGHTS_FILE, out / WEIGHTS, json.dumps(asdict(recipe)))
+        ahead = reader.submit(fetch, run.step)
+        while run.step < last:
+            batch = ahead.result()
+            ahead = reader.submit(fetch, run.step + 1)
+            row = run.advance(batch)
+            log.write(row)
+            if run.step == last or run.step % recipe.save_every == 0:
+                log.flush()
+                atomic_write(out / CHECKPOINT, save(run.state()))
+            yield row
+    atomic_write(out / part.file, save({k: v.contiguous() for k, v in run.ema.items()}))
 
 
 class _Run:
     """Network, optimiser, averaged weights and step: the content of a checkpoint."""
 
-    def __init__(self, recipe: DetectorRecipe):
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.step = recipe, 0
-        self.network = DetectorNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.span = OptimizerSpan(
-            0, 0, recipe.steps, "adamw", recipe.lr, recipe.warmup_steps, "cosine", recipe.final_lr_ratio, (),
-            recipe.weight_decay,
-        )  # fmt: skip
-        self.optimizer = optimizer_of(self.network, self.span)
+    def __init__(self, part: _Part, recipe: DetectorRecipe):
+        self.part, self.recipe, self.step = part, recipe, part.span.first
+        self.ema = {k: v.detach().clone() for k, v in part.network.state_dict().items()}
+        self.optimizer = optimizer_of(part.network, part.span)
 
-    def start_from(self, weights: str) -> None:
-        """Take the weights of another run. Raises `WeightsError`."""
-        self.network.load_state_dict(load_network(weights).state_dict())
-        self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-
-    def advance(self, pictures: Tensor, faces: FacesTruth) -> dict[str, Any]:
+    def advance(self, batch: Any) -> dict[str, Any]:
         """One step of the optimiser."""
-        lr = self.span.lr_at(self.step)
+        part, network = self.part, self.part.network
+        lr = part.span.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.network.train()
-        terms = loss_terms(self.network(pictures), faces, *pictures.shape[1:3])
-        total = torch.stack([weight * terms[name] for name, weight in TERMS.items()]).sum()
+        network.train()
+        terms = part.losses(batch)
+        total = torch.stack([weight * terms[name] for name, weight in part.weights.items()]).sum()
         if not math.isfinite(float(total.detach())):
             raise RecipeError(f"the loss of step {self.step + 1} is not finite: a lower `lr` or `grad_clip` may help")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
         self.step += 1
-        move_average(self.ema, self.network, min(self.recipe.ema_decay, self.step / (self.step + 10)))
+        done = self.step - part.span.first
+        move_average(self.ema, network, min(self.recipe.ema_decay, done / (done + 10)))
         losses = {name: float(value.detach()) for name, value in terms.items()}
-        return {"step": self.step, "stage": "detector", "lr": lr, "loss": float(total.detach()), **losses}
+        return {"step": self.step, "stage": part.name, "lr": lr, "loss": float(total.detach()), **losses}
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds."""
-        return pack(self.network, self.ema, self.optimizer) | {"step": torch.tensor(self.step)}
+        return pack(self.part.network, self.ema, self.optimizer) | {"step": torch.tensor(self.step)}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from the tensors of `state`."""
-        self.ema, self.step = unpack(tensors, self.network, self.optimizer), int(tensors["step"])
+        self.ema, self.step = unpack(tensors, self.part.network, self.optimizer), int(tensors["step"])

@@ -25,7 +25,7 @@ from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
-from canthus.inference.detect import Detections, Detector
+from canthus.inference.detect import Detections, Detector, suppress
 from canthus.inference.retinaface import RetinaFaceDetector
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
@@ -35,14 +35,14 @@ BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its 
 
 # On 75 photos of AFLW2000-3D turned by 12 angles, with the weights `swift`: of first answers to faces turned by more
 # than 100 degrees all have a mean point score under 0.4, of upright ones 3 % have. After the other quarter turns and
-# the refinement, answers within 10 % of the face size have 0.3 and more, also for faces of 16 to 48 px. Over half of
-# the wrong ones have less than 0.15, and so have false alarms of the detector's fine search. The
-# lowest score of a right answer on all 300 photos has 0.16, a profile behind hair. A turned answer has to be TURN_GAIN
-# times as sure as the upright one: most faces stand upright, and the scores of a face that is hidden are all alike. On
-# 75 of these photos, upright and turned by quarters, gains of 1.25 and 1.5 lose no right answer that 1 has.
+# the refinement, answers within 10 % of the face size have 0.3 and more, also for faces of 16 to 48 px. A turned
+# answer has to be TURN_GAIN times as sure as the upright one: most faces stand upright, and the scores of a face
+# that is hidden are all alike. On 75 of these photos, upright and turned by quarters, gains of 1.25 and 1.5 lose
+# no right answer that 1 has.
 TURN_SCORE = 0.4  # mean point score under which the crop is turned
 TURN_GAIN = 1.5
-MIN_POINT_SCORE = 0.15  # and under which a detected face is not returned
+
+SAME_FACE = 0.5  # intersection over union above which the landmarks of two detections are of one face
 
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
 # off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
@@ -104,8 +104,9 @@ class Predictor(ABC):
         `boxes` (B,4) or (4,) are tight boxes (x0,y0,x1,y1) around the landmarks of upright faces, in pixels; with boxes
         the detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
         detection score; one that lies turned or upside down, or whose detected box was off, is aligned again on an
-        upright crop, and one whose mean point score (`Faces.scores`) stays under 0.15 is left out, because such points
-        are mostly wrong. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
+        upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (0.15, or more
+        where the detector is not sure) is left out, because such points are mostly wrong; so is the second of two
+        that lie on one face. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
         """
         return self.predict_many([image], None if boxes is None else [boxes])[0]
 
@@ -141,10 +142,10 @@ class Predictor(ABC):
         crop, aligned = self._turn_crops(pictures, owner, crop, aligned)
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned)
         if aligned.sigma is not None:  # a method's own scores have no such scale
-            believed = aligned.confidence() >= MIN_POINT_SCORE
+            believed = aligned.confidence() >= np.concatenate([detections.least_score for detections in found])
             owner, crop, scores = owner[believed], crop[believed], scores[believed]
             aligned = aligned.map(itemgetter(believed))
-        return self._faces(pictures, owner, crop, aligned, scores)
+        return [_told_apart(faces) for faces in self._faces(pictures, owner, crop, aligned, scores)]
 
     def _faces(
         self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment, scores: np.ndarray
@@ -217,6 +218,12 @@ def _replaced(
     }
     center, side = put(crop.center, new_crop.center), put(crop.side, new_crop.side)
     return Crop(center, side, put(crop.angle, new_crop.angle), crop.size), Alignment(**columns)
+
+
+def _told_apart(faces: Faces) -> Faces:
+    """Faces by falling detection score without those whose landmarks lie on a face before them."""
+    kept = suppress(faces.boxes, -np.arange(len(faces)), SAME_FACE)
+    return faces if len(kept) == len(faces) else faces[kept]
 
 
 def upright_crops(faces: Faces, card: Card) -> Crop:

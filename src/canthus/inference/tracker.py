@@ -19,7 +19,7 @@ from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.appearance import difference, face_descriptors, frame_descriptor, has_contrast, is_cut
 from canthus.inference.detect import Detections
-from canthus.inference.predictor import Predictor, upright_crops
+from canthus.inference.predictor import SAME_FACE, Predictor, upright_crops
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.io.recording import faces_from_arrays, faces_to_arrays
@@ -28,7 +28,6 @@ MIN_SCORE = 0.3  # mean of `Faces.scores`
 MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
-SAME_FACE = 0.5  # two faces that overlap by more are one
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
 EMPTY_EVERY = 12  # frames between two thorough searches where no face is tracked, if `detect_every` is 0

@@ -13,6 +13,7 @@ import onnx
 
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.landmarks import scheme
+from canthus.inference.detect import REFINER_CONTEXT, REFINER_SIZE
 from canthus.io.card import Card
 
 IMAGE = "uint8, RGB, rows from the top, 0 to 255"
@@ -97,6 +98,25 @@ def detector_metadata(card: Mapping[str, Any]) -> dict[str, str]:
         "up": {"what": "the head's upward axis in the picture, x right, y down", "unit": "1"},
         "sigma": {"what": "standard deviation of the error of `upright`", "unit": "its sides"},
     }
+    return _of_detector(card, inputs, outputs)
+
+
+def refiner_metadata(card: Mapping[str, Any]) -> dict[str, str]:
+    """Of the same detector's second network."""
+    size = REFINER_SIZE
+    rule = f"squares around candidates, {REFINER_CONTEXT} times as large, along the upward axes of their heads"
+    inputs = {"crops": {"what": rule, "shape": ["B", size, size, 3], "values": IMAGE}}
+    side = "the candidate's side"
+    outputs = {
+        "score": {"what": "that a face is there", "unit": "0 to 1"},
+        "move": {"what": "to the square of the face: right, down, logarithm of the ratio of sides", "unit": side},
+        "up": {"what": "the head's upward axis in the crop, x right, y down", "unit": "1"},
+        "sigma": {"what": "standard deviation of the error of `move`", "unit": side},
+    }
+    return _of_detector(card, inputs, outputs)
+
+
+def _of_detector(card: Mapping[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, str]:
     about = {name: value for name, value in card.items() if name not in LEFT_OUT}
     values = {"name": card["name"], "version": card["version"], "licence": card["licence"]}
     return values | {k: json.dumps(v) for k, v in {"inputs": inputs, "outputs": outputs, "card": about}.items()}
