@@ -174,6 +174,13 @@ def test_the_refiner_learns_of_places_without_a_face_too(candidates):
     np.testing.assert_allclose(up[shows].norm(dim=1), 1, atol=1e-5)
 
 
+def test_heads_seen_from_behind_alone_teach_nothing(tmp_path, small_parts):
+    turned = np.tile(np.diag(np.float32([-1, 1, -1])), (12, 1, 1))  # half a turn about the vertical
+    list(draw(recipe(write_heads(tmp_path / "heads", rotation=turned)), tmp_path))
+    with pytest.raises(RecipeError, match="no face that could be learnt"):
+        Candidates(Composites(tmp_path / "composites", 1), DetectorNetwork())
+
+
 def test_the_refiners_loss_by_hand():
     # the first crop shows a face and is off by 0.1, 0.2 and 0.3 at a sigma of 1: 0.6; its axis by a right angle: 2. The
     # second shows none. Logits of 0 cost log 2 each.

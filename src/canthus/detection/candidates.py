@@ -12,8 +12,9 @@ from canthus.data.augment import Augmentation, Augmenter
 from canthus.detection.composites import LEAST
 from canthus.detection.dataset import Composites
 from canthus.detection.network import DetectorNetwork
+from canthus.errors import RecipeError
 from canthus.geometry.crop import box_overlaps
-from canthus.inference.detect import MIN_UP, REFINER_CONTEXT, REFINER_SIZE, refiner_crop, suppress
+from canthus.inference.detect import REFINER_CONTEXT, REFINER_SIZE, refiner_crop, rolls, suppress
 from canthus.io.images import crop_image
 
 FOUND_FROM = 0.03  # least score of a candidate
@@ -37,7 +38,7 @@ class Candidate(NamedTuple):
 
 
 class Candidates:
-    """Candidates in composites, found once by a pyramid."""
+    """Candidates in composites, found once by a pyramid. Raises `RecipeError` where no face can be seen."""
 
     def __init__(self, composites: Composites, network: DetectorNetwork):
         self.composites = composites
@@ -48,6 +49,8 @@ class Candidates:
         network.eval()
         for number in range(len(composites)):
             self._search(number, network)
+        if not self.true:
+            raise RecipeError("the composites show no face that could be learnt: want heads that face the camera")
 
     def _search(self, number: int, network: DetectorNetwork) -> None:
         image, box, upright, up, wanted, there = self.composites.row(number)
@@ -58,9 +61,7 @@ class Candidates:
         boxes, scores = cells.box[0].numpy()[seen], cells.score[0].numpy()[seen]
         keep = suppress(boxes, scores)
         boxes, seen = boxes[keep], seen[keep]
-        axis = cells.up[0].numpy()[seen]
-        angle = np.where(np.linalg.norm(axis, axis=1) >= MIN_UP, np.arctan2(axis[:, 0], -axis[:, 1]), 0)
-        squares = np.column_stack([cells.upright[0].numpy()[seen], angle])
+        squares = np.column_stack([cells.upright[0].numpy()[seen], rolls(cells.up[0].numpy()[seen])])
         overlaps = box_overlaps(boxes, box) if len(box) else np.zeros((len(boxes), 1))
         for square, overlap in zip(squares, overlaps):
             best = int(overlap.argmax())
@@ -71,9 +72,8 @@ class Candidates:
         for square in _elsewhere(np.random.default_rng(number), len(image), upright[there]):
             if not len(box) or box_overlaps(_boxes(square[None]), box).max() < FAR:
                 self.others.append(Candidate(number, square, -1))
-        for k in np.flatnonzero(wanted):
-            angle = np.arctan2(up[k, 0], -up[k, 1])
-            self.true.append(Candidate(number, np.array([*upright[k], angle]), int(k)))
+        true = np.column_stack([upright, rolls(up)])
+        self.true += [Candidate(number, true[k], int(k)) for k in np.flatnonzero(wanted)]
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Crops (count,S,S,3) 0..255, and what `look_terms` compares with."""

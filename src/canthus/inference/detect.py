@@ -254,6 +254,11 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, most: float = MAX_OVERLAP) -
     return np.array(keep, int)
 
 
+def rolls(up: np.ndarray) -> np.ndarray:
+    """The angles (N,), radians, of upward axes (N,2), y down; 0 for those so short that a network is unsure of them."""
+    return np.where(np.linalg.norm(up, axis=1) >= MIN_UP, np.arctan2(up[:, 0], -up[:, 1]), 0)
+
+
 def refiner_crop(squares: np.ndarray) -> Crop:
     """The crops in which the second network looks at squares (N,4)."""
     return Crop(squares[:, :2], squares[:, 2] * REFINER_CONTEXT, squares[:, 3], REFINER_SIZE)
@@ -267,8 +272,7 @@ def corrected(
     x, y, side, angle = candidates.squares.T
     c, s, ratio = np.cos(angle), np.sin(angle), np.exp(move[:, 2])
     shift = side[:, None] * np.column_stack([c * move[:, 0] - s * move[:, 1], s * move[:, 0] + c * move[:, 1]])
-    turn = np.where(np.linalg.norm(up, axis=1) >= MIN_UP, np.arctan2(up[:, 0], -up[:, 1]), 0)
-    squares = np.column_stack([x + shift[:, 0], y + shift[:, 1], side * ratio, angle + turn])
+    squares = np.column_stack([x + shift[:, 0], y + shift[:, 1], side * ratio, angle + rolls(up)])
     half = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]) / 2 * ratio[:, None]
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
@@ -316,9 +320,7 @@ class PyramidDetector(FaceDetector):
         scale = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
         boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
         centre = (upright[:, :2] + 0.5) * scale - 0.5
-        known = np.linalg.norm(up, axis=1) >= MIN_UP  # an axis is short where the network is unsure of it
-        angle = np.where(known, np.arctan2(up[:, 0], -up[:, 1]), 0)
-        squares = np.column_stack([centre, upright[:, 2] * scale[0], angle])
+        squares = np.column_stack([centre, upright[:, 2] * scale[0], rolls(up)])
         return Detections(boxes, scores[keep], squares, sigma, np.full(len(keep), LEAST_SCORE))
 
     def _refined(self, image: np.ndarray, candidates: Detections) -> Detections:
