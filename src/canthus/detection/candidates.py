@@ -14,7 +14,7 @@ from canthus.detection.dataset import Composites
 from canthus.detection.network import DetectorNetwork
 from canthus.errors import RecipeError
 from canthus.geometry.crop import box_overlaps
-from canthus.inference.detect import REFINER_CONTEXT, REFINER_SIZE, refiner_crop, rolls, suppress
+from canthus.inference.detect import REFINER_CONTEXT, REFINER_SIZE, best_cells, refiner_crop, rolls
 from canthus.io.images import crop_image
 
 FOUND_FROM = 0.03  # least score of a candidate
@@ -57,10 +57,8 @@ class Candidates:
         box, wanted = box[there], wanted[there]
         with torch.inference_mode():
             cells = network(torch.from_numpy(image[None]))
-        seen = np.flatnonzero(cells.score[0].sigmoid().numpy() >= FOUND_FROM)
-        boxes, scores = cells.box[0].numpy()[seen], cells.score[0].numpy()[seen]
-        keep = suppress(boxes, scores)
-        boxes, seen = boxes[keep], seen[keep]
+        seen = best_cells(cells.box[0].numpy(), cells.score[0].sigmoid().numpy(), FOUND_FROM)
+        boxes = cells.box[0].numpy()[seen]
         squares = np.column_stack([cells.upright[0].numpy()[seen], rolls(cells.up[0].numpy()[seen])])
         overlaps = box_overlaps(boxes, box) if len(box) else np.zeros((len(boxes), 1))
         for square, overlap in zip(squares, overlaps):

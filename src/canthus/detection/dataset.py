@@ -112,7 +112,7 @@ class Composites:
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, FacesTruth]:
         """`count` random pictures (B,S,S,3) uint8, each as it is or mirrored, turned by quarters, brighter or darker,
         and their faces."""
-        items = [_varied(rng, *self.row(int(k))) for k in rng.integers(len(self._rows) * PART, size=count)]
+        items = [_varied(rng, *self.row(int(k))) for k in rng.integers(len(self), size=count)]
         images, *truth, there = (np.stack(values) for values in zip(*items))
         most = max(int(there.sum(1).max()), 1)
         box, upright, up, wanted = (torch.from_numpy(values[:, :most]) for values in truth)

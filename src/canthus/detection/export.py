@@ -27,27 +27,15 @@ PARITY = 1e-2  # px, and of scores; more between torch and ONNX is a fault
 
 
 class _Graph(nn.Module):
-    """`Cells` with scores 0..1 and sigma instead of their logits and logarithms."""
+    """`Cells` or `Looks` with scores 0..1 and sigma instead of their logits and logarithms."""
 
-    def __init__(self, network: DetectorNetwork):
+    def __init__(self, network: DetectorNetwork | RefinerNetwork):
         super().__init__()
         self.network = network
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        cells = self.network(pictures)
-        return cells.score.sigmoid(), cells.box, cells.upright, cells.up, cells.log_sigma.clamp(-6, 2).exp()
-
-
-class _RefinerGraph(nn.Module):
-    """`Looks` with scores 0..1 and sigma instead of their logits and logarithms."""
-
-    def __init__(self, network: RefinerNetwork):
-        super().__init__()
-        self.network = network
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        looks = self.network(crops)
-        return looks.score.sigmoid(), looks.move, looks.up, looks.log_sigma.exp()
+        score, *rest, log_sigma = self.network(pictures)
+        return score.sigmoid(), *rest, log_sigma.clamp(-6, 2).exp()
 
 
 def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> None:
@@ -69,7 +57,7 @@ def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> N
     pictures = rng.integers(0, 256, (2, 4 * last, 3 * last, 3), np.uint8)
     dynamic = {0: batch, 1: last * rows, 2: last * columns}
     _write(graph, {"pictures": pictures}, list(OUTPUTS), dynamic, detector_metadata(card), out / MODEL_FILE)
-    closer = _RefinerGraph(load_refiner(weights / REFINER_WEIGHTS)).eval()
+    closer = _Graph(load_refiner(weights / REFINER_WEIGHTS)).eval()
     crops = rng.integers(0, 256, (2, REFINER_SIZE, REFINER_SIZE, 3), np.uint8)
     _write(closer, {"crops": crops}, list(LOOKS), {0: batch}, refiner_metadata(card), out / REFINER_FILE)
     card["files"] = {name: sha256(out / name) for name in (MODEL_FILE, REFINER_FILE)}

@@ -254,6 +254,12 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, most: float = MAX_OVERLAP) -
     return np.array(keep, int)
 
 
+def best_cells(boxes: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
+    """Indices of the cells with a score of at least `least` whose boxes `suppress` keeps, best first."""
+    seen = np.flatnonzero(scores >= least)
+    return seen[suppress(boxes[seen], scores[seen])]
+
+
 def rolls(up: np.ndarray) -> np.ndarray:
     """The angles (N,), radians, of upward axes (N,2), y down; 0 for those so short that a network is unsure of them."""
     return np.where(np.linalg.norm(up, axis=1) >= MIN_UP, np.arctan2(up[:, 0], -up[:, 1]), 0)
@@ -314,8 +320,7 @@ class PyramidDetector(FaceDetector):
         padded = np.zeros((1, rows, columns, 3), np.uint8)
         padded[0, : small.shape[0], : small.shape[1]] = small
         scores, *values = (v[0] for v in self.session.run(list(OUTPUTS), {"pictures": padded}))
-        seen = np.flatnonzero(scores >= self.candidate_score)
-        keep = seen[suppress(values[0][seen], scores[seen])]
+        keep = best_cells(values[0], scores, self.candidate_score)
         boxes, upright, up, sigma = (v[keep] for v in values)
         scale = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
         boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
