@@ -105,7 +105,7 @@ export class Canthus {
   async aligned(image, found) {
     const {crop_scale: scale, crop_size: size} = this.card;
     const answers = await this.onCrops(image, found.map(({square}) => ({...square, side: square.side * scale, size})));
-    await this.turn(image, answers);
+    await this.turn(image, answers, found);
     await this.refine(image, answers);
     answers.forEach(({face}, k) => { face.detection_score = found[k].score; });
     const believed = answers.filter(({trust}, k) => trust >= found[k].leastScore).map(({face}) => face), faces = [];
@@ -114,11 +114,12 @@ export class Canthus {
   }
 
   /**
-   * Of faces that are not believed, the surest of four answers on crops that differ by quarter turns, if it is clearly
-   * surer than the upright one; in place.
+   * Of faces that are not believed and whose detector does not know how they lie, the surest of four answers on crops that
+   * differ by quarter turns, if it is clearly surer than the first; in place.
    */
-  async turn(image, answers) {
-    const doubtful = numbersOf(answers, ({trust}) => trust < TURN_SCORE), upright = doubtful.map(k => answers[k].crop);
+  async turn(image, answers, found) {
+    const doubtful = numbersOf(answers, ({trust}, k) => trust < TURN_SCORE && !found[k].angleKnown);
+    const upright = doubtful.map(k => answers[k].crop);
     const best = doubtful.map(k => TURN_GAIN * answers[k].trust);
     for (let quarter = 1; quarter < 4; quarter++) {
       const again = upright.map(crop => ({...crop, angle: crop.angle + quarter * Math.PI / 2}));

@@ -22,8 +22,9 @@ export function detectorOf(ort, {"model.onnx": session, "refiner.onnx": refiner}
 const LEAST_SCORE = 0.15;  // least mean point score of the landmarks of a detected face
 
 /**
- * The faces of a picture, best first: {box, score, square: {x, y, side, angle}, leastScore}. The box is tight around the
- * landmarks, the square too, of the upright head; landmarks with a mean score of `leastScore` confirm the face.
+ * The faces of a picture, best first: {box, score, square: {x, y, side, angle}, angleKnown, leastScore}. The box is tight
+ * around the landmarks, the square too, of the upright head, whose angle is a guess where it is not known; landmarks with
+ * a mean score of `leastScore` confirm the face.
  */
 class FaceDetector {
   // coarseSide, quickSide: longer side of the picture at the first look and at a quick one, px. near: side of a face from
@@ -107,13 +108,13 @@ class PyramidDetector extends FaceDetector {
       const cos = Math.cos(square.angle), sin = Math.sin(square.angle);
       const dx = square.side * (cos * right - sin * down), dy = square.side * (sin * right + cos * down);
       const [x, y] = centre(box), width = (box[2] - box[0]) / 2 * ratio, height = (box[3] - box[1]) / 2 * ratio;
+      const up = row(answer.up, 2, k);
       return {
         box: [x + dx - width, y + dy - height, x + dx + width, y + dy + height],
         score: answer.score.data[k],
         leastScore: Math.max(LEAST_SCORE, BELIEF / Math.max(answer.score.data[k], 1e-6)),
-        square: {
-          x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(row(answer.up, 2, k)),
-        },
+        square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
+        angleKnown: sure(up),
       };
     });
   }
@@ -126,7 +127,11 @@ function row(tensor, width, k) {
 
 /** The angle of an upward axis; an axis is short where a network is unsure of it. */
 function roll([x, y]) {
-  return Math.hypot(x, y) < MIN_UP ? 0 : Math.atan2(x, -y);
+  return sure([x, y]) ? Math.atan2(x, -y) : 0;
+}
+
+function sure(up) {
+  return Math.hypot(...up) >= MIN_UP;
 }
 
 /** RetinaFace, the shipped detector: its faces are taken to stand upright. */
@@ -161,7 +166,7 @@ class RetinaFaceDetector extends FaceDetector {
       const whole = box.map((v, axis) => v * scale[axis % 2] - 0.5);
       const extent = [whole[2] - whole[0], whole[3] - whole[1]];
       const tight = whole.map((v, axis) => v + TIGHT[axis] * extent[axis % 2]), [x, y] = centre(tight);
-      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}, leastScore: LEAST_SCORE};
+      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}, angleKnown: false, leastScore: LEAST_SCORE};
     });
   }
 }

@@ -20,7 +20,7 @@ from canthus.detection.composites import (
     _Placed,
     _sides,
 )
-from canthus.detection.patterns import pattern
+from canthus.detection.patterns import pattern, scatter
 from canthus.errors import RecipeError
 from canthus.synth.light import procedural_environments
 
@@ -35,7 +35,7 @@ def heads(tmp_path_factory) -> CutOuts:
 
 @pytest.fixture(scope="module")
 def composer(heads) -> Composer:
-    return Composer(heads, procedural_environments(2), [np.full((80, 90, 3), 7, np.uint8)], 128)
+    return Composer(heads, procedural_environments(2), [np.full((80, 90, 3), 7, np.uint8)], [], 128)
 
 
 def paste(canvas: _Canvas, placed: _Placed, head: CutOut, wanted: bool = True) -> None:
@@ -125,6 +125,31 @@ def test_patterns_differ_and_come_again():
     assert one.shape == (96, 96, 3) and np.array_equal(one, again) and not np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_only_what_is_opaque_of_an_object_is_strewn(tmp_path, seed):
+    def strewn(opacity: int) -> np.ndarray:
+        PIL.new("RGBA", (40, 20), (255, 255, 0, opacity)).save(tmp_path / "thing.png")
+        image = PIL.new("RGB", (96, 96), (0, 0, 255))
+        scatter(np.random.default_rng(seed), image, [tmp_path / "thing.png"])
+        return np.asarray(image)
+
+    assert (strewn(0) == (0, 0, 255)).all()
+    assert (strewn(255) != (0, 0, 255)).any() and np.array_equal(strewn(255), strewn(255))
+
+
+def test_objects_come_into_composites_without_a_face(heads, tmp_path):
+    PIL.new("RGBA", (30, 30), (255, 0, 255, 255)).save(tmp_path / "thing.png")
+    plain = Composer(heads, procedural_environments(1), [], [], 96)
+    strewn = Composer(heads, procedural_environments(1), [], [tmp_path / "thing.png"], 96)
+
+    def coloured(composer: Composer) -> int:
+        images = np.stack([composer.compose(2, k)[0] for k in range(40)]).astype(int)
+        return int(((images[..., 0] - images[..., 1] > 150) & (images[..., 2] - images[..., 1] > 150)).sum())
+
+    assert coloured(strewn) > 3 * coloured(plain) + 1000
+    assert sum(len(strewn.compose(2, k)[1].box) for k in range(40)) > 40
+
+
 def test_a_face_outside_the_picture_is_not_asked_for(heads):
     head = heads[0]
     for x, wanted in ((-15.0, False), (64.0, True)):
@@ -137,7 +162,7 @@ def test_backs_of_heads_are_no_faces(tmp_path):
     turned = np.tile(np.diag(np.float32([-1, 1, -1])), (12, 1, 1))  # half a turn about the vertical
     heads = CutOuts([write_heads(tmp_path, rotation=turned)])
     assert heads[0].angle == 180
-    composer = Composer(heads, procedural_environments(1), [], 128)
+    composer = Composer(heads, procedural_environments(1), [], [], 128)
     assert all(len(composer.compose(0, k)[1].box) == 0 for k in range(6))
 
 
@@ -194,7 +219,7 @@ def test_a_judge_picks_the_hardest_of_the_pictures_without_faces(heads):
         seen.append(pictures)
         return pictures.mean((1, 2, 3))
 
-    composer = Composer(heads, procedural_environments(2), [], 64, judge)
+    composer = Composer(heads, procedural_environments(2), [], [], 64, judge)
     picked = []
     for number in range(60):
         known = len(seen)

@@ -211,6 +211,21 @@ def test_a_turned_answer_counts_only_where_it_is_clearly_surer():
     assert abs(abs(fresh.predict(photo()).pose.euler()[0, 2]) - 90) < 1
 
 
+class Known(Turned):
+    """A detector that says how the face lies, and knows it."""
+
+    def __call__(self, picture):
+        found = super().__call__(picture)
+        return found._replace(angle_known=np.ones(len(found.scores), bool))
+
+
+def test_a_face_whose_detector_knows_how_it_lies_is_not_turned():
+    fresh = canthus.load(threads=1)
+    fresh.detector = Known(BOX)
+    fresh.run = Unsure(5, 1)  # perhaps a better crop; three more answers would be missing
+    assert abs(fresh.predict(photo()).pose.euler()[0, 2]) < 1
+
+
 @pytest.mark.parametrize(
     "boxes",
     [

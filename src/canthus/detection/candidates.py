@@ -23,9 +23,9 @@ EASY = 2  # places of a picture that nobody chose, so many anywhere and so many 
 PART, PARTS_FROM = (0.15, 0.38), 40.0  # parts of it, from and to these shares of its side
 FACES, TRUE = 0.5, 0.4  # shares of crops that show a face, and of these, of those around the true square
 # Standard deviations by which crops are moved (sides), scaled (logarithm) and turned (radians): of candidates, of true
-# squares. A twentieth is turned by any angle.
+# squares. Some are turned by any angle.
 MOVED, SCALED, TURNED = (0.06, 0.16), (0.08, 0.2), (0.15, 0.3)
-ANY_TURN = 0.05
+ANY_TURN = 0.3
 COLOURS = Augmentation(texture=0.3, blur=0.3, noise=0.2, gain=0.15, gamma=0.15, brightness=0.04, colour=0.3)
 
 

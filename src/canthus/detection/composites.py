@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from canthus.detection.patterns import pattern
+from canthus.detection.patterns import pattern, scatter
 from canthus.errors import RecipeError
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import GAMMA
@@ -36,6 +36,7 @@ SMALLEST = 9.0  # longer side of the tight box, px, under which it may be missed
 LEAST = 8.5  # and the smallest that is pasted
 COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from and to
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
+OBJECTS_SHARE = 0.35  # of backdrops with objects strewn over them, where there are any
 MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
 _MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 
@@ -95,17 +96,18 @@ class CutOuts:
 class Composer:
     """Draws composites of `side` x `side` px.
 
-    photos: pictures (H,W,3) uint8 without faces, of which parts are shown behind the heads, and alone. judge: says how
-    much each of some pictures (N,side,side,3) looks like a face; with it more pictures without faces are drawn, those
-    of many that it likes best (hard negatives).
+    photos: pictures (H,W,3) uint8 without faces, of which parts are shown behind the heads, and alone. objects: files
+    of small pictures of things with opacity, which are strewn over other backdrops. judge: says how much each of some
+    pictures (N,side,side,3) looks like a face; with it more pictures without faces are drawn, those of many that it
+    likes best (hard negatives).
     """
 
     def __init__(
-        self, cutouts: CutOuts, environments: Sequence[Environment], photos: Sequence[np.ndarray], side: int,
-        judge: Callable[[np.ndarray], np.ndarray] | None = None,
+        self, cutouts: CutOuts, environments: Sequence[Environment], photos: Sequence[np.ndarray],
+        objects: Sequence[Path], side: int, judge: Callable[[np.ndarray], np.ndarray] | None = None,
     ):  # fmt: skip
         self.cutouts, self.environments, self.photos, self.side = cutouts, environments, photos, side
-        self.judge = judge
+        self.objects, self.judge = objects, judge
 
     def compose(self, seed: int, number: int) -> tuple[np.ndarray, FaceTruth]:
         """Picture (side,side,3) uint8 and its truth."""
@@ -118,7 +120,10 @@ class Composer:
         return self._draw(rng, int(rng.integers(low, high + 1)))
 
     def _draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, FaceTruth]:
-        canvas = _Canvas(self._backdrop(rng))
+        backdrop = self._backdrop(rng)
+        if self.objects and rng.random() < OBJECTS_SHARE:
+            scatter(rng, backdrop, self.objects)
+        canvas = _Canvas(backdrop)
         for side in _sides(rng, count, self.side):
             self._paste_head(rng, canvas, side)
         for _ in range(rng.poisson(0.4)):

@@ -27,8 +27,8 @@ PART = 256  # pictures in a file
 MOST_FACES = 48  # of a picture
 FIELDS = ("image", *FaceTruth._fields, "there")
 
-# folders of heads, of environment maps, of photos; weights of a detector that mines hard negatives
-Sources = tuple[tuple[str, ...], str | None, str | None, str | None]
+# folders of heads, of environment maps, of photos, of objects; weights of a detector that mines hard negatives
+Sources = tuple[tuple[str, ...], str | None, str | None, str | None, str | None]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -58,7 +58,7 @@ def draw_composites(folder: Path, sources: Sources, parts: int, side: int, seed:
 @lru_cache(1)
 def composer_of(sources: Sources, side: int) -> Composer:
     """What draws from these folders. Without environment maps there are procedural ones."""
-    heads, environments, photos, weights = sources
+    heads, environments, photos, objects, weights = sources
     maps = procedural_environments()
     with decoding(RecipeError, f"the environment maps in '{environments}' cannot be read"):
         if environments is not None:
@@ -69,7 +69,16 @@ def composer_of(sources: Sources, side: int) -> Composer:
     with decoding(RecipeError, f"the photos in '{photos}' cannot be read"):
         if photos is not None:
             pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(Path(photos).iterdir())]
-    return Composer(CutOuts(heads), maps, pictures, side, None if weights is None else _judge(weights))
+    things = []
+    with decoding(RecipeError, f"the objects in '{objects}' cannot be read"):
+        if objects is not None:
+            things = sorted(Path(objects).iterdir())
+            if not things:
+                raise ValueError("there is no picture")
+            for path in things:
+                with Image.open(path):
+                    pass
+    return Composer(CutOuts(heads), maps, pictures, things, side, None if weights is None else _judge(weights))
 
 
 def _judge(weights: str) -> Callable[[np.ndarray], np.ndarray]:

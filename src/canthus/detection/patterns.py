@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -28,6 +30,24 @@ def pattern(rng: np.random.Generator, side: int) -> Image.Image:
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(math.exp(rng.uniform(math.log(0.4), math.log(0.03 * side)))))
     return image
+
+
+def scatter(rng: np.random.Generator, image: Image.Image, objects: Sequence[Path]) -> None:
+    """Strew pictures with opacity over a picture: alone or in heaps, in their colours or as signs of one colour."""
+    sign = _pick(rng, _palette(rng)) if rng.random() < 0.3 else None
+    turned = rng.random() < 0.4
+    largest = image.width * math.exp(rng.uniform(math.log(0.05), math.log(0.7)))
+    for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
+        thing = Image.open(objects[int(rng.integers(len(objects)))]).convert("RGBA")
+        ratio = largest * rng.uniform(0.4, 1) / max(thing.size)
+        thing = thing.resize((max(round(thing.width * ratio), 1), max(round(thing.height * ratio), 1)), reducing_gap=2)
+        if turned:
+            thing = thing.rotate(rng.uniform(0, 360), Image.Resampling.BILINEAR, expand=True)
+        cover = thing.getchannel("A")
+        if sign is not None:
+            thing = Image.new("RGB", thing.size, sign)
+        x, y = (round(v) for v in rng.uniform(0, image.width, 2) - np.array(thing.size) / 2)
+        image.paste(thing, (x, y), cover)
 
 
 def _palette(rng: np.random.Generator) -> list[tuple[int, int, int]]:

@@ -49,16 +49,18 @@ class DetectorRecipe:
     """How a detector is trained.
 
     heads: folders of renders with regions (`canthus synth --set maps=true`). environments: a folder of .exr to stand
-    behind them, photos: a folder of pictures without faces. composites: pictures to draw, a multiple of 256. side: of
-    a picture, px, a multiple of 32. weights: the folder of another run to start from, which also mines pictures
-    without faces that it takes for some. steps, batch, lr: of the pyramid; refiner_...: of the refiner, whose batches
-    are crops. warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other recipes. Raises
-    `RecipeError` for a value of another type or out of range.
+    behind them, photos: a folder of pictures without faces, objects: one of small pictures of things with opacity,
+    which are strewn over the others. composites: pictures to draw, a multiple of 256. side: of a picture, px, a
+    multiple of 32. weights: the folder of another run to start from, which also mines pictures without faces that it
+    takes for some. steps, batch, lr: of the pyramid; refiner_...: of the refiner, whose batches are crops.
+    warmup_steps, final_lr_ratio, weight_decay, grad_clip, ema_decay: as of other recipes. Raises `RecipeError` for a
+    value of another type or out of range.
     """
 
     heads: tuple[str, ...] = ()
     environments: str | None = None
     photos: str | None = None
+    objects: str | None = None
     weights: str | None = None
     composites: int = 15360
     side: int = 320
@@ -106,7 +108,7 @@ class DetectorRecipe:
 def draw(recipe: DetectorRecipe, out: str | Path) -> Iterator[int]:
     """Draw the composites of a run that are missing; yields the number of those that are there."""
     judge = None if recipe.weights is None else str(Path(recipe.weights, WEIGHTS_FILE))
-    sources = recipe.heads, recipe.environments, recipe.photos, judge
+    sources = recipe.heads, recipe.environments, recipe.photos, recipe.objects, judge
     parts = recipe.composites // PART
     for done in draw_composites(Path(out, COMPOSITES), sources, parts, recipe.side, recipe.seed, recipe.workers):
         yield done * PART

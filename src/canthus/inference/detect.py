@@ -44,14 +44,16 @@ class Detections(NamedTuple):
 
     boxes: (N,4) x0, y0, x1, y1, tight around the 68 landmarks. scores: (N,) 0..1. squares: (N,4) centre x, y, side and
     angle (radians, as of `geometry.crop.Crop`) of the tight square around the landmarks of the upright head. sigma:
-    (N,) standard deviation of the error of a square, in its sides; NaN where a detector does not say. least_score: (N,)
-    the mean point score (`Faces.scores`) from which on landmarks confirm that a face is there.
+    (N,) standard deviation of the error of a square, in its sides; NaN where a detector does not say. angle_known: (N,)
+    False where the angle is a guess: the head may lie on its side or upside down. least_score: (N,) the mean point
+    score (`Faces.scores`) from which on landmarks confirm that a face is there.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     squares: np.ndarray
     sigma: np.ndarray
+    angle_known: np.ndarray
     least_score: np.ndarray
 
     @classmethod
@@ -59,7 +61,8 @@ class Detections(NamedTuple):
         """From a detector that gives boxes and scores alone: the faces are taken to be upright."""
         exact = boxes.astype(np.float64)
         squares = np.column_stack([box_centres(exact), _sides(exact), np.zeros(len(boxes))])
-        return cls(boxes, scores, squares, np.full(len(boxes), np.nan), np.full(len(boxes), LEAST_SCORE))
+        sigma, known = np.full(len(boxes), np.nan), np.zeros(len(boxes), bool)
+        return cls(boxes, scores, squares, sigma, known, np.full(len(boxes), LEAST_SCORE))
 
     def take(self, index: np.ndarray) -> Detections:
         """Those at `index` (mask or numbers)."""
@@ -262,7 +265,12 @@ def best_cells(boxes: np.ndarray, scores: np.ndarray, least: float) -> np.ndarra
 
 def rolls(up: np.ndarray) -> np.ndarray:
     """The angles (N,), radians, of upward axes (N,2), y down; 0 for those so short that a network is unsure of them."""
-    return np.where(np.linalg.norm(up, axis=1) >= MIN_UP, np.arctan2(up[:, 0], -up[:, 1]), 0)
+    return np.where(_sure(up), np.arctan2(up[:, 0], -up[:, 1]), 0)
+
+
+def _sure(up: np.ndarray) -> np.ndarray:
+    """Which upward axes (N,2) are long enough to be trusted."""
+    return np.linalg.norm(up, axis=1) >= MIN_UP
 
 
 def refiner_crop(squares: np.ndarray) -> Crop:
@@ -282,7 +290,8 @@ def corrected(
     half = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]) / 2 * ratio[:, None]
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
-    return Detections(boxes, score, squares, sigma, np.maximum(LEAST_SCORE, BELIEF / np.maximum(score, 1e-6)))
+    least_score = np.maximum(LEAST_SCORE, BELIEF / np.maximum(score, 1e-6))
+    return Detections(boxes, score, squares, sigma, _sure(up), least_score)
 
 
 class PyramidDetector(FaceDetector):
@@ -326,7 +335,7 @@ class PyramidDetector(FaceDetector):
         boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
         centre = (upright[:, :2] + 0.5) * scale - 0.5
         squares = np.column_stack([centre, upright[:, 2] * scale[0], rolls(up)])
-        return Detections(boxes, scores[keep], squares, sigma, np.full(len(keep), LEAST_SCORE))
+        return Detections(boxes, scores[keep], squares, sigma, _sure(up), np.full(len(keep), LEAST_SCORE))
 
     def _refined(self, image: np.ndarray, candidates: Detections) -> Detections:
         """The same candidates as the second network sees them."""

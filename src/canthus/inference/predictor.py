@@ -139,7 +139,8 @@ class Predictor(ABC):
         owner = np.repeat(np.arange(len(pictures)), [len(detections.scores) for detections in found])
         crop = Crop(squares[:, :2], squares[:, 2] * self.card.crop_scale, squares[:, 3], self.card.crop_size)
         aligned = self._run_crops(pictures, owner, crop)
-        crop, aligned = self._turn_crops(pictures, owner, crop, aligned)
+        angle_known = np.concatenate([detections.angle_known for detections in found])
+        crop, aligned = self._turn_crops(pictures, owner, crop, aligned, angle_known)
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned)
         if aligned.sigma is not None:  # a method's own scores have no such scale
             believed = aligned.confidence() >= np.concatenate([detections.least_score for detections in found])
@@ -165,11 +166,11 @@ class Predictor(ABC):
         return self.run_batches(np.concatenate(cut))
 
     def _turn_crops(
-        self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment
+        self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment, angle_known: np.ndarray
     ) -> tuple[Crop, Alignment]:
-        """Re-run faces with low scores on crops rotated by quarter turns; the most confident answer counts, if it is
-        clearly surer than the upright one."""
-        unsure = np.flatnonzero(aligned.confidence() < TURN_SCORE)
+        """Re-run faces with low scores whose detector does not know how they lie on crops rotated by quarter turns; the
+        most confident answer counts, if it is clearly surer than the first."""
+        unsure = np.flatnonzero(~angle_known & (aligned.confidence() < TURN_SCORE))
         if not len(unsure):
             return crop, aligned
         upright, best = crop, TURN_GAIN * aligned.confidence()[unsure]
