@@ -1,9 +1,12 @@
 """swift: the fast default. One forward pass of a small residual network regresses 68 points in 3D,
-the uncertainty and visibility of each, and the rotation of the head. Eyes and mouth are then cut from the same crop
-around these points, and a second, smaller network on each of them corrects the points of eyes, brows and mouth and
-regresses 52 expression coefficients.
+the uncertainty and visibility of each, and the rotation of the head. In the image plane a point is the mean of that
+answer and of a second one, from a heatmap. Eyes and mouth are then cut from the same crop around these points, and a
+second, smaller network on each of them corrects the points of eyes, brows and mouth and regresses 52 expression
+coefficients.
 
-Points are regressed as offsets from the mean shape, in units of the crop's side. The uncertainty is learnt by the
+Points are regressed as offsets from the mean shape, in units of the crop's side; the place in a heatmap is its mean
+(Sun et al., "Integral human pose regression", ECCV 2018). On photos, which no training has shown, the two err in
+different ways, so their mean is better than either. The uncertainty is learnt by the
 Laplace negative log-likelihood (Kumar et al., "LUVLi face alignment", CVPR 2020); the rotation as two columns that
 Gram-Schmidt makes orthonormal (Zhou et al., "On the continuity of rotation representations in neural networks",
 CVPR 2019). The uncertainty of expressions is learnt by the Gaussian likelihood, weighted by the variance (Seitzer et
@@ -71,9 +74,32 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
+    heatmaps: int = 64  # channels of the branch that draws them, at S/8 of the default; 0: points are regressed alone
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
+
+
+class Heatmaps(nn.Module):
+    """A trunk's last map but one, (B,F,N,N), and its last, (B,C,N/2,N/2), to the places (B,68,2) of points in sides of
+    the crop from its centre, each the mean of a heatmap of N x N cells."""
+
+    def __init__(self, fine: int, coarse: int, channels: int):
+        super().__init__()
+        self.fine, self.coarse = convolution(fine, channels, 1), convolution(coarse, channels, 1)
+        self.mix, self.score = convolution(channels, channels, 3), nn.Conv2d(channels, LANDMARKS, 1)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """See the class."""
+        wide = functional.interpolate(self.coarse(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+        maps = torch.relu(self.fine(fine) + wide)
+        maps = torch.relu(self.mix(maps) + maps)
+        # bf16 would put coordinates on a grid of half a pixel
+        with torch.autocast(maps.device.type, enabled=False):
+            score = self.score(maps.float())
+            share = score.flatten(2).softmax(2).unflatten(2, score.shape[2:])
+            cells = (torch.arange(score.shape[3], device=score.device) + 0.5) / score.shape[3] - 0.5
+            return torch.stack([(share.sum(2) * cells).sum(2), (share.sum(3) * cells).sum(2)], 2)
 
 
 class PatchNetwork(nn.Module):
@@ -188,6 +214,7 @@ class Swift(Aligner):
             self.out.bias.zero_()
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
             self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
+        self.heatmaps = Heatmaps(config.widths[-2], channels, config.heatmaps) if config.heatmaps else None
         self.details = Details(config) if config.details else None
 
     def prepare(self, xyz: Tensor) -> None:
@@ -205,7 +232,10 @@ class Swift(Aligner):
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
-        maps = self.trunk(crops)
+        size = self.config.size
+        middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
+        *_, fine, maps = self.trunk.scales(crops)
+        places = None if self.heatmaps is None else self.heatmaps(fine, maps)
         # bf16 would put coordinates on a grid of half a pixel: from here on full precision
         with torch.autocast(crops.device.type, enabled=False):
             maps = maps.float()
@@ -213,13 +243,15 @@ class Swift(Aligner):
             offset, log_sigma, seen, turn = self.out(hidden).split([LANDMARKS * 3, LANDMARKS, LANDMARKS, 6], dim=1)
             rotation = matrix_from_6d(turn)
             points = self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))
+            answers: tuple[Tensor, ...] = ()
+            if places is not None:
+                answers = points, torch.cat([places, points[..., 2:]], 2)
+                points = (answers[0] + answers[1]) / 2
             expression = expression_sigma = None
             if self.details is not None:
                 patches = Patches(crops.float(), points[..., :2], rotation)
                 correction, expression, expression_sigma = self.details(patches, hidden)
                 points = points + functional.pad(correction, (0, 1))
-            size = self.config.size
-            middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
             return Alignment(
                 xyz=points * size + middle,
                 sigma=log_sigma.clamp(-7, 0).exp() * size,
@@ -227,13 +259,15 @@ class Swift(Aligner):
                 rotation=rotation,
                 expression=expression,
                 expression_sigma=expression_sigma,
+                steps=tuple(answer * size + middle for answer in answers),
             )
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
-        """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side. visible:
-        cross-entropy. rotation: mean squared difference of the matrices. gaps: mean error of the vectors between lids
-        and between lips / crop side. expression: Gaussian negative log-likelihood, and expression_square: squared
-        error of the coefficients that are known."""
+        """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side.
+        regressed, heatmaps: the same of either answer in the image plane. visible: cross-entropy. rotation: mean
+        squared difference of the matrices. gaps: mean error of the vectors between lids and between lips / crop side.
+        expression: Gaussian negative log-likelihood, and expression_square: squared error of the coefficients that are
+        known."""
         size = self.config.size
         difference = alignment.xyz - truth.xyz
         if truth.known_axes is not None:  # where depth is not known, the distance in the image plane
@@ -251,12 +285,17 @@ class Swift(Aligner):
             "rotation": mse(alignment.rotation, truth.rotation),
             "gaps": mean(torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1), gaps),
         }
+        for name, answer in zip(("regressed", "heatmaps"), alignment.steps):
+            apart = torch.linalg.vector_norm((answer - truth.xyz)[..., :2], dim=-1)
+            terms[name] = mean(apart, known) / size
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
     def stages(self) -> tuple[Stage, ...]:
         """Distance first settles the points, then likelihood weighs them by their uncertainty; last, eyes and mouth."""
         whole = {"visible": 0.3, "rotation": 2.0}
-        trunk = ("trunk", "place", "look", "out")
+        trunk: tuple[str, ...] = ("trunk", "place", "look", "out")
+        if self.heatmaps is not None:
+            whole, trunk = whole | {"regressed": 5.0, "heatmaps": 10.0}, (*trunk, "heatmaps")
         stages = (
             Stage("regression", {"distance": 20.0, "points": 0.05, **whole}, trunk, share=0.45),
             Stage("likelihood", {"distance": 10.0, "points": 0.5, **whole}, trunk, share=0.45),
