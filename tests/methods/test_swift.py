@@ -97,30 +97,32 @@ def test_a_correction_moves_points_along_the_axes_of_the_head():
 
 
 def drawn(*cells: tuple[int, int]) -> torch.Tensor:
-    """The place in a heatmap of 4 x 4 cells in which these (row, column) share everything, as a branch says it."""
+    """The point of a heatmap of 4 x 4 cells in which these (row, column) share everything, as a branch says it; the
+    depth of a cell is 0.1 times its row."""
     branch = Heatmaps(4, 4, 4)
     score = torch.full((1, 68, 4, 4), -200.0)
     for row, column in cells:
         score[:, :, row, column] = 200.0
-    branch.score.forward = lambda maps: score
+    depth = 0.1 * torch.arange(4.0)[:, None].expand(1, 68, 4, 4)
+    branch.draw.forward = lambda maps: torch.cat([score, depth], 1)
     return branch(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 2, 2))[0, 0]
 
 
-def test_a_place_is_the_mean_of_a_heatmap():
+def test_a_point_is_the_mean_of_a_heatmap():
     # Cells are 1/4 of the side wide, their centres at -3/8, -1/8, 1/8, 3/8 from the middle; x is the column.
-    torch.testing.assert_close(drawn((0, 3)), torch.tensor([0.375, -0.375]))
-    torch.testing.assert_close(drawn((2, 1)), torch.tensor([-0.125, 0.125]))
-    torch.testing.assert_close(drawn((2, 1), (2, 3)), torch.tensor([0.125, 0.125]))
+    torch.testing.assert_close(drawn((0, 3)), torch.tensor([0.375, -0.375, 0.0]))
+    torch.testing.assert_close(drawn((2, 1)), torch.tensor([-0.125, 0.125, 0.2]))
+    torch.testing.assert_close(drawn((1, 1), (2, 3)), torch.tensor([0.125, 0.0, 0.15]))
 
 
-def test_points_are_the_mean_of_both_answers_and_their_depth_is_regressed():
+def test_points_are_the_mean_of_both_answers():
     torch.manual_seed(0)
     sizes = {"size": 64, "widths": (4, 4, 4), "depths": (1, 1, 1), "features": 8, "places": 2, "details": False}
     crops = torch.rand(2, 3, 64, 64)
     both = Swift(SwiftConfig(**sizes)).eval()
     regressed, heatmaps = both(crops).steps
     torch.testing.assert_close(both(crops).xyz, (regressed + heatmaps) / 2)
-    assert (regressed - heatmaps)[..., :2].abs().amax() > 1e-3 and torch.equal(regressed[..., 2], heatmaps[..., 2])
+    assert (regressed - heatmaps).abs().amax() > 1e-3
     alone = Swift(SwiftConfig(**sizes, heatmaps=0)).eval()
     left = both.load_state_dict(alone.state_dict(), strict=False)
     assert all(name.startswith("heatmaps.") for name in left.missing_keys) and not left.unexpected_keys

@@ -1,16 +1,16 @@
 """swift: the fast default. One forward pass of a small residual network regresses 68 points in 3D,
-the uncertainty and visibility of each, and the rotation of the head. In the image plane a point is the mean of that
-answer and of a second one, from a heatmap. Eyes and mouth are then cut from the same crop around these points, and a
+the uncertainty and visibility of each, and the rotation of the head. A point is the mean of that answer and of a
+second one, from heatmaps. Eyes and mouth are then cut from the same crop around these points, and a
 second, smaller network on each of them corrects the points of eyes, brows and mouth and regresses 52 expression
 coefficients.
 
-Points are regressed as offsets from the mean shape, in units of the crop's side; the place in a heatmap is its mean
-(Sun et al., "Integral human pose regression", ECCV 2018). On photos, which no training has shown, the two err in
-different ways, so their mean is better than either. The uncertainty is learnt by the
-Laplace negative log-likelihood (Kumar et al., "LUVLi face alignment", CVPR 2020); the rotation as two columns that
-Gram-Schmidt makes orthonormal (Zhou et al., "On the continuity of rotation representations in neural networks",
-CVPR 2019). The uncertainty of expressions is learnt by the Gaussian likelihood, weighted by the variance (Seitzer et
-al., "On the pitfalls of heteroscedastic uncertainty estimation", ICLR 2022).
+Points are regressed as offsets from the mean shape, in units of the crop's side; the place in a heatmap is its mean,
+and the depth there that of a map of depths (Sun et al., "Integral human pose regression", ECCV 2018). On photos, which
+training never shows, the two answers err in different ways, and their mean errs less than either. The uncertainty is
+learnt by the Laplace negative log-likelihood (Kumar et al., "LUVLi face alignment", CVPR 2020); the rotation as two
+columns that Gram-Schmidt makes orthonormal (Zhou et al., "On the continuity of rotation representations in neural
+networks", CVPR 2019). The uncertainty of expressions is learnt by the Gaussian likelihood, weighted by the variance
+(Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation", ICLR 2022).
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class SwiftConfig(AlignerConfig):
 
 
 class Heatmaps(nn.Module):
-    """A trunk's last map but one, (B,F,N,N), and its last, (B,C,N/2,N/2), to the places (B,68,2) of points in sides of
-    the crop from its centre, each the mean of a heatmap of N x N cells."""
+    """A trunk's last map but one, (B,F,N,N), and its last, (B,C,N/2,N/2), to points (B,68,3) in sides of the crop from
+    its centre: the mean place in a heatmap of N x N cells, and the mean of a map of depths under it."""
 
     def __init__(self, fine: int, coarse: int, channels: int):
         super().__init__()
         self.fine, self.coarse = convolution(fine, channels, 1), convolution(coarse, channels, 1)
-        self.mix, self.score = convolution(channels, channels, 3), nn.Conv2d(channels, LANDMARKS, 1)
+        self.mix, self.draw = convolution(channels, channels, 3), nn.Conv2d(channels, 2 * LANDMARKS, 1)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """See the class."""
@@ -96,10 +96,11 @@ class Heatmaps(nn.Module):
         maps = torch.relu(self.mix(maps) + maps)
         # bf16 would put coordinates on a grid of half a pixel
         with torch.autocast(maps.device.type, enabled=False):
-            score = self.score(maps.float())
+            score, depth = self.draw(maps.float()).chunk(2, dim=1)
             share = score.flatten(2).softmax(2).unflatten(2, score.shape[2:])
             cells = (torch.arange(score.shape[3], device=score.device) + 0.5) / score.shape[3] - 0.5
-            return torch.stack([(share.sum(2) * cells).sum(2), (share.sum(3) * cells).sum(2)], 2)
+            x, y = (share.sum(2) * cells).sum(2), (share.sum(3) * cells).sum(2)
+            return torch.stack([x, y, (share * depth).sum((2, 3))], 2)
 
 
 class PatchNetwork(nn.Module):
@@ -235,7 +236,7 @@ class Swift(Aligner):
         size = self.config.size
         middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
         *_, fine, maps = self.trunk.scales(crops)
-        places = None if self.heatmaps is None else self.heatmaps(fine, maps)
+        drawn = None if self.heatmaps is None else self.heatmaps(fine, maps)
         # bf16 would put coordinates on a grid of half a pixel: from here on full precision
         with torch.autocast(crops.device.type, enabled=False):
             maps = maps.float()
@@ -244,9 +245,8 @@ class Swift(Aligner):
             rotation = matrix_from_6d(turn)
             points = self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))
             answers: tuple[Tensor, ...] = ()
-            if places is not None:
-                answers = points, torch.cat([places, points[..., 2:]], 2)
-                points = (answers[0] + answers[1]) / 2
+            if drawn is not None:
+                answers, points = (points, drawn), (points + drawn) / 2
             expression = expression_sigma = None
             if self.details is not None:
                 patches = Patches(crops.float(), points[..., :2], rotation)
@@ -263,16 +263,11 @@ class Swift(Aligner):
             )
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
-        """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side.
-        regressed, heatmaps: the same of either answer in the image plane. visible: cross-entropy. rotation: mean
-        squared difference of the matrices. gaps: mean error of the vectors between lids and between lips / crop side.
-        expression: Gaussian negative log-likelihood, and expression_square: squared error of the coefficients that are
-        known."""
+        """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side;
+        regressed, heatmaps: that of either answer. visible: cross-entropy. rotation: mean squared difference of the
+        matrices. gaps: mean error of the vectors between lids and between lips / crop side. expression: Gaussian
+        negative log-likelihood, and expression_square: squared error of the coefficients that are known."""
         size = self.config.size
-        difference = alignment.xyz - truth.xyz
-        if truth.known_axes is not None:  # where depth is not known, the distance in the image plane
-            difference = torch.where(truth.known_axes, difference, 0.0)
-        distance = torch.linalg.vector_norm(difference, dim=-1)
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
         upper, lower = (list(side) for side in zip(*GAPS))
         error = (alignment.xyz - truth.xyz)[..., :2] / size
@@ -280,14 +275,13 @@ class Swift(Aligner):
         gaps = None if known is None else known[:, upper] & known[:, lower]
         terms = {
             "points": laplace_nll(plane, log_sigma, truth.xyz[..., :2] / size, known),
-            "distance": mean(distance, known) / size,
+            "distance": _distance(alignment.xyz, truth) / size,
             "visible": binary_cross_entropy(torch.logit(alignment.visible, 1e-6), truth.visible, known),
             "rotation": mse(alignment.rotation, truth.rotation),
             "gaps": mean(torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1), gaps),
         }
         for name, answer in zip(("regressed", "heatmaps"), alignment.steps):
-            apart = torch.linalg.vector_norm((answer - truth.xyz)[..., :2], dim=-1)
-            terms[name] = mean(apart, known) / size
+            terms[name] = _distance(answer, truth) / size
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -304,6 +298,14 @@ class Swift(Aligner):
             return stages
         terms = {"points": 0.5, "distance": 10.0, "gaps": 40.0, "expression": 5.0, "expression_square": 20.0}
         return (*stages, Stage("details", terms, ("details",), share=0.1))
+
+
+def _distance(xyz: Tensor, truth: FaceBatch) -> Tensor:
+    """Mean distance (B,) of points (B,68,3), px; in the image plane where their depth is not known."""
+    difference = xyz - truth.xyz
+    if truth.known_axes is not None:
+        difference = torch.where(truth.known_axes, difference, 0.0)
+    return mean(torch.linalg.vector_norm(difference, dim=-1), truth.known)
 
 
 def _expression_terms(alignment: Alignment, truth: Tensor | None) -> dict[str, Tensor]:
