@@ -20,7 +20,7 @@ from canthus.detection.composites import (
     _Placed,
     _sides,
 )
-from canthus.detection.patterns import pattern, scatter
+from canthus.detection.patterns import pattern, relief, scatter
 from canthus.errors import RecipeError
 from canthus.synth.light import procedural_environments
 
@@ -120,9 +120,28 @@ def test_camera_effects_say_how_sharp_they_leave_a_picture():
     assert np.median(blurred) < 0.3 * np.median(sharp)
 
 
-def test_patterns_differ_and_come_again():
-    one, again, other = (np.asarray(pattern(np.random.default_rng(seed), 96)) for seed in (1, 1, 2))
+@pytest.mark.parametrize("draw", [pattern, relief])
+def test_patterns_differ_and_come_again(draw):
+    one, again, other = (np.asarray(draw(np.random.default_rng(seed), 96)) for seed in (1, 1, 2))
     assert one.shape == (96, 96, 3) and np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_relief_is_lit_and_fills_the_square(seed):
+    pixels = np.asarray(relief(np.random.default_rng(seed), 96), float).mean(-1)
+    assert np.ptp(pixels) > 10
+    corners = [pixels[:4, :4], pixels[:4, -4:], pixels[-4:, :4], pixels[-4:, -4:]]
+    assert all(corner.max() > 0 for corner in corners)  # none is the black outside a turned square
+
+
+def test_cloth_covers_the_first_area_and_a_colour_the_second():
+    canvas = on_black(32)
+    areas = [([(0, 0), (31, 0), (31, 31), (0, 31)], (9, 9, 9)), ([(0, 0), (9, 0), (9, 9), (0, 9)], (7, 8, 9))]
+    canvas.draw(areas, PIL.new("RGB", (32, 32), (1, 2, 3)))
+    pixels = np.asarray(canvas.image)
+    assert tuple(pixels[20, 20]) == (1, 2, 3) and tuple(pixels[5, 5]) == (7, 8, 9)
+    canvas.draw(areas[:1])
+    assert tuple(np.asarray(canvas.image)[5, 5]) == (9, 9, 9)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from canthus.detection.patterns import pattern, scatter
+from canthus.detection.patterns import pattern, relief, scatter
 from canthus.errors import RecipeError
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import GAMMA
@@ -38,6 +38,7 @@ COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
 OBJECTS_SHARE = 0.35  # of backdrops with objects strewn over them, where there are any
 MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
+_Outline = tuple[list[tuple[float, float]], tuple[int, ...]]  # corners of an area, px, and its colour
 _MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 
 
@@ -136,7 +137,7 @@ class Composer:
 
     def _backdrop(self, rng: np.random.Generator) -> Image.Image:
         kind, side = rng.random(), self.side
-        if kind < 0.4:
+        if kind < 0.3:
             environment = self.environments[int(rng.integers(len(self.environments)))]
             exposure = 0.5 / max(float(environment.small.mean()), 1e-4) * rng.uniform(0.4, 1.6)
             view = environment.background(
@@ -149,9 +150,11 @@ class Composer:
             part = int(min(photo.shape[:2]) * math.exp(rng.uniform(math.log(0.12), 0)))
             y, x = (int(rng.integers(n - part + 1)) for n in photo.shape[:2])
             return Image.fromarray(photo[y : y + part, x : x + part]).resize((side, side), Image.Resampling.BILINEAR)
-        if kind < 0.88:
+        if kind < 0.78:
             return pattern(rng, side)
-        if kind < 0.96:
+        if kind < 0.92:
+            return relief(rng, side)
+        if kind < 0.97:
             noise = np.full((side, side, 3), 128.0)
             for cells in (2, 5, 12, 30, 80):
                 grey = rng.random((cells, cells, 1))
@@ -169,7 +172,7 @@ class Composer:
         whole = rng.random() < 0.12  # a picture within the picture, its backdrop included
         alpha = np.full(head.region.shape, 255, np.uint8) if whole else _alpha(head.region > 0)
         if not whole and rng.random() < 0.6:
-            canvas.draw(_body(rng, placed))
+            canvas.draw(_body(rng, placed), relief(rng, self.side) if rng.random() < 0.6 else None)
         canvas.paste(placed, head.image, alpha, head.region == FACE, _tint(rng))
         if head.angle < BACK_ANGLE:
             canvas.add(placed, head.angle < FACE_ANGLE)
@@ -258,10 +261,15 @@ class _Canvas:
         self._owner.paste(0, corner, covered)
         self._last = ImageChops.darker(covered, mask.point(_MOSTLY)), corner
 
-    def draw(self, outlines: list[tuple[list[tuple[float, float]], tuple[int, ...]]]) -> None:
-        """Areas of one colour."""
-        for corners, colour in outlines:
-            ImageDraw.Draw(self.image).polygon(corners, colour)
+    def draw(self, outlines: Sequence[_Outline], cloth: Image.Image | None = None) -> None:
+        """Areas of one colour each; with a picture of `cloth` the first one shows that instead."""
+        for number, (corners, colour) in enumerate(outlines):
+            if cloth is not None and number == 0:
+                area = Image.new("L", self.image.size)
+                ImageDraw.Draw(area).polygon(corners, 255)
+                self.image.paste(cloth, (0, 0), area)
+            else:
+                ImageDraw.Draw(self.image).polygon(corners, colour)
             ImageDraw.Draw(self._owner).polygon(corners, 0)
 
     def add(self, placed: _Placed, wanted: bool) -> None:
@@ -319,7 +327,7 @@ def _tint(rng: np.random.Generator) -> list[int]:
     return [int(v) for v in table.T.ravel()]
 
 
-def _body(rng: np.random.Generator, placed: _Placed) -> list[tuple[list[tuple[float, float]], tuple[int, ...]]]:
+def _body(rng: np.random.Generator, placed: _Placed) -> list[_Outline]:
     """Shoulders of one or two colours under a head: outlines and their colours."""
     low, high = placed.points.min(0), placed.points.max(0)
     side = float((high - low).max())

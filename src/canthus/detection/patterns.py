@@ -1,5 +1,6 @@
 """Pictures that nobody could take for a face but a network that has seen few others: heaps of balls, blossoms, stars,
-strokes and letters in the colours of one scene, often those of skin.
+strokes and letters in the colours of one scene, often those of skin; cloth, rock and skin as lit surfaces; pictures of
+things.
 
 Pictures of random shapes share much with photos: Baradad et al., "Learning to see by looking at noise", NeurIPS 2021.
 """
@@ -30,6 +31,36 @@ def pattern(rng: np.random.Generator, side: int) -> Image.Image:
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(math.exp(rng.uniform(math.log(0.4), math.log(0.03 * side)))))
     return image
+
+
+def relief(rng: np.random.Generator, side: int) -> Image.Image:
+    """A lit surface (side, side) RGB with folds or bumps, as of cloth, bark, rock or skin, of one or two colours."""
+    wide = round(1.45 * side)  # as much as a square turned by any angle wants
+    coarse, stretch = rng.uniform(1.5, 9), math.exp(rng.uniform(0, math.log(6)))
+    octaves = [2.0**k for k in range(5)]
+    fading = rng.uniform(0.2, 0.6)
+    height = sum(
+        _waves(rng, wide, coarse * fine, coarse * fine * stretch) * fading**k for k, fine in enumerate(octaves)
+    )
+    down, across = np.gradient(height * side * rng.uniform(0.02, 0.12))
+    light = rng.normal(0, 1, 2)
+    light = light / np.hypot(*light) * rng.uniform(0.3, 1.2)
+    shade = np.clip((1 + light[0] * across + light[1] * down) / np.sqrt(1 + across**2 + down**2), 0.05, 2)
+    one, other = (np.array(_pick(rng, _palette(rng)), float) for _ in range(2))
+    share = np.clip(4 * _waves(rng, wide, 3, 3) + rng.uniform(-2, 1), 0, 1)[..., None]
+    pixels = (one + share * (other - one)) * shade[..., None] * rng.uniform(0.6, 1.1)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).rotate(
+        rng.uniform(0, 360), Image.Resampling.BILINEAR
+    )
+    edge = (wide - side) // 2
+    return image.crop((edge, edge, edge + side, edge + side))
+
+
+def _waves(rng: np.random.Generator, side: int, rows: float, columns: float) -> np.ndarray:
+    """Smooth noise (side, side) about 0 with so many hills along each axis."""
+    cells = min(round(rows) + 1, side), min(round(columns) + 1, side)
+    small = Image.fromarray(rng.normal(0, 0.5, cells).astype(np.float32))
+    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def scatter(rng: np.random.Generator, image: Image.Image, objects: Sequence[Path]) -> None:
