@@ -32,6 +32,13 @@ pytestmark = pytest.mark.skipif(
 BOXES = [[178.0, 89.0, 275.0, 176.5], [150.0, 60.0, 300.0, 200.0]]
 
 
+# both on the one face of the photo
+FOUND = [
+    {"score": 0.9, "square": {"x": 226, "y": 132, "side": 97, "angle": 0}, "angleKnown": True, "leastScore": 0.15},
+    {"score": 0.8, "square": {"x": 236, "y": 140, "side": 110, "angle": 0}, "angleKnown": True, "leastScore": 0.1},
+]
+
+
 class Pictures:
     """Writes pictures as files of RGBA bytes, and asks canthus.js about them."""
 
@@ -82,8 +89,9 @@ def answers(tmp_path_factory):
     frames = [small, np.roll(small, 4, 1), np.zeros_like(small), np.roll(small, 8, 1), small[:, :200].copy()]
     jobs = [{**pictures.write(upright()), "boxes": BOXES}, pictures.write(upright()), pictures.write(lying())]
     jobs += [pictures.write(np.full((90, 120, 3), 99, np.uint8)), {"frames": [pictures.write(f) for f in frames]}]
+    jobs += [{**pictures.write(upright()), "found": FOUND}]
     answered = pictures.ask(jobs, linked_models(tmp_path_factory.mktemp("models")))
-    return dict(zip(("boxes", "upright", "lying", "nobody", "followed"), answered, strict=True))
+    return dict(zip(("boxes", "upright", "lying", "nobody", "followed", "found"), answered, strict=True))
 
 
 def bytes_of(answer: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -141,6 +149,12 @@ def test_faces_are_those_of_python(answers, name):
             np.testing.assert_allclose(np.array(list(got[key].values()), float), getattr(face, key)[0], atol=0.01)
         detected = np.nan if got["detection_score"] is None else got["detection_score"]
         np.testing.assert_allclose(detected, face.detection_scores[0], atol=0.01)
+
+
+def test_of_two_detections_on_one_face_the_first_counts(answers):
+    (face,) = answers["found"]
+    assert face["detection_score"] == 0.9
+    np.testing.assert_allclose(face["box"], BOXES[0], atol=4)
 
 
 def test_a_picture_without_a_face_has_none(answers):

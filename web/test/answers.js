@@ -1,8 +1,8 @@
 /**
  * What canthus.js says, for tests/web/test_canthus_js.py: reads {models, jobs} as JSON from standard input and writes a list of
  * answers. A job is a picture {pixels (a file of RGBA bytes), width, height} with `crop` or `zoom` for its bytes (base64), with
- * `seen` for what the detector sees at that zoom, with `boxes` or nothing for its faces, or {frames}, a list of pictures, for
- * the numbers of the faces in each.
+ * `seen` for what the detector sees at that zoom, with `found`, what a detector found, with `boxes` or with nothing for its
+ * faces, or {frames}, a list of pictures, for the numbers of the faces in each.
  */
 
 import {readFile} from "node:fs/promises";
@@ -35,6 +35,7 @@ for (const job of jobs) {
   if (job.frames) answers.push(await followed(canthus, job.frames));
   else if (job.crop) answers.push(base64(cut(asRgb(await picture(job)), job.crop)));
   else if (job.seen) answers.push(await canthus.detector.detectAt(asRgb(await picture(job)), job.seen));
+  else if (job.found) answers.push(await canthus.aligned(asRgb(await picture(job)), job.found));
   else if (job.zoom) answers.push(base64(reduced(asRgb(await picture(job)), job.zoom).data));
   else answers.push(await canthus.predict(await picture(job), job.boxes));
 }
