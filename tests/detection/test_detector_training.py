@@ -95,6 +95,14 @@ def test_drawn_once_and_read_back(heads, tmp_path, small_parts):
     assert images.shape == (5, 96, 96, 3) and faces.box.shape[0] == 5 and faces.there.any()
 
 
+@pytest.mark.parametrize("key", ["environments", "photos", "objects"])
+def test_a_folder_of_something_else_than_pictures_is_refused(heads, tmp_path, small_parts, key):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "picture.exr").write_text("no picture")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        list(draw(recipe(heads, **{key: str(tmp_path / "given")}), tmp_path / "run"))
+
+
 def test_it_learns_and_goes_on_after_a_stop(heads, tmp_path, small_parts):
     plan = recipe(heads, steps=6)
     rows = {}

@@ -141,6 +141,9 @@ def train_detector(
         str | None, typer.Option("--environments", help="Folder of environment maps (.exr) to stand behind the heads.")
     ] = None,
     photos: Annotated[str | None, typer.Option("--photos", help="Folder of pictures without faces.")] = None,
+    objects: Annotated[
+        str | None, typer.Option("--objects", help="Folder of small pictures of things with opacity, as clip art.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Steps of the first network instead of the recipe's.")
     ] = None,
@@ -151,7 +154,7 @@ def train_detector(
         from canthus.detection.train import train_detector as run
         from canthus.training.memory import keep_freed_memory
 
-        given = {"heads": heads, "environments": environments, "photos": photos, "steps": steps}
+        given = {"heads": heads, "environments": environments, "photos": photos, "objects": objects, "steps": steps}
         plan = DetectorRecipe.read(recipe, **{key: value for key, value in given.items() if value is not None})
         with progress("composites") as update:
             for done in draw(plan, out):
