@@ -119,11 +119,11 @@ def test_points_are_the_mean_of_both_answers():
     torch.manual_seed(0)
     sizes = {"size": 64, "widths": (4, 4, 4), "depths": (1, 1, 1), "features": 8, "places": 2, "details": False}
     crops = torch.rand(2, 3, 64, 64)
-    both = Swift(SwiftConfig(**sizes)).eval()
+    both = Swift(SwiftConfig(**sizes, heatmaps=8)).eval()
     regressed, heatmaps = both(crops).steps
     torch.testing.assert_close(both(crops).xyz, (regressed + heatmaps) / 2)
     assert (regressed - heatmaps).abs().amax() > 1e-3
-    alone = Swift(SwiftConfig(**sizes, heatmaps=0)).eval()
+    alone = Swift(SwiftConfig(**sizes)).eval()
     left = both.load_state_dict(alone.state_dict(), strict=False)
     assert all(name.startswith("heatmaps.") for name in left.missing_keys) and not left.unexpected_keys
     torch.testing.assert_close(both(crops).steps[0], alone(crops).xyz)

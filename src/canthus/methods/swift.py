@@ -74,7 +74,7 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
-    heatmaps: int = 64  # channels of the branch that draws them, at S/8 of the default; 0: points are regressed alone
+    heatmaps: int = 0  # channels of the branch that draws them; 0: points are regressed alone
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
