@@ -207,6 +207,18 @@ def test_a_detection_that_disagrees_puts_a_drifting_face_right():
     assert tracker.reinitialisations == 1 and [tracked.ids.tolist() for tracked in seen] == [[0]] * 5
 
 
+def test_of_two_on_one_face_the_one_that_looks_otherwise_than_before_is_lost():
+    # The second disc comes nearer by 6 px a frame and is then gone; the first one starts by 3 px to just where the
+    # second is expected: the place surprises of the first, the colour of the second.
+    tracker = Tracker(Discs(), detect_every=0)
+    for x in range(145, 108, -6):
+        tracked = tracker.step(scene((0, 100, 80, 10), (1, x, 80, 10)))
+    assert tracked.ids.tolist() == [0, 1]
+    tracked = tracker.step(scene((0, 103, 80, 10)))
+    assert tracked.ids.tolist() == [0]
+    np.testing.assert_allclose(centres(tracked.faces), [[103, 80]], atol=1.5)
+
+
 class Shrinking(Discs):
     """Says that the face is 0.85 of what the crop was made for."""
 

@@ -233,11 +233,14 @@ class Tracker:
         least = MIN_PEAK if alignment.sigma is None else MIN_SCORE
         least = least if self.min_score is None else self.min_score
         healthy = (alignment.confidence() >= least) & (growth <= MAX_GROWTH) & inside
-        surprise = np.linalg.norm(centres - [t.expected(1) for t in present], axis=1)
+        looks = face_descriptors(crops)
+        # of two on one face, the one that lies and looks otherwise than expected has jumped onto the other
+        surprise = np.linalg.norm(centres - [t.expected(1) for t in present], axis=1) / last.sizes
+        surprise += [difference(track.appearance, look) for track, look in zip(present, looks)]
         for a, b in zip(*np.nonzero(np.triu(box_overlaps(faces.boxes, faces.boxes), 1) > SAME_FACE)):
-            if healthy[a] and healthy[b]:  # one has jumped onto the other
+            if healthy[a] and healthy[b]:
                 healthy[a if surprise[a] > surprise[b] else b] = False
-        for track, face, well, centre, seen in zip(present, faces, healthy, centres, face_descriptors(crops)):
+        for track, face, well, centre, seen in zip(present, faces, healthy, centres, looks):
             if well:
                 track.appearance = track.appearance + APPEARANCE_RATE * (seen - track.appearance)
                 track.velocity = (track.velocity + centre - box_centres(track.face.boxes)[0]) / 2
