@@ -136,11 +136,11 @@ def test_a_relief_is_lit_and_fills_the_square(seed):
 
 def test_cloth_covers_the_first_area_and_a_colour_the_second():
     canvas = on_black(32)
-    areas = [([(0, 0), (31, 0), (31, 31), (0, 31)], (9, 9, 9)), ([(0, 0), (9, 0), (9, 9), (0, 9)], (7, 8, 9))]
-    canvas.draw(areas, PIL.new("RGB", (32, 32), (1, 2, 3)))
+    whole, cloth = [(0, 0), (31, 0), (31, 31), (0, 31)], PIL.new("RGB", (32, 32), (1, 2, 3))
+    canvas.draw([(whole, cloth), ([(0, 0), (9, 0), (9, 9), (0, 9)], (7, 8, 9))])
     pixels = np.asarray(canvas.image)
     assert tuple(pixels[20, 20]) == (1, 2, 3) and tuple(pixels[5, 5]) == (7, 8, 9)
-    canvas.draw(areas[:1])
+    canvas.draw([(whole, (9, 9, 9))])
     assert tuple(np.asarray(canvas.image)[5, 5]) == (9, 9, 9)
 
 
@@ -154,6 +154,14 @@ def test_only_what_is_opaque_of_an_object_is_strewn(tmp_path, seed):
 
     assert (strewn(0) == (0, 0, 255)).all()
     assert (strewn(255) != (0, 0, 255)).any() and np.array_equal(strewn(255), strewn(255))
+
+
+def test_a_damaged_object_is_told(tmp_path):
+    PIL.new("RGBA", (40, 20), (255, 255, 0, 255)).save(tmp_path / "thing.png")
+    data = (tmp_path / "thing.png").read_bytes()
+    (tmp_path / "thing.png").write_bytes(data[:50])  # its head is whole, its pixels are not
+    with pytest.raises(RecipeError, match=r"thing\.png' cannot be read"):
+        scatter(np.random.default_rng(0), PIL.new("RGB", (96, 96)), [tmp_path / "thing.png"])
 
 
 def test_objects_come_into_composites_without_a_face(heads, tmp_path):

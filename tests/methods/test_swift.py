@@ -22,7 +22,7 @@ from canthus.methods.swift import (  # noqa: E402
     Patches,
     Swift,
     SwiftConfig,
-)  # fmt: skip
+)
 
 
 def test_sigma_is_scaled_and_nothing_else():

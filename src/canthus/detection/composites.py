@@ -38,7 +38,7 @@ COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
 OBJECTS_SHARE = 0.35  # of backdrops with objects strewn over them, where there are any
 MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
-_Outline = tuple[list[tuple[float, float]], tuple[int, ...]]  # corners of an area, px, and its colour
+_Outline = tuple[list[tuple[float, float]], tuple[int, ...] | Image.Image]  # corners of an area, px; what it shows
 _MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 
 
@@ -172,7 +172,10 @@ class Composer:
         whole = rng.random() < 0.12  # a picture within the picture, its backdrop included
         alpha = np.full(head.region.shape, 255, np.uint8) if whole else _alpha(head.region > 0)
         if not whole and rng.random() < 0.6:
-            canvas.draw(_body(rng, placed), relief(rng, self.side) if rng.random() < 0.6 else None)
+            shoulders, *more = _body(rng, placed)
+            if rng.random() < 0.6:
+                shoulders = shoulders[0], relief(rng, self.side)
+            canvas.draw([shoulders, *more])
         canvas.paste(placed, head.image, alpha, head.region == FACE, _tint(rng))
         if head.angle < BACK_ANGLE:
             canvas.add(placed, head.angle < FACE_ANGLE)
@@ -261,16 +264,13 @@ class _Canvas:
         self._owner.paste(0, corner, covered)
         self._last = ImageChops.darker(covered, mask.point(_MOSTLY)), corner
 
-    def draw(self, outlines: Sequence[_Outline], cloth: Image.Image | None = None) -> None:
-        """Areas of one colour each; with a picture of `cloth` the first one shows that instead."""
-        for number, (corners, colour) in enumerate(outlines):
-            if cloth is not None and number == 0:
-                area = Image.new("L", self.image.size)
-                ImageDraw.Draw(area).polygon(corners, 255)
-                self.image.paste(cloth, (0, 0), area)
-            else:
-                ImageDraw.Draw(self.image).polygon(corners, colour)
-            ImageDraw.Draw(self._owner).polygon(corners, 0)
+    def draw(self, outlines: Sequence[_Outline]) -> None:
+        """Areas of one colour each, or of a picture as large as the canvas."""
+        for corners, fill in outlines:
+            area = Image.new("L", self.image.size)
+            ImageDraw.Draw(area).polygon(corners, 255)
+            self.image.paste(fill, (0, 0, *self.image.size), area)
+            self._owner.paste(0, (0, 0, *self.image.size), area)
 
     def add(self, placed: _Placed, wanted: bool) -> None:
         """Note that what was pasted last is a face."""
@@ -337,7 +337,7 @@ def _body(rng: np.random.Generator, placed: _Placed) -> list[_Outline]:
     neck = (low + high) / 2 + down * side * rng.uniform(0.85, 1.1)
     wide, tall = side * rng.uniform(1.1, 1.7), side * rng.uniform(1.5, 3.5)
     shape = [(-0.25, 0), (0.25, 0), (0.8, 0.15), (1, 0.4), (1, 1), (-1, 1), (-1, 0.4), (-0.8, 0.15)]
-    outlines = []
+    outlines: list[_Outline] = []
     for share in (1.0, rng.uniform(0.1, 0.6))[: int(rng.integers(1, 3))]:
         corners = [neck + across * x * wide * share + down * y * tall for x, y in shape]
         outlines.append(([(float(x), float(y)) for x, y in corners], tuple(int(v) for v in rng.integers(0, 256, 3))))

@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from canthus.decode import decoding
+from canthus.errors import RecipeError
+
 _BALL = 64  # side of the shading of a ball, px
 SKIN = 0.4  # share of pictures in the colours of skin
 
@@ -37,11 +40,8 @@ def relief(rng: np.random.Generator, side: int) -> Image.Image:
     """A lit surface (side, side) RGB with folds or bumps, as of cloth, bark, rock or skin, of one or two colours."""
     wide = round(1.45 * side)  # as much as a square turned by any angle wants
     coarse, stretch = rng.uniform(1.5, 9), math.exp(rng.uniform(0, math.log(6)))
-    octaves = [2.0**k for k in range(5)]
     fading = rng.uniform(0.2, 0.6)
-    height = sum(
-        _waves(rng, wide, coarse * fine, coarse * fine * stretch) * fading**k for k, fine in enumerate(octaves)
-    )
+    height = sum(fading**k * _waves(rng, wide, coarse * 2**k, coarse * 2**k * stretch) for k in range(5))
     down, across = np.gradient(height * side * rng.uniform(0.02, 0.12))
     light = rng.normal(0, 1, 2)
     light = light / np.hypot(*light) * rng.uniform(0.3, 1.2)
@@ -69,7 +69,9 @@ def scatter(rng: np.random.Generator, image: Image.Image, objects: Sequence[Path
     turned = rng.random() < 0.4
     largest = image.width * math.exp(rng.uniform(math.log(0.05), math.log(0.7)))
     for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
-        thing = Image.open(objects[int(rng.integers(len(objects)))]).convert("RGBA")
+        path = objects[int(rng.integers(len(objects)))]
+        with decoding(RecipeError, f"the object '{path}' cannot be read"):
+            thing = Image.open(path).convert("RGBA")
         ratio = largest * rng.uniform(0.4, 1) / max(thing.size)
         thing = thing.resize((max(round(thing.width * ratio), 1), max(round(thing.height * ratio), 1)), reducing_gap=2)
         if turned:

@@ -234,12 +234,15 @@ class Tracker:
         least = least if self.min_score is None else self.min_score
         healthy = (alignment.confidence() >= least) & (growth <= MAX_GROWTH) & inside
         looks = face_descriptors(crops)
-        # of two on one face, the one that lies and looks otherwise than expected has jumped onto the other
-        surprise = np.linalg.norm(centres - [t.expected(1) for t in present], axis=1) / last.sizes
-        surprise += [difference(track.appearance, look) for track, look in zip(present, looks)]
+
+        def surprise(k: int) -> float:
+            """How far a face lies from where it was expected, in its size, and how much it looks otherwise."""
+            away = centres[k] - present[k].expected(1)
+            return float(np.linalg.norm(away) / last.sizes[k]) + difference(present[k].appearance, looks[k])
+
         for a, b in zip(*np.nonzero(np.triu(box_overlaps(faces.boxes, faces.boxes), 1) > SAME_FACE)):
-            if healthy[a] and healthy[b]:
-                healthy[a if surprise[a] > surprise[b] else b] = False
+            if healthy[a] and healthy[b]:  # one has jumped onto the other
+                healthy[max(b, a, key=surprise)] = False
         for track, face, well, centre, seen in zip(present, faces, healthy, centres, looks):
             if well:
                 track.appearance = track.appearance + APPEARANCE_RATE * (seen - track.appearance)

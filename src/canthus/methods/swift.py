@@ -233,8 +233,6 @@ class Swift(Aligner):
 
     def forward(self, crops: Tensor, start: Tensor | None = None) -> Alignment:
         """See `Aligner.forward`; `start` is not used."""
-        size = self.config.size
-        middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
         *_, fine, maps = self.trunk.scales(crops)
         drawn = None if self.heatmaps is None else self.heatmaps(fine, maps)
         # bf16 would put coordinates on a grid of half a pixel: from here on full precision
@@ -252,6 +250,8 @@ class Swift(Aligner):
                 patches = Patches(crops.float(), points[..., :2], rotation)
                 correction, expression, expression_sigma = self.details(patches, hidden)
                 points = points + functional.pad(correction, (0, 1))
+            size = self.config.size
+            middle = torch.tensor([(size - 1) / 2, (size - 1) / 2, 0.0], device=crops.device)
             return Alignment(
                 xyz=points * size + middle,
                 sigma=log_sigma.clamp(-7, 0).exp() * size,
