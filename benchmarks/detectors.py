@@ -30,8 +30,9 @@ from canthus.evaluation.boxes import tight_box
 from canthus.geometry.crop import box_centres, tight_boxes
 from canthus.inference.detect import Detector, FunctionDetector, PyramidDetector
 from canthus.inference.retinaface import RetinaFaceDetector
+from canthus.weights import DETECTOR, ROOT
 
-OWN = common.RELEASED / "detectors" / "rendered"
+OWN = ROOT / DETECTOR
 CANVAS = 512  # side of the pictures on which faces of chosen sizes stand, px
 SIDES = (8, 10, 12, 16, 24, 40, 80, 160, 300, 500, 800)  # longer side of the tight box, px
 GAINS = (0.5, 0.25, 0.12, 0.06, 0.03)  # light, as a factor on linear values
@@ -199,7 +200,7 @@ def dlib_detector() -> FunctionDetector:
 
 def detectors(own: Path) -> dict[str, Detector]:
     """Those to compare, by name."""
-    chosen: dict[str, Detector] = {"rendered": PyramidDetector(own, threads=1), "retinaface": RetinaFaceDetector(1)}
+    chosen: dict[str, Detector] = {"canthus": PyramidDetector(own, threads=1), "retinaface": RetinaFaceDetector(1)}
     for name, load in (("mediapipe", mediapipe_detector), ("dlib", dlib_detector)):
         if importlib.util.find_spec(name):
             chosen[name] = load()

@@ -61,6 +61,7 @@ DOCUMENTED = {
     "canthus.compat.mediapipe.tasks.python": {"vision"},
     "canthus.face.landmarks": {"mirror", "scheme"},
     "canthus.geometry.crop": {"Crop", "tight_boxes"},
+    "canthus.inference.retinaface": {"RetinaFaceDetector"},
     "canthus.io.columns": {"ImageFaces"},
     "canthus.io.tables": {"write_table"},
     "canthus.evaluation.evaluate": {"evaluate"},

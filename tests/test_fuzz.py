@@ -34,7 +34,7 @@ from canthus.io.lines import frame_line, header_line, read_json_lines
 from canthus.io.outputs import read_json, write_json
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import shard_path, write_shard
-from canthus.weights import DEFAULT, ROOT
+from canthus.weights import DEFAULT, DETECTOR, ROOT
 
 SECONDS = 5  # a reader that takes longer hangs
 Call = Callable[[], None]
@@ -160,7 +160,7 @@ def shipped_head(folder: Path) -> Target:
 
 
 def detector(folder: Path) -> Target:
-    path = Path(shutil.copytree(ROOT / "retinaface", folder / "retinaface")) / MODEL_FILE
+    path = Path(shutil.copytree(ROOT / DETECTOR, folder / DETECTOR)) / MODEL_FILE
     return Target(file=path, call=lambda: listed(path.parent, MODEL_FILE, WeightsError) and None, sealed=True)
 
 

@@ -2,8 +2,7 @@
 
     python tools/describe_networks.py [FOLDER ...]       default: the weights of the package and of weights/
 
-The networks stay as they are, byte for byte: metadata is added behind them. The face detector RetinaFace is not the
-project's own and is left alone.
+The networks stay as they are, byte for byte: metadata is added behind them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.outputs import atomic_write
 from canthus.io.session import MODEL_FILE
 from canthus.training.metadata import detector_metadata, network_metadata, refiner_metadata, with_metadata
-from canthus.weights import DETECTOR, ROOT
+from canthus.weights import ROOT
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -57,8 +56,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
     given = parser.parse_args().folders or sorted(p.parent for r in (ROOT, WEIGHTS) for p in r.rglob(MODEL_FILE))
     for folder in given:
-        if folder.name != DETECTOR:
-            print(f"{folder}: {'written' if describe(folder) else 'as it was'}")
+        print(f"{folder}: {'written' if describe(folder) else 'as it was'}")
 
 
 if __name__ == "__main__":

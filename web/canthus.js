@@ -11,7 +11,7 @@
  */
 
 import * as ort from "onnxruntime-web";
-import {detectorOf} from "./detect.js";
+import {FaceDetector} from "./detect.js";
 import {EXPRESSIONS} from "./expressions.js";
 import {
   anglesOf, cropAround, cropAroundPoints, fromCrop, nearestRotation, overlap, sizeOf, tightBox, turned,
@@ -24,6 +24,7 @@ const LANDMARKS = 68;
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
+const HOPE = 0.5;  // share of the score that its detector wants under which a face is given up early
 const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
 export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright
@@ -40,7 +41,7 @@ export async function load(folder, {read = fetched} = {}) {
   const [aligner, detector] = await Promise.all(["aligner", "detector"].map(name => opened(`${base}${name}/`, read)));
   const {card} = aligner;
   if (card.completion || card.start) throw new Error(`the weights '${card.name}' need more than their network`);
-  return new Canthus(card, aligner.sessions["model.onnx"], detectorOf(ort, detector.sessions));
+  return new Canthus(card, aligner.sessions["model.onnx"], new FaceDetector(ort, detector.sessions));
 }
 
 async function opened(folder, read) {
@@ -104,11 +105,13 @@ export class Canthus {
   /** The faces that a detector found in RGB bytes: those that lie otherwise than it said are aligned again. */
   async aligned(image, found) {
     const {crop_scale: scale, crop_size: size} = this.card;
-    const answers = await this.onCrops(image, found.map(({square}) => ({...square, side: square.side * scale, size})));
-    await this.turn(image, answers, found);
+    const first = await this.onCrops(image, found.map(({square}) => ({...square, side: square.side * scale, size})));
+    await this.turn(image, first, found);
+    const hopeful = numbersOf(first, ({trust}, k) => trust >= HOPE * found[k].leastScore);
+    const answers = hopeful.map(k => first[k]), detected = hopeful.map(k => found[k]);
     await this.refine(image, answers);
-    answers.forEach(({face}, k) => { face.detection_score = found[k].score; });
-    const believed = answers.filter(({trust}, k) => trust >= found[k].leastScore).map(({face}) => face), faces = [];
+    answers.forEach(({face}, k) => { face.detection_score = detected[k].score; });
+    const believed = answers.filter(({trust}, k) => trust >= detected[k].leastScore).map(({face}) => face), faces = [];
     for (const face of believed) if (faces.every(other => overlap(other.box, face.box) <= SAME_FACE)) faces.push(face);
     return faces;
   }

@@ -10,64 +10,51 @@ const FINE_SIDE = 1600;  // longer side of the picture at the second look at mos
 // to so many sides around it.
 const HINT_RATIO = 2, HINT_MARGIN = 2;
 
-const MEAN = [104, 117, 123];  // of blue, green, red, as RetinaFace's network wants them
-const ANCHORS = [[8, [16, 32]], [16, [64, 128]], [32, [256, 512]]];  // strides and sides, px
-const TIGHT = [-0.014, 0.214, 0.014, 0.012];  // from RetinaFace's boxes to tight ones, in their widths and heights
+// Longer side of the picture at the first look and at a quick one, px. Side of a face from which on the first look
+// answers for it, and largest side of a doubt, px of that look.
+const COARSE_SIDE = 256, QUICK_SIDE = 224, NEAR = 40, RELIABLE = 24;
+const MIN_SCORE = 0.5, HINT_SCORE = 0.1;  // of a face, and of a doubt
+const CANDIDATE_SCORE = 0.15;  // least score of a place that the second network looks at
+const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
+const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
-/** The detector that runs networks by their files: that of `canthus train-detector` has two. */
-export function detectorOf(ort, {"model.onnx": session, "refiner.onnx": refiner}) {
-  return refiner ? new PyramidDetector(ort, session, refiner) : new RetinaFaceDetector(ort, session);
-}
-
-const LEAST_SCORE = 0.15;  // least mean point score of the landmarks of a detected face
+// Least mean point score of the landmarks of a detected face, and least product of it and of the second network's score.
+const LEAST_SCORE = 0.15, BELIEF = 0.3;
+const TURN_SCORE = 0.65;  // from which on other angles are worth a try where the networks do not know one
 
 /**
- * The faces of a picture, best first: {box, score, square: {x, y, side, angle}, angleKnown, leastScore}. The box is tight
- * around the landmarks, the square too, of the upright head, whose angle is a guess where it is not known; landmarks with
- * a mean score of `leastScore` confirm the face.
+ * The two networks of a detector, by their files; the second looks at the places where the first sees something.
+ *
+ * The faces of a picture come best first: {box, score, square: {x, y, side, angle}, angleKnown, leastScore}. The box is
+ * tight around the landmarks, the square too, of the upright head, whose angle is a guess where it is not known;
+ * landmarks with a mean score of `leastScore` confirm the face.
  */
-class FaceDetector {
-  // coarseSide, quickSide: longer side of the picture at the first look and at a quick one, px. near: side of a face from
-  // which on the first look answers for it; reliable: largest side of a doubt, px of that look. minScore, hintScore: of a
-  // face, and of a doubt.
-  constructor(ort, session, sizes) {
-    Object.assign(this, {ort, session, ...sizes});
+export class FaceDetector {
+  constructor(ort, {"model.onnx": session, "refiner.onnx": refiner}) {
+    Object.assign(this, {ort, session, refiner});
   }
 
   /** All faces, from up to two looks at the picture. */
   async detect(image) {
     const side = Math.max(image.width, image.height);
-    const zoom = Math.min(1, this.coarseSide / side), fineZoom = Math.min(1, FINE_SIDE / side);
-    const seen = await this.detectAt(image, zoom, this.hintScore);
-    const coarse = seen.filter(face => face.score >= this.minScore);
-    const hints = seen.filter(face => face.score < this.minScore);
-    const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom, this.reliable / zoom) : null;
+    const zoom = Math.min(1, COARSE_SIDE / side), fineZoom = Math.min(1, FINE_SIDE / side);
+    const seen = await this.detectAt(image, zoom, HINT_SCORE);
+    const coarse = seen.filter(face => face.score >= MIN_SCORE);
+    const hints = seen.filter(face => face.score < MIN_SCORE);
+    const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom) : null;
     if (!area) return coarse;
     const [x, y] = area;
     const fine = (await this.detectAt(part(image, ...area), fineZoom)).map(face => moved(face, x, y));
-    return merged(coarse, fine, coarse.length ? this.near / zoom : Infinity);
+    return merged(coarse, fine, coarse.length ? NEAR / zoom : Infinity);
   }
 
   /** Near faces alone, from one look: for the frames of a video. */
   quick(image) {
-    return this.detectAt(image, Math.min(1, this.quickSide / Math.max(image.width, image.height)));
-  }
-}
-
-const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
-const CANDIDATE_SCORE = 0.15;  // least score of a place that the second network looks at
-const BELIEF = 0.2;  // least product of its score and the mean point score
-const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
-
-/** The two networks of `canthus train-detector`, the second for the places where the first sees something: roll as well. */
-class PyramidDetector extends FaceDetector {
-  constructor(ort, session, refiner) {
-    super(ort, session, {coarseSide: 256, quickSide: 224, near: 40, reliable: 24, minScore: 0.6, hintScore: 0.1});
-    this.refiner = refiner;
+    return this.detectAt(image, Math.min(1, QUICK_SIDE / Math.max(image.width, image.height)));
   }
 
   /** The faces that the networks see in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
-  async detectAt(image, zoom, minScore = this.minScore) {
+  async detectAt(image, zoom, minScore = MIN_SCORE) {
     const looked = await this.refined(image, await this.candidates(image, zoom));
     return suppressed(looked.filter(face => face.score >= minScore));
   }
@@ -114,7 +101,7 @@ class PyramidDetector extends FaceDetector {
         score: answer.score.data[k],
         leastScore: Math.max(LEAST_SCORE, BELIEF / Math.max(answer.score.data[k], 1e-6)),
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
-        angleKnown: sure(up),
+        angleKnown: sure(up) || answer.score.data[k] < TURN_SCORE,
       };
     });
   }
@@ -134,53 +121,16 @@ function sure(up) {
   return Math.hypot(...up) >= MIN_UP;
 }
 
-/** RetinaFace, the shipped detector: its faces are taken to stand upright. */
-class RetinaFaceDetector extends FaceDetector {
-  constructor(ort, session) {
-    super(ort, session, {coarseSide: 320, quickSide: 224, near: 48, reliable: 32, minScore: 0.6, hintScore: 0.01});
-  }
-
-  /** See `PyramidDetector`. */
-  async detectAt(image, zoom, minScore = this.minScore) {
-    const small = reduced(image, zoom), [rows, columns] = padded(small), plane = rows * columns;
-    const values = new Float32Array(3 * plane);
-    for (let y = 0, from = 0; y < small.height; y++) {
-      for (let x = 0; x < small.width; x++, from += 3) {
-        for (let c = 0; c < 3; c++) values[c * plane + y * columns + x] = small.data[from + 2 - c] - MEAN[c];
-      }
-    }
-    const input = new this.ort.Tensor("float32", values, [1, 3, rows, columns]);
-    const {loc: {data: offsets}, conf: {data: scores}} = await this.session.run({input});
-    const scale = [image.width / small.width, image.height / small.height], found = [];
-    let k = 0;
-    for (const [stride, sides] of ANCHORS) for (let row = 0; row < rows / stride; row++) {
-      for (let column = 0; column < columns / stride; column++) for (const side of sides) {
-        const score = scores[2 * k + 1], o = offsets.subarray(4 * k, 4 * k++ + 4);
-        if (!(score >= minScore)) continue;
-        const x = (column + 0.5) * stride + 0.1 * side * o[0], y = (row + 0.5) * stride + 0.1 * side * o[1];
-        const width = side * Math.exp(0.2 * o[2]), height = side * Math.exp(0.2 * o[3]);
-        found.push({score, box: [x - width / 2, y - height / 2, x + width / 2, y + height / 2]});
-      }
-    }
-    return suppressed(found).map(({score, box}) => {
-      const whole = box.map((v, axis) => v * scale[axis % 2] - 0.5);
-      const extent = [whole[2] - whole[0], whole[3] - whole[1]];
-      const tight = whole.map((v, axis) => v + TIGHT[axis] * extent[axis % 2]), [x, y] = centre(tight);
-      return {box: tight, score, square: {x, y, side: longer(tight), angle: 0}, angleKnown: false, leastScore: LEAST_SCORE};
-    });
-  }
-}
-
 /** Rows and columns of what a network is given. */
 function padded({width, height}) {
   return [Math.ceil(height / STRIDE) * STRIDE, Math.ceil(width / STRIDE) * STRIDE];
 }
 
-/** The part [x0, y0, x1, y1] of the picture that is worth a second look, or null; `reliable` in its pixels. */
-function doubtfulArea({width, height}, doubts, found, zoom, reliable) {
+/** The part [x0, y0, x1, y1] of the picture that is worth a second look, or null. */
+function doubtfulArea({width, height}, doubts, found, zoom) {
   if (zoom * HINT_RATIO < 1 || !found.length) return [0, 0, width, height];
   const sure = found.map(face => face.box);
-  const hints = doubts.filter(({box}) => longer(box) < reliable && !centredIn(box, sure));
+  const hints = doubts.filter(({box}) => longer(box) < RELIABLE / zoom && !centredIn(box, sure));
   if (!hints.length) return null;
   const edges = hints.map(({box}) => box.map((v, k) => v + (k < 2 ? -1 : 1) * HINT_MARGIN * longer(box)));
   const low = axis => Math.max(0, Math.floor(Math.min(...edges.map(edge => edge[axis]))));

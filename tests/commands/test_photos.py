@@ -173,10 +173,10 @@ def test_a_large_photo_is_read_reduced_and_answered_in_pixels_of_the_whole(
     exif[0x0112] = orientation
     turned = {1: large, 3: large.rotate(180), 6: large.transpose(Image.Transpose.ROTATE_90)}[orientation]
     turned.save(folder / f"a.{kind}", quality=95, exif=exif)
-    wanted = aligner().predict(folder / f"a.{kind}")
+    wanted = aligner().predict(folder / f"a.{kind}")[:1]
     monkeypatch.setattr(canthus.commands.photos, "PHOTO_PIXELS", 600 * 600)
     run([folder / f"a.{kind}"], tmp_path, Outputs(pts=True))
-    faces, document = read_json(tmp_path / "a.json"), json.loads((tmp_path / "a.json").read_text())
+    faces, document = read_json(tmp_path / "a.json")[:1], json.loads((tmp_path / "a.json").read_text())
     assert faces.image_size == size and document["image"]["reduction"] == 2
     face_size = float(wanted.sizes[0])  # 185 px
     assert np.abs(faces.xyz - wanted.xyz).mean() < 0.01 * face_size

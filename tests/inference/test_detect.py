@@ -14,7 +14,7 @@ import canthus
 from canthus.errors import BoxError, CanthusError, WeightsError
 from canthus.geometry.crop import Crop, box_overlaps
 from canthus.inference.detect import Detections, FaceDetector, FunctionDetector, PyramidDetector, _merged, suppress
-from canthus.inference.retinaface import RetinaFaceDetector
+from canthus.weights import DETECTOR, ROOT
 
 REPORTS = Path(os.environ.get("CANTHUS_DATA", Path(__file__).parents[3] / "shared" / "data")) / "reports"
 
@@ -220,13 +220,13 @@ def test_faces_smaller_than_the_smallest_are_not_returned():
 @pytest.mark.parametrize("min_face", [0, -3, np.nan, np.inf, "20", True, [20]])
 def test_a_smallest_face_that_is_no_size_is_refused(min_face):
     with pytest.raises(BoxError, match="want a positive number"):
-        RetinaFaceDetector(min_face=min_face)
+        PyramidDetector(ROOT / DETECTOR, min_face=min_face)
 
 
 @pytest.mark.parametrize("threads", [0, -5, 1.5, "2", True])
 def test_threads_that_are_no_number_of_threads_are_refused(threads):
     with pytest.raises(CanthusError, match="want a positive integer"):
-        RetinaFaceDetector(threads)
+        PyramidDetector(ROOT / DETECTOR, threads)
 
 
 def some(boxes, scores) -> Detections:
@@ -292,13 +292,19 @@ def test_a_detector_can_be_pickled(detector):
     assert np.array_equal(twin(photo()).boxes, detector(photo()).boxes)
 
 
-# Pictures
+# Pictures. Until landmarks confirm them, places without a face are among the answers: tests look at the surest one, or
+# at what lies where a face is.
+
+
+def there(boxes: np.ndarray, wanted: np.ndarray) -> int:
+    """How many of the boxes lie where a wanted one does."""
+    return int((box_overlaps(boxes, wanted[None]) > 0.3).sum())
 
 
 def test_the_astronaut_is_found(detector):
     boxes, scores, *_ = detector(photo())
-    assert boxes.shape == (1, 4) and boxes.dtype == np.float32 and scores.dtype == np.float32
-    assert scores[0] > 0.9
+    assert boxes.shape[1:] == (4,) and boxes.dtype == np.float32 and scores.dtype == np.float32
+    assert scores[0] > 0.9 and there(boxes, BOX) == 1
     x0, y0, x1, y1 = boxes[0]
     assert ((PUPILS > (x0, y0)) & (PUPILS < (x1, y1))).all()
     np.testing.assert_allclose(boxes[0], BOX, atol=12)  # an eighth of the face's width
@@ -317,29 +323,31 @@ def test_odd_shapes_are_searched(detector, shape):
 
 
 def test_a_small_face_in_a_big_picture_is_found_by_the_fine_search(detector):
-    big = on_canvas(resized(photo(), 160, 160), 300, 700, 1600, 1600)
-    assert len(detector.detect_at(big, detector.coarse_side / 1600)[0]) == 0
+    big = on_canvas(resized(photo(), 90, 90), 300, 700, 1600, 1600)
+    wanted = (BOX + 0.5) * 90 / 512 - 0.5 + [300, 700, 300, 700]
+    assert there(detector.detect_at(big, detector.coarse_side / 1600)[0], wanted) == 0
     boxes, *_ = detector(big)
-    wanted = (BOX + 0.5) * 160 / 512 - 0.5 + [300, 700, 300, 700]
-    assert len(boxes) == 1
-    np.testing.assert_allclose(boxes[0], wanted, atol=5)  # the face is 29 px wide
+    assert there(boxes, wanted) == 1
+    np.testing.assert_allclose(boxes[box_overlaps(boxes, wanted[None])[:, 0].argmax()], wanted, atol=3)  # 17 px wide
 
 
 def test_a_near_face_does_not_hide_far_ones(detector):
-    """Copies of the astronaut's face, 34 px wide and so 9 px in the coarse search, around one of 270 px."""
-    near, far = resized(photo()[30:240, 110:340], 690, 630), resized(photo()[60:200, 150:310], 58, 51)
+    """Copies of the astronaut's face, 17 px wide and so 4 px in the coarse search, around one of 270 px."""
+    near, far = resized(photo()[30:240, 110:340], 690, 630), resized(photo()[60:200, 150:310], 29, 26)
     picture = on_canvas(near, 250, 250, 1200, 900)
     corners = [(40, 40), (600, 60), (1100, 120), (60, 500), (1100, 600)]
     for x, y in corners:
-        picture[y : y + 51, x : x + 58] = far
-    assert len(detector.detect_at(picture, detector.coarse_side / 1200)[0]) == 1
+        picture[y : y + 26, x : x + 29] = far
+    pupils = (PUPILS.mean(0) - [150, 60]) * 29 / 160
+    boxes = detector.detect_at(picture, detector.coarse_side / 1200)[0]
+    for at in (corner + pupils for corner in corners):
+        assert not ((boxes[:, :2] < at) & (at < boxes[:, 2:])).all(1).any()
     faces = aligner().predict(picture)
-    pupils = (PUPILS.mean(0) - [150, 60]) * 58 / 160
     wanted = np.array([*(corner + pupils for corner in corners), (PUPILS.mean(0) - [110, 30]) * 3 + 250])
     found = faces.xy[:, 36:48].mean(1)
     nearest = np.linalg.norm(found[:, None] - wanted, axis=2).min(0)
     assert len(found) == len(wanted)
-    assert (nearest < [5, 5, 5, 5, 5, 40]).all()  # a seventh of the faces' widths, 34 and 280 px
+    assert (nearest < [2.5, 2.5, 2.5, 2.5, 2.5, 40]).all()  # a seventh of the faces' widths, 17 and 280 px
 
 
 @pytest.mark.skipif(not REPORTS.is_dir(), reason=f"no '{REPORTS}'")
@@ -349,18 +357,17 @@ def test_every_face_of_a_crowd_is_found(detector, name, count):
 
 
 def test_a_larger_picture_gives_larger_boxes(detector):
-    small = detector(photo())[0]
+    small = detector(photo())[0][:1]
     for factor in (2, 3):
-        large = detector(resized(photo(), 512 * factor, 512 * factor))[0][:1]  # at three times, a patch is one more
-        # without the half pixel of the centre this would be off by 0.25 and 0.33 px
-        np.testing.assert_allclose((large + 0.5) / factor - 0.5, small, atol=0.2)
+        large = detector(resized(photo(), 512 * factor, 512 * factor))[0][:1]
+        np.testing.assert_allclose((large + 0.5) / factor - 0.5, small, atol=1)  # of 104 px
 
 
 def test_a_shifted_face_gives_a_shifted_box(detector):
-    face = resized(photo(), 256, 256)
-    start = detector(on_canvas(face, 0, 0, 320, 320))[0]
-    moved = detector(on_canvas(face, 32, 64, 320, 320))[0]  # whole cells: the network sees the same, elsewhere
-    np.testing.assert_allclose(moved - start, [[32, 64, 32, 64]], atol=0.5)
+    face = resized(photo(), 128, 128)
+    start = detector(on_canvas(face, 32, 32, 256, 256))[0][:1]
+    moved = detector(on_canvas(face, 64, 96, 256, 256))[0][:1]  # whole cells: the network sees the same, elsewhere
+    np.testing.assert_allclose(moved - start, [[32, 64, 32, 64]], atol=1)
 
 
 def test_several_faces_come_by_falling_score(detector):
@@ -375,11 +382,11 @@ def test_several_faces_come_by_falling_score(detector):
 def test_a_quick_search_finds_near_faces_as_a_thorough_one_does(detector):
     quick, scores, *_ = detector.quick(photo())
     thorough, *_ = detector(photo())
-    assert len(quick) == len(scores) == len(thorough) == 1
-    assert box_overlaps(quick, thorough)[0, 0] > 0.7
-    assert len(detector.quick(resized(photo(), 64, 64))[0]) == 0  # a face of 12 px: too far away for it
+    assert len(quick) == len(scores) and box_overlaps(quick[:1], thorough[:1])[0, 0] > 0.7
+    far = on_canvas(resized(photo(), 64, 64), 0, 0, 512, 512)  # a face of 12 px, 5 as it sees it
+    assert there(detector.quick(far)[0], (BOX + 0.5) / 8 - 0.5) == 0
 
 
 def test_a_quick_search_returns_no_face_below_min_face():
-    assert len(RetinaFaceDetector(min_face=80).quick(photo())[0]) == 1  # the face has 93 px
-    assert len(RetinaFaceDetector(min_face=120).quick(photo())[0]) == 0
+    for min_face, count in ((80, 1), (120, 0)):  # the face has 93 px
+        assert there(PyramidDetector(ROOT / DETECTOR, min_face=min_face).quick(photo())[0], BOX) == count

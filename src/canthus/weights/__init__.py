@@ -12,7 +12,7 @@ from canthus.io.session import MODEL_FILE
 
 ROOT = Path(__file__).parent
 DEFAULT = "swift"
-DETECTOR = "retinaface"  # no aligner: its card says less
+DETECTOR = "detector"  # no aligner: its card says less
 
 
 def shipped() -> dict[str, Card]:
