@@ -211,6 +211,26 @@ def test_a_turned_answer_counts_only_where_it_is_clearly_surer():
     assert abs(abs(fresh.predict(photo()).pose.euler()[0, 2]) - 90) < 1
 
 
+def test_the_default_weights_confirm_faces_for_weights_without_sigma():
+    """The default weights without their sigma: a rolled photo is seen upright, once."""
+    seen = []
+
+    class Bare(type(aligner())):
+        def run(self, crops):
+            seen.append(crops)
+            return Alignment(super().run(crops).xyz)
+
+    bare = Bare.__new__(Bare)
+    bare.__dict__.update(aligner().__dict__, tells_sigma=False)
+    rolled = np.asarray(Image.fromarray(photo()).rotate(-40, Image.Resampling.BICUBIC))
+    found, wanted = bare.predict(rolled), aligner().predict(rolled)
+    assert len(found) == len(wanted) >= 1 and sum(map(len, seen)) == len(found)
+    assert distance(found.xy[0], wanted.xy[0]) < 0.02 and found.detection_scores[0] == wanted.detection_scores[0]
+    upright = aligner().run(seen[0][:1]).rotation[0]
+    assert abs(np.rad2deg(np.arctan2(-upright[0, 1], upright[1, 1]))) < 4
+    assert bare.predict_many([np.full((64, 64, 3), 90, np.uint8), rolled])[0].xyz.shape == (0, 68, 3)
+
+
 class Known(Turned):
     """A detector that says how the face lies, and knows it."""
 

@@ -29,7 +29,7 @@ from canthus.inference.detect import Detections, Detector, PyramidDetector, supp
 from canthus.io.card import Card
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.threads import blas_threads
-from canthus.weights import DETECTOR, ROOT
+from canthus.weights import DEFAULT, DETECTOR, ROOT, find
 
 BATCH = 64  # crops a network call: enough to fill a CPU, little enough for its caches
 
@@ -63,6 +63,7 @@ class Predictor(ABC):
     min_face: float | None = None  # see `FaceDetector`
     provider: str = "cpu"  # what runs the detector, see `io.providers`
     head_model: MorphableModel | None = None  # what `finish` fits; None is the shipped one
+    tells_sigma = True  # so that its own answers tell a detected face from what is none
 
     @abstractmethod
     def run(self, crops: np.ndarray) -> Alignment:
@@ -135,7 +136,12 @@ class Predictor(ABC):
         return self._faces(pictures, owner, crop, aligned, np.full(len(owner), np.nan))
 
     def align_detected(self, pictures: Sequence[np.ndarray], found: Sequence[Detections]) -> list[Faces]:
-        """The faces of pictures (H,W,3) uint8, in each of which a detector has `found` some."""
+        """The faces of pictures (H,W,3) uint8, in each of which a detector has `found` some.
+
+        Where the weights give no sigma, the default weights confirm the faces, and say where they are.
+        """
+        if not self.tells_sigma:
+            return self._align_confirmed(pictures, self.judge.align_detected(pictures, found))
         squares = np.concatenate([detections.squares.astype(np.float64) for detections in found])
         scores = np.concatenate([detections.scores for detections in found])
         owner = np.repeat(np.arange(len(pictures)), [len(detections.scores) for detections in found])
@@ -151,6 +157,22 @@ class Predictor(ABC):
         owner, crop, scores = owner[believed], crop[believed], scores[believed]
         aligned = aligned.map(itemgetter(believed))
         return [_told_apart(faces) for faces in self._faces(pictures, owner, crop, aligned, scores)]
+
+    @cached_property
+    def judge(self) -> Predictor:
+        """The default weights, for those that give no sigma."""
+        from canthus.inference.runtime import OnnxAligner  # which is a Predictor itself
+
+        return OnnxAligner(find(DEFAULT), self.threads, provider=self.provider)
+
+    def _align_confirmed(self, pictures: Sequence[np.ndarray], known: Sequence[Faces]) -> list[Faces]:
+        """The `known` faces of each picture on upright crops from their landmarks."""
+        owner = np.repeat(np.arange(len(pictures)), [len(faces) for faces in known])
+        crops = [upright_crops(faces, self.card) for faces in known]
+        center, side, angle = (np.concatenate([getattr(c, f) for c in crops]) for f in ("center", "side", "angle"))
+        crop = Crop(center, side, angle, self.card.crop_size)
+        scores = np.concatenate([faces.detection_scores for faces in known])
+        return self._faces(pictures, owner, crop, self._run_crops(pictures, owner, crop), scores)
 
     def _faces(
         self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment, scores: np.ndarray

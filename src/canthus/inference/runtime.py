@@ -41,6 +41,7 @@ class OnnxAligner(Predictor):
             )
         self.session = Session(self.card.checked(folder, MODEL_FILE), threads, provider)
         self.outputs = self.session.outputs
+        self.tells_sigma = "sigma" in self.outputs
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""

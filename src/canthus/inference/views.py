@@ -40,6 +40,7 @@ class ManyViews(Predictor):
         self.aligner = aligner
         self.card = replace(aligner.card, version=f"{aligner.card.version} high")
         self.threads, self.min_face, self.provider = aligner.threads, aligner.min_face, aligner.provider
+        self.tells_sigma = aligner.tells_sigma
 
     def run(self, crops: np.ndarray) -> Alignment:
         """See `Predictor.run`."""

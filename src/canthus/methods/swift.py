@@ -194,6 +194,7 @@ class Swift(Aligner):
     Config = SwiftConfig
     stage_names = ("regression", "likelihood", "details")
     needs = {"rotation": ("rotation",)}
+    tells_sigma = True
 
     def __init__(self, config: SwiftConfig):
         super().__init__(config)

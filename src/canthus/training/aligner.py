@@ -79,6 +79,7 @@ class Aligner(nn.Module, Predictor):
     needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
     """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
     not known are masked in `loss` itself, and so is the depth of terms that can do without."""
+    tells_sigma = False
     scheme: str = "ibug68"  # of the points that the network learns and gives
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without
 
