@@ -13,14 +13,14 @@ const HINT_RATIO = 2, HINT_MARGIN = 2;
 // Longer side of the picture at the first look and at a quick one, px. Side of a face from which on the first look
 // answers for it, and largest side of a doubt, px of that look.
 const COARSE_SIDE = 256, QUICK_SIDE = 224, NEAR = 40, RELIABLE = 24;
-const MIN_SCORE = 0.5, HINT_SCORE = 0.1;  // of a face, and of a doubt
-const CANDIDATE_SCORE = 0.15;  // least score of a place that the second network looks at
+const MIN_SCORE = 0.5, HINT_SCORE = 0.2;  // of a face, and of a doubt
+const CANDIDATE_SCORE = 0.15, COARSE_CANDIDATE_SCORE = 0.175;  // least scores of a place that the second network looks at
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
 // Least mean point score of the landmarks of a detected face, and least product of it and of the second network's score.
 const LEAST_SCORE = 0.15, BELIEF = 0.3;
-const TURN_SCORE = 0.65;  // from which on other angles are worth a try where the networks do not know one
+const TURN_SCORE = 0.7;  // from which on other angles are worth a try where the networks do not know one
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
@@ -38,7 +38,7 @@ export class FaceDetector {
   async detect(image) {
     const side = Math.max(image.width, image.height);
     const zoom = Math.min(1, COARSE_SIDE / side), fineZoom = Math.min(1, FINE_SIDE / side);
-    const seen = await this.detectAt(image, zoom, HINT_SCORE);
+    const seen = await this.detectAt(image, zoom, true);
     const coarse = seen.filter(face => face.score >= MIN_SCORE);
     const hints = seen.filter(face => face.score < MIN_SCORE);
     const area = fineZoom > zoom ? doubtfulArea(image, hints, coarse, zoom) : null;
@@ -49,17 +49,22 @@ export class FaceDetector {
   }
 
   /** Near faces alone, from one look: for the frames of a video. */
-  quick(image) {
-    return this.detectAt(image, Math.min(1, QUICK_SIDE / Math.max(image.width, image.height)));
+  async quick(image) {
+    const found = await this.detectAt(image, Math.min(1, QUICK_SIDE / Math.max(image.width, image.height)), true);
+    return found.filter(face => face.score >= MIN_SCORE);
   }
 
-  /** The faces that the networks see in the picture at `zoom` (up to 1) times its size, in pixels of the picture. */
-  async detectAt(image, zoom, minScore = MIN_SCORE) {
-    const looked = await this.refined(image, await this.candidates(image, zoom));
-    return suppressed(looked.filter(face => face.score >= minScore));
+  /**
+   * The faces that the networks see in the picture at `zoom` (up to 1) times its size, in pixels of the picture. A coarse
+   * look also gives doubts, and may pass over what a fine one finds.
+   */
+  async detectAt(image, zoom, coarse = false) {
+    const candidates = await this.candidates(image, zoom, coarse ? COARSE_CANDIDATE_SCORE : CANDIDATE_SCORE);
+    const least = coarse ? HINT_SCORE : MIN_SCORE;
+    return suppressed((await this.refined(image, candidates)).filter(face => face.score >= least));
   }
 
-  async candidates(image, zoom) {
+  async candidates(image, zoom, least) {
     const small = reduced(image, zoom), [rows, columns] = padded(small), bytes = new Uint8Array(3 * rows * columns);
     for (let row = 0; row < small.height; row++) {
       bytes.set(small.data.subarray(3 * row * small.width, 3 * (row + 1) * small.width), 3 * row * columns);
@@ -69,7 +74,7 @@ export class FaceDetector {
     const scores = answer.score.data, scaleX = image.width / small.width, scaleY = image.height / small.height;
     const found = [];
     for (let k = 0; k < scores.length; k++) {
-      if (!(scores[k] >= CANDIDATE_SCORE)) continue;
+      if (!(scores[k] >= least)) continue;
       const [x, y, side] = row(answer.upright, 3, k);
       const square = {x: (x + 0.5) * scaleX - 0.5, y: (y + 0.5) * scaleY - 0.5, side: side * scaleX};
       found.push({

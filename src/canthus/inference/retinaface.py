@@ -49,7 +49,7 @@ class RetinaFaceDetector(FaceDetector):
         super().__init__(min_face)
         self.session = Session(_network(), threads, provider)
 
-    def detect_at(self, image: np.ndarray, zoom: float, min_score: float | None = None) -> Detections:
+    def detect_at(self, image: np.ndarray, zoom: float, coarse: bool = False) -> Detections:
         """See `FaceDetector.detect_at`."""
         small = reduced(image, zoom)
         rows, columns = (-(-side // STRIDE) * STRIDE for side in small.shape[:2])
@@ -58,7 +58,7 @@ class RetinaFaceDetector(FaceDetector):
         inside[:] = small.transpose(2, 0, 1)[::-1]
         inside -= MEAN
         offsets, scores = self.session.run(["loc", "conf"], {"input": padded})
-        good = scores[0, :, 1] >= (self.min_score if min_score is None else min_score)
+        good = scores[0, :, 1] >= (self.hint_score if coarse else self.min_score)
         a, o, s = _anchors(rows, columns)[good], offsets[0][good], scores[0, good, 1]
         centre = a[:, :2] + o[:, :2] * CENTRE_VARIANCE * a[:, 2:]
         extent = a[:, 2:] * np.exp(o[:, 2:] * SIZE_VARIANCE)
