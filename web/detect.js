@@ -14,13 +14,14 @@ const HINT_RATIO = 2, HINT_MARGIN = 2;
 // answers for it, and largest side of a doubt, px of that look.
 const COARSE_SIDE = 256, QUICK_SIDE = 224, NEAR = 40, RELIABLE = 24;
 const MIN_SCORE = 0.5, HINT_SCORE = 0.2;  // of a face, and of a doubt
-const CANDIDATE_SCORE = 0.15, COARSE_CANDIDATE_SCORE = 0.175;  // least scores of a place that the second network looks at
+// Least score of a place that the second network looks at, and in a coarse look of one that is not near.
+const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
 // Least mean point score of the landmarks of a detected face, and least product of it and of the second network's score.
 const LEAST_SCORE = 0.15, BELIEF = 0.3;
-const TURN_SCORE = 0.7;  // from which on other angles are worth a try where the networks do not know one
+const TURN_FROM = 0.7;  // from which on other angles are worth a try where the networks do not know one
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
@@ -59,12 +60,15 @@ export class FaceDetector {
    * look also gives doubts, and may pass over what a fine one finds.
    */
   async detectAt(image, zoom, coarse = false) {
-    const candidates = await this.candidates(image, zoom, coarse ? COARSE_CANDIDATE_SCORE : CANDIDATE_SCORE);
+    let candidates = await this.candidates(image, zoom);
+    if (coarse) {
+      candidates = candidates.filter(({square, score}) => square.side * zoom >= NEAR || score >= FAR_CANDIDATE_SCORE);
+    }
     const least = coarse ? HINT_SCORE : MIN_SCORE;
     return suppressed((await this.refined(image, candidates)).filter(face => face.score >= least));
   }
 
-  async candidates(image, zoom, least) {
+  async candidates(image, zoom) {
     const small = reduced(image, zoom), [rows, columns] = padded(small), bytes = new Uint8Array(3 * rows * columns);
     for (let row = 0; row < small.height; row++) {
       bytes.set(small.data.subarray(3 * row * small.width, 3 * (row + 1) * small.width), 3 * row * columns);
@@ -74,7 +78,7 @@ export class FaceDetector {
     const scores = answer.score.data, scaleX = image.width / small.width, scaleY = image.height / small.height;
     const found = [];
     for (let k = 0; k < scores.length; k++) {
-      if (!(scores[k] >= least)) continue;
+      if (!(scores[k] >= CANDIDATE_SCORE)) continue;
       const [x, y, side] = row(answer.upright, 3, k);
       const square = {x: (x + 0.5) * scaleX - 0.5, y: (y + 0.5) * scaleY - 0.5, side: side * scaleX};
       found.push({
@@ -106,7 +110,7 @@ export class FaceDetector {
         score: answer.score.data[k],
         leastScore: Math.max(LEAST_SCORE, BELIEF / Math.max(answer.score.data[k], 1e-6)),
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
-        angleKnown: sure(up) || answer.score.data[k] < TURN_SCORE,
+        angleKnown: sure(up) || answer.score.data[k] < TURN_FROM,
       };
     });
   }

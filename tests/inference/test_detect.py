@@ -72,7 +72,7 @@ class OneFace:
         pictures = feed["pictures"]
         self.seen.append(pictures)
         box = np.array([[4, 4, 20, 20], [0, 0, 8, 8] if self.doubt is None else self.doubt], np.float32)
-        score = np.array([0.9, 0 if self.doubt is None else 0.2], np.float32)
+        score = np.array([0.9, 0 if self.doubt is None else 0.3], np.float32)
         upright = np.array([[13, 11, 15], [0, 0, 8]], np.float32)
         up = np.array([[1.0, 0], [0, -1]], np.float32)  # the first head lies on its left side: its top is to the right
         return [v[None] for v in (score, box, upright, up, np.array([0.1, 0.5], np.float32))]
@@ -198,6 +198,22 @@ def test_a_picture_up_to_twice_as_large_is_searched_again_only_where_there_is_a_
     # context it reaches from row 120.5 - 16 - 64 to 120.5 + 16 + 64: from 40 to 201, six cells of 32 px.
     assert sides_seen(OneFace([4, 52, 20, 68]), 512) == [256, 192]
     assert sides_seen(OneFace([8, 8, 16, 16]), 512) == [256]  # in the middle of the face
+
+
+def test_a_coarse_search_passes_over_doubts_that_are_not_near():
+    class Doubts(OneFace):
+        def run(self, names, feed):
+            score, box, upright, *rest = super().run(names, feed)
+            upright = upright.copy()
+            upright[0, :, 2] = self.sides
+            return [np.full_like(score, 0.2), box, upright, *rest]
+
+    image = np.zeros((64, 64, 3), np.uint8)
+    network = Doubts([40, 40, 60, 60])
+    for sides, coarse, looks in (((39, 41), True, 1), ((39, 41), False, 2), ((41, 41), True, 2)):
+        network.sides, refiner = sides, Agrees()
+        with_network(network, refiner=refiner).detect_at(image, 1, coarse=coarse)
+        assert len(refiner.seen[0]) == looks
 
 
 def test_the_smallest_face_sets_the_fine_search():

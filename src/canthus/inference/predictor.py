@@ -45,7 +45,7 @@ TURN_GAIN = 1.5
 SAME_FACE = 0.5  # intersection over union above which the landmarks of two detections are of one face
 
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
-# off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
+# off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in nine.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
 HOPE = 0.5  # share of the score that its detector wants under which a face is given up before that
 
