@@ -19,8 +19,7 @@ const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
-// Least mean point score of the landmarks of a detected face, and least product of it and of the second network's score.
-const LEAST_SCORE = 0.15, BELIEF = 0.3;
+const BELIEF = 0.3;  // least product of a score and of the mean point score of the landmarks
 const TURN_FROM = 0.7;  // from which on other angles are worth a try where the networks do not know one
 
 /**
@@ -108,7 +107,7 @@ export class FaceDetector {
       return {
         box: [x + dx - width, y + dy - height, x + dx + width, y + dy + height],
         score: answer.score.data[k],
-        leastScore: Math.max(LEAST_SCORE, BELIEF / Math.max(answer.score.data[k], 1e-6)),
+        leastScore: BELIEF / Math.max(answer.score.data[k], 1e-6),
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
         angleKnown: sure(up) || answer.score.data[k] < TURN_FROM,
       };
