@@ -56,6 +56,10 @@ class Face(NamedTuple):
         """Longer side of the tight box, px."""
         return float((self.box[2:] - self.box[:2]).max())
 
+    def away(self, boxes: np.ndarray) -> np.ndarray:
+        """How far the centres of boxes (N,4) are from that of the true one, (N,) px."""
+        return np.linalg.norm(box_centres(boxes) - box_centres(self.box[None]), axis=1)
+
 
 def development(folder: Path) -> list[Face]:
     """The development images."""
@@ -107,8 +111,7 @@ def blurred(face: Face, share: float) -> Face:
 def look(detector: Detector, face: Face) -> dict[str, float]:
     """What is said of one face; errors are NaN if it was not found."""
     found = detector(face.image)
-    centre = box_centres(face.box[None])[0]
-    away = np.linalg.norm(box_centres(found.boxes) - centre, axis=1)
+    away = face.away(found.boxes)
     near = np.flatnonzero(away < face.side / 2)
     row = {"yaw": abs(face.yaw), "found": float(len(near) > 0), "centre": np.nan, "size": np.nan, "roll": np.nan}
     if len(near):
@@ -250,8 +253,7 @@ def confirmed(whole: Predictor, faces: list[Face]) -> dict[str, float]:
     start, found, others = time.process_time(), 0, 0
     for face in faces:
         answer = whole.predict(face.image)
-        apart = np.linalg.norm(box_centres(answer.boxes) - box_centres(face.box[None]), axis=1)
-        here = bool((apart < face.side / 2).any())
+        here = bool((face.away(answer.boxes) < face.side / 2).any())
         found, others = found + here, others + len(answer) - here
     return {
         "found": found,

@@ -3,7 +3,7 @@
     python benchmarks/recipes.py
 
 Eight painted faces in the layout of the data set that the recipe names, all of them in every step and nothing
-augmented; networks as narrow as in tests/training/test_paper_recipes.py, whose stages get as many steps each. The same
+augmented; networks as narrow as in tests/paper_recipes.py, whose stages get as many steps each. The same
 run with rates of zero, which sees the same faces and the same chance, stands beside it. Writes
 results/<version>/recipes.json and docs/images/recipes.png.
 """
@@ -24,28 +24,14 @@ from rich.progress import track
 from canthus.evaluation.report import png
 from canthus.io.charts import Chart, beside, lines, rendered
 from canthus.io.outputs import atomic_write
-from canthus.training.train import train
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "training")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from small import STILL  # noqa: E402
-from test_paper_recipes import METHODS, _stages_of_equal_length, paper_recipe  # noqa: E402
+from paper_recipes import METHODS, losses  # noqa: E402
 
 STEPS = 50
 PICTURE = ROOT / "docs" / "images" / "recipes.png"
-
-
-def losses(method: str, folder: Path, learns: bool) -> dict[str, list[float]]:
-    """The loss of each step, by stage; with rates of zero where it does not learn."""
-    stages = {name: {**own, "batch": 8} for name, own in _stages_of_equal_length(method).items()}
-    if not learns:
-        stages = {name: {**own, "lr": 0.0} for name, own in stages.items()}
-    recipe = paper_recipe(method, folder / "set", steps=STEPS, augment=STILL, stages=stages)
-    seen: dict[str, list[float]] = {}
-    for row in track(train(recipe, folder / f"run-{learns}"), f"{method}, {'learning' if learns else 'still'}", STEPS):
-        seen.setdefault(row["stage"], []).append(round(float(row["loss"]), 6))
-    return seen
 
 
 def chart(method: str, learnt: dict[str, list[float]], still: dict[str, list[float]]) -> Any:
@@ -64,15 +50,15 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     results, charts = {}, []
-    for method in METHODS:
+    for method in track(METHODS, "recipes"):
         with tempfile.TemporaryDirectory() as folder:
-            learnt, still = (losses(method, Path(folder), learns) for learns in (True, False))
+            learnt, still = (losses(method, Path(folder), learns, STEPS) for learns in (True, False))
         charts.append(chart(method, learnt, still))
         results[method] = {
             name: {
                 "loss of the last five steps": round(float(np.mean(values[-5:])), 6),
                 "without learning": round(float(np.mean(still[name][-5:])), 6),
-                "losses": values,
+                "losses": [round(value, 6) for value in values],
             }
             for name, values in learnt.items()
         }

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import painted_sets
 import pytest
 
 torch = pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("scipy")
 
-from small import STILL  # noqa: E402
+from paper_recipes import METHODS, NARROW, SETS, losses, paper_recipe, stages_of_equal_length  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from canthus.cli import app  # noqa: E402
@@ -25,71 +24,24 @@ from canthus.training.recipe import Recipe, packaged  # noqa: E402
 from canthus.training.schedule import plan  # noqa: E402
 from canthus.training.train import train  # noqa: E402
 
-# What makes the networks narrow; nothing else of the paper's configuration changes, but for cprfa's fused detector.
-NARROW: dict[str, dict[str, Any]] = {
-    "jvcr": {"size": 64, "depths": [1, 16], "channels": 32, "levels": 3, "widths": [16, 32, 64]},
-    "local_global": {
-        "size": 64, "stacks": 2, "depth": 2, "channels": 32, "finetune_widths": [16, 32], "finetune_features": 64,
-    },
-    "part_heatmap": {
-        "size": 64, "detection_depths": [1, 1, 1, 1], "detection_width": 16, "regression_width": 64,
-        "regression_levels": 2, "depth_depths": [1, 1, 1], "depth_width": 16,
-    },
-    "pose_aware": {"size": 64, "depths": [1, 1, 1, 1], "width": 16},
-    "cprfa": {
-        "size": 64, "widths": [16, 32, 48, 48], "vertices": 64, "cpr_widths": [16, 16, 32, 32, 64, 64], "hidden": 64,
-        "recurrences": 2, "solver": "cpr-capu",
-    },
-}  # fmt: skip
-SETS = {
-    "jvcr": painted_sets.lp300w, "local_global": painted_sets.lp300w, "part_heatmap": painted_sets.fdaw3,
-    "pose_aware": painted_sets.w300, "cprfa": painted_sets.lp300w,
-}  # fmt: skip
-METHODS = sorted(NARROW)
-
-
-def paper_recipe(method: str, folder: Path, **changes: Any) -> Recipe:
-    """The paper's recipe on `folder`, with narrow networks and batches of 8."""
-    plain = Recipe.read(f"{method}-paper")
-    stages = {name: {**own, **({"batch": 8} if "batch" in own else {})} for name, own in plain.stages.items()}
-    config = {**plain.config, **NARROW[method]}
-    faces = [str(SETS[method](folder))]
-    values = {"faces": faces, "config": config, "stages": stages, "batch": 8, "save_every": 10**6, "picture_every": 0}
-    return Recipe.read(f"{method}-paper", **{**values, **changes})
-
 
 @pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m == "cprfa" else m for m in METHODS])
 def test_ten_steps_of_a_paper_s_recipe_have_finite_losses_in_every_stage(method, tmp_path):
-    recipe = paper_recipe(method, tmp_path / "set", steps=10, batch=4, stages=_stages_of_equal_length(method))
+    recipe = paper_recipe(method, tmp_path / "set", steps=10, batch=4, stages=stages_of_equal_length(method))
     rows = list(train(recipe, tmp_path / "run"))
     assert len(rows) == 10 and all(np.isfinite(row["loss"]) for row in rows)
     names = [stage.name for stage in build(method, recipe.config).stages()]
     assert list(dict.fromkeys(row["stage"] for row in rows)) == names
 
 
-def _stages_of_equal_length(method: str) -> dict[str, dict[str, Any]]:
-    own = Recipe.read(f"{method}-paper").stages
-    names = [stage.name for stage in build(method, NARROW[method]).stages()]
-    return {name: {**own.get(name, {}), "share": 1.0, "batch": 4} for name in names}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_fifty_steps_of_a_paper_s_recipe_lower_the_loss_of_every_stage(method, tmp_path):
-    """All eight faces in every step and nothing augmented. A run with rates of zero sees the same faces and the same
-    chance in each step, so that the two can be compared step by step."""
-    stages = {name: {**own, "batch": 8} for name, own in _stages_of_equal_length(method).items()}
-    losses: dict[bool, dict[str, list[float]]] = {}
-    for learns in (True, False):
-        of_run = stages if learns else {name: {**own, "lr": 0.0} for name, own in stages.items()}
-        recipe = paper_recipe(method, tmp_path / "set", steps=50, augment=STILL, stages=of_run)
-        losses[learns] = {}
-        for row in train(recipe, tmp_path / f"run-{learns}"):
-            losses[learns].setdefault(row["stage"], []).append(row["loss"])
-    assert losses[True].keys() == stages.keys()
-    for name, values in losses[True].items():
-        still = losses[False][name]
-        if name == next(iter(stages)):
+    learnt, unmoved = (losses(method, tmp_path, learns) for learns in (True, False))
+    assert learnt.keys() == stages_of_equal_length(method).keys()
+    for name, values in learnt.items():
+        still = unmoved[name]
+        if name == next(iter(learnt)):
             assert values[0] == pytest.approx(still[0])
         assert np.mean(values[-5:]) < np.mean(still[-5:]), (name, values, still)
 

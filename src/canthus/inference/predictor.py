@@ -150,10 +150,10 @@ class Predictor(ABC):
         angle_known = np.concatenate([detections.angle_known for detections in found])
         crop, aligned = self._turn_crops(pictures, owner, crop, aligned, angle_known)
         least = np.concatenate([detections.least_score for detections in found])
-        hopeful = _believed(aligned, HOPE * least)
+        hopeful = aligned.confidence() >= HOPE * least
         owner, crop, scores, least = owner[hopeful], crop[hopeful], scores[hopeful], least[hopeful]
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned.map(itemgetter(hopeful)))
-        believed = _believed(aligned, least)
+        believed = aligned.confidence() >= least
         owner, crop, scores = owner[believed], crop[believed], scores[believed]
         aligned = aligned.map(itemgetter(believed))
         return [_told_apart(faces) for faces in self._faces(pictures, owner, crop, aligned, scores)]
@@ -245,13 +245,6 @@ def _replaced(
     }
     center, side = put(crop.center, new_crop.center), put(crop.side, new_crop.side)
     return Crop(center, side, put(crop.angle, new_crop.angle), crop.size), Alignment(**columns)
-
-
-def _believed(aligned: Alignment, least_score: np.ndarray) -> np.ndarray:
-    """Which of B detected faces are there: by `least_score` (B,), see `Detections`."""
-    if aligned.sigma is None:  # a method's own scores have no such scale
-        return np.ones(len(least_score), bool)
-    return aligned.confidence() >= least_score
 
 
 def _told_apart(faces: Faces) -> Faces:
