@@ -465,7 +465,8 @@ def test_train_on_a_data_set_says_which_terms_are_off(tmp_path):
     data, out = layouts_maker.w300(tmp_path / "300w"), tmp_path / "run"
     text = run("train", recipe, "--faces", data, "--set", "warmup_steps=1", "--out", out, "--verbose")
     assert f"{data}: 300-W, training part, 1 face, 68 of 68 points, no depth, no rotation" in text
-    assert "warning: not every face has a rotation: rotation off" in text
+    assert "warning: no face has a rotation: rotation off" in text
+    assert "warning: no face has depth: distance in the image plane alone" in text
     assert (out / "weights" / "card.json").exists()
 
 

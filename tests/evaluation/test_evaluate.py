@@ -17,8 +17,10 @@ pytest.importorskip("scipy.io")
 
 from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
 from canthus.errors import CanthusError  # noqa: E402
+from canthus.evaluation.collect import collect  # noqa: E402
 from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores  # noqa: E402
-from canthus.evaluation.protocols import PROTOCOLS  # noqa: E402
+from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
+from canthus.evaluation.scores import score  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
@@ -357,6 +359,13 @@ def test_the_headline_holds_the_numbers_of_the_table(folder):
     assert "oracle 1, 6 faces, 0 not found" in scores.headline()
     assert f"NME box {table.cell('NME box', 'mean of images'):.2f} %, mean of images" in scores.headline()
     assert f"{table.cell('NME box', 'mean of bins'):.2f} %, mean of three bins of |yaw|" in scores.headline()
+
+
+def test_a_headline_says_which_bins_have_no_face(folder):
+    faces = [s for s in samples(folder) if abs(np.asarray(s.angles)[1]) < np.deg2rad(60)]
+    answers = collect(Oracle(faces, lambda _, xyz: xyz), faces, "true")
+    headline = score(protocol("aflw2000"), faces, answers).headline()
+    assert "; no mean of three bins of |yaw| (0.00 / 0.00 / no face for 0-30, 30-60, 60-90 degrees)" in headline
 
 
 def test_a_box_off_by_a_known_share_is_off_by_that(folder):

@@ -124,6 +124,30 @@ def test_weights_are_told_apart_by_their_config(tmp_path):
         open_weights(published("jvcr"), both[:1])
 
 
+def test_a_row_that_would_stand_twice_is_named_instead(tmp_path):
+    paper = published("part_heatmap")
+    found = open_weights(paper, [str(weights(tmp_path / "w", "part_heatmap", flip_test=False))])
+    reproduction = Reproduction(paper, found, {"3dfaw": make.fdaw3(tmp_path / "data")})
+    (table,) = [t for t in paper.tables if t.name == "Table 3"]
+    wanted = "without the flip test (not in the paper): the weights 'method' are that already, without the flip test."
+    assert wanted in reproduction.missing(table)
+
+
+def test_what_the_truth_does_not_give_is_named(tmp_path):
+    """Renders without vertices say nothing about a dense annotation, and frontal faces nothing about profiles."""
+    folder = write_shards(tmp_path / "plain", count=4, size=96, dense=False)
+    given = open_weights(published("cprfa"), [str(weights(tmp_path / "w", "cprfa"))])
+    reproduction = Reproduction(published("cprfa"), given, {"renders": folder})
+    for name, what in (("Table 1, NME", "dense annotation, NME"), ("Table 1, ADR", "dense annotation, ADR")):
+        (table,) = [t for t in reproduction.paper.tables if t.name == name]
+        (reason,) = reproduction.missing(table)
+        assert reason.startswith("FAN-3D (68), DAFI (68), ")
+        assert reason.endswith(f"the truth of the set does not give '{what}'.")
+    (table,) = [t for t in reproduction.paper.tables if t.name == "Table 2, AFLW2000-3D"]
+    (reason,) = [r for r in reproduction.missing(table) if "'60-90'" in r]
+    assert reason.startswith("CPRFA, PnP-FAN3D-68") and "the set has too few faces for" in reason
+
+
 def test_wrong_data_are_one_sentence(tmp_path):
     with pytest.raises(CanthusError, match="want PROTOCOL=FOLDER"):
         read_data([str(tmp_path)])

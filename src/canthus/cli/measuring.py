@@ -113,6 +113,8 @@ def reproduce(
             run = Reproduction(found, open_weights(found, weights or []), read_data(data or []), names)
             run.progress = lambda what, done, total: update(done, total, what)
             write_page(out, run)
+    if not run.runs:
+        say(f"no number of ours: give --weights, and --data of {', '.join(found.protocols)}")
     say(f"{amount(len(run.runs), 'run')}; the page is {(out / 'index.html').resolve()}")
 
 

@@ -64,6 +64,7 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
             truth = whole_truth([sample])
         except CanthusError as error:
             found.faults.append(error)
+            update(found.faces, None, amount(len(found.faults), "fault"))
             continue
         pictures.add(picture or found.faces)
         _count(found, sample, truth)
@@ -71,7 +72,8 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
             shown.append((sample, truth))
             if len(shown) > 2 * SHEET[0] * SHEET[1]:
                 shown, every = shown[::2], 2 * every
-        update(found.faces, None, f"{len(found.faults)} faults" if found.faults else "")
+        update(found.faces, None, amount(len(found.faults), "fault") if found.faults else "")
+    update(found.faces, None, amount(len(found.faults), "fault"))  # of files after the last face too
     found.pictures = len(pictures)
     if shown:
         chosen = np.linspace(0, len(shown) - 1, min(len(shown), SHEET[0] * SHEET[1])).round().astype(int)

@@ -71,8 +71,8 @@ class StoredFaces:
         return len(self.xyz)
 
     def share(self, need: Need) -> float:
-        """Renders have all of their truth."""
-        return 1.0
+        """The share of the faces whose truth has it: renders may lack expressions alone."""
+        return float(np.isfinite(self.expression).any(1).mean()) if need == "expression" else 1.0
 
     def seen(self) -> np.ndarray:
         """Which points (L,) are known of any face: of renders all."""
@@ -130,7 +130,10 @@ class PhotoFaces:
 
     def share(self, need: Need) -> float:
         """The share of the faces whose truth has it."""
-        masks = {"depth": self.deep, "rotation": self.posed, "points": self.known.all(1)}
+        masks = {
+            "depth": self.deep, "rotation": self.posed, "points": self.known.all(1),
+            "expression": np.isfinite(self.expression).any(1),
+        }  # fmt: skip
         return float(masks[need].mean())
 
     def seen(self) -> np.ndarray:

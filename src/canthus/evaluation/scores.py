@@ -58,9 +58,13 @@ class Scores:
             text = f"{self.main} {100 * _mean(self.errors[self.main][found]):.2f} %, mean of images"
             bins = [t for t in self.tables if t.columns[:3] == BINS]
             if bins:
-                parts = " / ".join(f"{bins[0].cell(self.main, name):.2f}" for name in BINS)
-                mean = bins[0].cell(self.main, "mean of bins")
-                text += f"; {mean:.2f} %, mean of three bins of |yaw| ({parts} for {', '.join(BINS)} degrees)"
+                means = [bins[0].cell(self.main, name) for name in BINS]
+                parts = " / ".join(f"{mean:.2f}" if np.isfinite(mean) else "no face" for mean in means)
+                degrees = f"({parts} for {', '.join(BINS)} degrees)"
+                if np.isfinite(means).all():
+                    text += f"; {np.mean(means):.2f} %, mean of three bins of |yaw| {degrees}"
+                else:
+                    text += f"; no mean of three bins of |yaw| {degrees}"
             return f"{what}; {text}"
         poses = [t for t in self.tables if t.title.startswith("pose")]
         return f"{what}; mean absolute error {poses[0].cell('angles up to 99', 'MAE'):.2f} degrees" if poses else what

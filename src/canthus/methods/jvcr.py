@@ -102,6 +102,8 @@ class Jvcr(Aligner):
 
     Config = JvcrConfig
     stage_names = ("separate", "joint")
+    needs = {"voxel": ("points",)}
+    planar = ("voxel", "coordinate")
     config: JvcrConfig
 
     def __init__(self, config: JvcrConfig):

@@ -193,7 +193,8 @@ class Swift(Aligner):
 
     Config = SwiftConfig
     stage_names = ("regression", "likelihood", "details")
-    needs = {"rotation": ("rotation",)}
+    needs = {"rotation": ("rotation",), "expression": ("expression",), "expression_square": ("expression",)}
+    planar = ("distance", "regressed", "heatmaps")
     tells_sigma = True
 
     def __init__(self, config: SwiftConfig):

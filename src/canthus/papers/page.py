@@ -60,14 +60,11 @@ def _figure(figure: PaperFigure, reproduction: Reproduction) -> Image.Image | No
     series: dict[str, Points] = {}
     for curve in figure.curves:
         try:
-            measured = reproduction.measured(curve.weights, curve, figure.boxes)
+            scores, errors = reproduction.errors(figure, curve)
         except Missing:
             continue
-        errors = measured.scores.errors.get(curve.error)
-        if errors is None:
-            continue
         if figure.kind == "pose":
-            numbers, means, _ = by_pose(measured.scores.pairs, errors)
+            numbers, means, _ = by_pose(scores.pairs, errors)
             series[curve.name] = numbers, [100 * v for v in means]
         else:
             x = np.linspace(0, figure.limit / 100, 201)
@@ -139,7 +136,7 @@ def _html_figure(figure: PaperFigure, picture: Image.Image | None, reproduction:
         shown = f'<figure><img alt="{html.escape(figure.name)}" src="data:image/{kind};base64,{data}"></figure>'
     reasons = reproduction.missing(figure)
     if not picture and not reasons:
-        reasons = [missing().capitalize() or "The labels of the data do not give this error."]
+        reasons = [missing().capitalize()]
     notes = _notes(reasons, _stand_ins(figure, reproduction))
     return f"<h2>{html.escape(figure.name)}</h2><p>{html.escape(figure.caption)}</p>{shown}{notes}"
 

@@ -52,6 +52,10 @@ class Wanted:
                 return f"`{key}` is {config.get(key)!r}, {' or '.join(map(repr, values))} is wanted"
         return ""
 
+    def altered(self, config: Mapping[str, Any]) -> bool:
+        """Whether `change` changes anything about a config."""
+        return any(config.get(key) != value for key, value in self.change.items())
+
 
 @dataclass(frozen=True)
 class Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +44,14 @@ class Measured:
     seconds: float
 
     def cell(self, at: tuple[str, str, str], row: str) -> float:
-        """The number at (table, row, column); an empty row stands for the paper's own. NaN where the table lacks it."""
+        """The number at (table, row, column); an empty row stands for the paper's own. Raises `Missing` where the truth
+        of the set does not give it."""
         for table in self.tables:
             if table.title.startswith(at[0]) and (at[1] or row) in table.rows and at[2] in table.columns:
-                return table.cell(at[1] or row, at[2])
-        return float("nan")
+                if np.isfinite(number := table.cell(at[1] or row, at[2])):
+                    return number
+                raise Missing(f"the set has too few faces for '{at[2]}'")
+        raise Missing(f"the truth of the set does not give '{', '.join(filter(None, at[:2]))}'")
 
 
 @dataclass(eq=False)
@@ -75,34 +79,51 @@ class Reproduction:
 
     def numbers(self, table: PaperTable, row: Row) -> list[float]:
         """Ours of one row, in the printed unit; NaN where it cannot be run."""
-        if not row.weights or table.impossible:
-            return [float("nan")] * len(table.columns)
         out = []
         for column in table.columns:
             try:
-                found = self.measured(row.weights, column, table.boxes, row.tracking)
-                out.append(table.scale * found.cell(column.at, row.name))
+                out.append(self._number(table, row, column))
             except Missing:
                 out.append(float("nan"))
         return out
+
+    def errors(self, figure: PaperFigure, curve: Curve) -> tuple[Scores, np.ndarray]:
+        """The scores behind a curve, and its error (N,) of each face. Raises `Missing`."""
+        scores = self.measured(curve.weights, curve, figure.boxes).scores
+        if curve.error not in scores.errors:
+            raise Missing(f"the truth of the set does not give '{curve.error}'")
+        return scores, scores.errors[curve.error]
 
     def missing(self, part: PaperTable | PaperFigure) -> list[str]:
         """What is missing for the rows or curves that can be run in principle, one sentence each."""
         if isinstance(part, PaperTable) and part.impossible:
             return [part.impossible]
-        needs: list[tuple[str, str, Column | Curve]] = []
+        wanted: list[tuple[str, Callable[[], object]]] = []
         if isinstance(part, PaperTable):
-            needs = [(row.name, row.weights, c) for row in part.rows if row.weights for c in part.columns]
+            cells = [(row, column) for row in part.rows if row.weights for column in part.columns]
+            wanted = [(row.name, partial(self._number, part, row, column)) for row, column in cells]
+        elif part.kind == "pictures":
+            wanted = [(curve.name, partial(self._drawable, curve)) for curve in part.curves]
         else:
-            needs = [(c.name, c.weights, c) for c in part.curves]
+            wanted = [(curve.name, partial(self.errors, part, curve)) for curve in part.curves]
         reasons: dict[str, list[str]] = {}
-        for name, weights, where in needs:
+        for name, get in wanted:
             try:
-                self._given(weights)
-                self._protocol(where.protocols)
+                get()
             except Missing as reason:
                 reasons.setdefault(str(reason), []).append(name)
         return [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in reasons.items()]
+
+    def _number(self, table: PaperTable, row: Row, column: Column) -> float:
+        """Ours in the printed unit. Raises `Missing`."""
+        if not row.weights or table.impossible:
+            raise Missing("nothing can be run for it")
+        return table.scale * self.measured(row.weights, column, table.boxes, row.tracking).cell(column.at, row.name)
+
+    def _drawable(self, curve: Curve) -> None:
+        """Raises `Missing` where weights or data for pictures are."""
+        self._given(curve.weights)
+        self._protocol(curve.protocols)
 
     def measured(self, weights: str, where: Column | Curve, boxes: str, tracking: str = "") -> Measured:
         """The run for a column or a curve, made now if it was not yet. Raises `Missing`."""
@@ -143,6 +164,8 @@ class Reproduction:
     def _given(self, weights: str) -> Given:
         if weights not in self.weights:
             wanted = self.paper.weights[weights]
+            if wanted.of in self.weights and weights in self.weights[wanted.of].twins:
+                raise Missing(f"the weights '{wanted.of}' are that already, {wanted.title}")
             keys = ", ".join(
                 f"{k}: {' or '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in wanted.config.items()
             )

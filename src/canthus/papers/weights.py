@@ -15,10 +15,12 @@ from canthus.weights import find
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Weights of one row: the predictor, and in words where it comes from."""
+    """Weights of one row: the predictor, and in words where it comes from. twins: names of other rows whose changes are
+    in their config already."""
 
     predictor: Aligner
     source: str
+    twins: tuple[str, ...] = ()
 
 
 def open_weights(paper: Paper, given: Sequence[str]) -> dict[str, Given]:
@@ -43,6 +45,9 @@ def open_weights(paper: Paper, given: Sequence[str]) -> dict[str, Given]:
     for name, wanted in paper.weights.items():  # in their order, so that one may be made from one that was made
         if name not in found and wanted.of in found:
             base = found[wanted.of]
+            if wanted.change and not wanted.altered(asdict(base.predictor.config)):
+                found[wanted.of] = replace(base, twins=(*base.twins, name))
+                continue
             keys = ", ".join(f"{key}: {value}" for key, value in wanted.change.items())
             source = f"{base.source} with {keys}" if keys else base.source
             found[name] = Given(changed(base.predictor, wanted.change), source)

@@ -78,7 +78,9 @@ class Aligner(nn.Module, Predictor):
     unrolled: ClassVar[bool] = False  # of so many steps that an export has to trace them
     needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
     """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
-    not known are masked in `loss` itself, and so is the depth of terms that can do without."""
+    not known are masked in `loss` itself."""
+    planar: ClassVar[tuple[str, ...]] = ()
+    """The loss terms in which faces without depth count in the image plane alone; `loss` masks their depth."""
     tells_sigma = False
     scheme: str = "ibug68"  # of the points that the network learns and gives
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without

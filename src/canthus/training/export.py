@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,10 +73,11 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
 
 def _exported(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> Any:
     batch = {0: torch.export.Dim("batch")}  # shared by all inputs
-    program = torch.onnx.export(
-        graph, tuple(inputs.values()), input_names=list(inputs), output_names=names,
-        dynamic_shapes=(batch,) * len(inputs), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
-    )  # fmt: skip
+    with _quiet():
+        program = torch.onnx.export(
+            graph, tuple(inputs.values()), input_names=list(inputs), output_names=names,
+            dynamic_shapes=(batch,) * len(inputs), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
     assert program is not None
     return program.model_proto
 
@@ -82,8 +85,7 @@ def _exported(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> 
 def _traced(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> Any:
     """The same by tracing: of thousands of nodes the newer exporter takes many minutes to make a graph, this one ten
     seconds."""
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants and of the exporter's age
+    with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / MODEL_FILE
         torch.onnx.export(
             graph, tuple(inputs.values()), path, input_names=list(inputs), output_names=names,
@@ -91,6 +93,20 @@ def _traced(graph: nn.Module, inputs: dict[str, Tensor], names: list[str]) -> An
             verbose=False,
         )  # fmt: skip
         return onnx.load(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of constants, of their own age and of torchvision, which nothing here needs."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def strip(model: Any) -> Any:

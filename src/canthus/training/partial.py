@@ -6,7 +6,7 @@ Single points that are not known are masked in the methods' losses; here is what
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from canthus.data.sources import FaceMix
 from canthus.errors import RecipeError
 from canthus.training.aligner import Aligner, Stage
 
-WORDS: dict[Need, str] = {"depth": "depth", "rotation": "a rotation", "points": "all 68 points"}
+WORDS: dict[Need, str] = {
+    "depth": "depth", "rotation": "a rotation", "points": "all 68 points", "expression": "expression coefficients",
+}  # fmt: skip
 
 
 def counted(term: Tensor, batch: FaceBatch, needs: Sequence[Need]) -> Tensor:
@@ -34,28 +36,37 @@ def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
 
     Raises `RecipeError` if there is none.
     """
-    needs: tuple[Need, ...] = ("depth", "rotation", "points")
-    shares = {need: faces.share(need) for need in needs}
-    counts = {term: min((shares[n] for n in wanted), default=1.0) for term, wanted in aligner.needs.items()}
-    used = {term for stage in aligner.stages() for term in stage.terms}
-    lacking = {n for term, wanted in aligner.needs.items() if term in used for n in wanted if shares[n] < 1}
-    stages = tuple(s for s in aligner.stages() if any(counts.get(term, 1.0) for term in s.terms))
+    shares = {need: faces.share(need) for need in WORDS}
+    stages = tuple(s for s in aligner.stages() if any(_share(aligner, term, shares) for term in s.terms))
+    used = dict.fromkeys(term for stage in aligner.stages() for term in stage.terms)
     if not stages:
-        raise RecipeError(f"{aligner.method} learns from {_of(lacking)}, which none of the faces has")
-    if lacking:
-        parts = [
-            f"{term} {f'for {share:.0%}' if share else 'off'}"
-            for term, share in counts.items()
-            if share < 1 and term in used
-        ]
-        gone = [f"; no stage {s.name}" for s in aligner.stages() if s not in stages]
-        text = f"not every face has {_of(lacking)}: {', '.join(parts)}{''.join(gone)}"
-        logging.getLogger(__name__).warning(text)
+        lacking = {n for term in used for n in aligner.needs.get(term, ()) if not shares[n]}
+        needed = " and ".join(word for need, word in WORDS.items() if need in lacking)
+        raise RecipeError(f"{aligner.method} learns from {needed}, which none of the faces has")
+    log = logging.getLogger(__name__)
+    for need, word in WORDS.items():
+        if shares[need] < 1 and (parts := _lost(aligner, used, need, shares)):
+            log.warning(f"{'not every' if shares[need] else 'no'} face has {word}: {', '.join(parts)}")
+    if gone := [s.name for s in aligner.stages() if s not in stages]:
+        log.warning(f"no stage {' and no stage '.join(gone)}: none of its terms can be learnt")
     if unseen := faces.unseen():
         points = ", ".join(map(str, unseen))
-        logging.getLogger(__name__).warning(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
+        log.warning(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
     return stages
 
 
-def _of(needs: set[Need]) -> str:
-    return " and ".join(WORDS[need] for need in WORDS if need in needs)
+def _share(aligner: Aligner, term: str, shares: Mapping[Need, float]) -> float:
+    """The share of the faces that a loss term can count at most."""
+    return min((shares[need] for need in aligner.needs.get(term, ())), default=1.0)
+
+
+def _lost(aligner: Aligner, terms: Iterable[str], need: Need, shares: Mapping[Need, float]) -> list[str]:
+    """What the lack of one need costs each loss term, in words."""
+    by_effect: dict[str, list[str]] = {}
+    for term in terms:
+        if need in aligner.needs.get(term, ()):
+            share = _share(aligner, term, shares)
+            by_effect.setdefault(f"for {share:.0%}" if share else "off", []).append(term)
+        elif need == "depth" and term in aligner.planar:
+            by_effect.setdefault("in the image plane alone", []).append(term)
+    return [f"{', '.join(names)} {effect}" for effect, names in by_effect.items()]

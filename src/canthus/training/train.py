@@ -26,7 +26,7 @@ from canthus.data.augment import Augmentation, Augmenter
 from canthus.data.sample import FaceBatch, StoredBatch
 from canthus.data.sources import FaceMix, batch_of
 from canthus.decode import decoding, read_bytes
-from canthus.errors import RecipeError
+from canthus.errors import RecipeError, WeightsError
 from canthus.face.faces import Alignment
 from canthus.io import charts
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
@@ -163,6 +163,8 @@ def _copy_weights(folder: str, aligner: Aligner) -> None:
     """Start from the weights of another run."""
     try:
         aligner.load_state_dict(Aligner.load(folder).state_dict())
+    except WeightsError as error:
+        raise RecipeError(f"`weights`, to go on from: {error}") from error
     except RuntimeError as error:
         raise RecipeError(f"the weights in '{folder}' do not fit method and config of the recipe: {error}") from error
 

@@ -39,4 +39,5 @@ def find(name: str | Path) -> Path:
     names = sorted(shipped())
     near = get_close_matches(str(name), names, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise WeightsError(f"no weights '{name}': {hint}shipped are {', '.join(names)}; a folder with a card works too")
+    others = "a folder works too, such as those in weights/ of the repository"
+    raise WeightsError(f"no weights '{name}': {hint}shipped are {', '.join(names)}; {others}")

@@ -38,7 +38,7 @@ def read_300w(folder: str | Path, faults: Faults | None = None) -> Iterator[Face
     600), "train" (the rest). Raises `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.rglob("*.pts"), ".pts files", folder):
+    for path in some(folder.rglob("*.pts"), ".pts files (300-W has them in helen, lfpw, ibug, 01_Indoor, ...)", folder):
         parts = {p.lower() for p in path.relative_to(folder).parts[:-1]}
         if "ibug" in parts:
             groups = {"challenge", "full"}
