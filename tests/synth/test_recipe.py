@@ -9,12 +9,14 @@ import pytest
 from rendering import make_generator, with_recipe
 
 from canthus.errors import RecipeError
+from canthus.face.expressions import ICT_EXPRESSIONS
+from canthus.synth.person import sample_expression
 from canthus.synth.recipe import NOT_SHARES, RandomStreams, SynthRecipe
 
 HEAD_SHARES = {"blended_skins", "tones", "pigment", "wrinkles", "blemishes", "hair", "hair_cuts", "grey_hair",
                "dyed_hair", "mixed_brows", "beard", "make_up", "freckles", "moles", "glasses", "headwear", "hands",
                "objects", "masks", "scarves"}  # fmt: skip
-FACE_SHARES = {"expressions", "closed_eyes", "half_closed", "winks", "squints"}
+FACE_SHARES = {"expressions", "extremes", "closed_eyes", "half_closed", "winks", "squints"}
 VIEW_SHARES = {"hdri", "environment_backdrop", "clutter_backdrop", "tone", "cast", "low_resolution", "blur", "motion",
                "noise", "jpeg"}  # fmt: skip
 
@@ -109,6 +111,20 @@ def test_a_share_of_faces_changes_the_expression_and_not_the_person(generator, k
     without, with_it = (sample(generator, **{"winks": 0.0, "closed_eyes": 0.0, key: share}) for share in (0.0, 1.0))
     assert not np.array_equal(without["expression"], with_it["expression"])
     np.testing.assert_array_equal(without["identity"], with_it["identity"])
+
+
+def test_extremes_reach_every_unit_and_its_end():
+    """One to three of 29 units, each up to 1: 600 faces move every unit far, and lips close on an open jaw alone."""
+    recipe = SynthRecipe(expressions=0, extremes=1, closed_eyes=0, half_closed=0, winks=0, squints=0)
+    drawn = np.array([sample_expression(RandomStreams(2, k), list(ICT_EXPRESSIONS), recipe) for k in range(600)])
+    still = [n.startswith(("eyeLook", "eyeBlink", "Pupil")) for n in ICT_EXPRESSIONS]
+    moved = drawn[:, ~np.array(still)]
+    assert (moved.max(0) > 0.8).all() and moved.max() <= 1
+    sided = [ICT_EXPRESSIONS.index(f"cheekPuff_{side}") for side in "LR"]
+    left, right = drawn[:, sided].T
+    assert ((left > 0) & (left == right)).any() and ((left > 0) & (right == 0)).any()
+    jaw, close = (drawn[:, ICT_EXPRESSIONS.index(name)] for name in ("jawOpen", "mouthClose"))
+    assert (close > 0).any() and (jaw >= close).all()
 
 
 def test_stored_extras_change_no_picture(generator):

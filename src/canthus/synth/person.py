@@ -65,10 +65,27 @@ def sample_expression(streams: RandomStreams, names: list[str], recipe: SynthRec
                 e[i] = np.clip(e[i] + abs(rng.normal(0, 0.3)), 0, 1)
         if e[index["jawOpen"]] < 0.05 and rng.random() < 0.25:
             move(rng, "jawOpen", rng.uniform(0, 0.25))
+    if (rng := streams.maybe("extremes", recipe.extremes)) is not None:
+        _move_far(rng, e, index)
     _move_lids(streams, recipe, e, index)
     left, up = streams.generator("gaze").normal(0, recipe.gaze / MAX_GAZE, 2)
     set_gaze(e, index, float(left), float(up))
     return e
+
+
+def _move_far(rng: np.random.Generator, e: np.ndarray, index: dict[str, int]) -> None:
+    """One to three units, three in ten of those with sides on one side alone."""
+    moved = [name for name in index if not name.startswith(("eyeLook", "eyeBlink", "Pupil"))]
+    units = sorted({name.removesuffix("_L").removesuffix("_R") for name in moved})
+    for unit in rng.choice(units, rng.integers(1, 4), replace=False):
+        amount, one_side = rng.uniform(0.3, 1.0), rng.random() < 0.3
+        names = [name for name in (unit, f"{unit}_L", f"{unit}_R") if name in index]
+        if unit == "mouthClose":  # it closes the lips of an open jaw
+            names.append("jawOpen")
+        elif len(names) == 2 and one_side:
+            names = [names[rng.integers(2)]]
+        for name in names:
+            e[index[name]] = max(e[index[name]], amount)
 
 
 def _move_lids(streams: RandomStreams, recipe: SynthRecipe, e: np.ndarray, index: dict[str, int]) -> None:

@@ -34,6 +34,7 @@ class SynthRecipe:
     roll: float = 12.0  # standard deviation, cut at 60
     # shares of the heads
     expressions: float = 0.8  # in the others only lids and gaze move
+    extremes: float = 0.0  # one to three single units of expression besides, each of any strength up to its end
     closed_eyes: float = 0.13
     half_closed: float = 0.2
     winks: float = 0.04
