@@ -56,7 +56,8 @@ bench: $(VENV)/test.done report
 
 # every weight of the project on every set, the whole report and one table: minutes to an hour a weight
 report: $(VENV)/test.done
-	$(BIN)/python benchmarks/accuracy.py $(PARTS) --data $(DATA) --held $(OUT)/held --expressions $(OUT)/held_expressions
+	$(BIN)/python benchmarks/accuracy.py $(PARTS) --data $(DATA) --held $(OUT)/held --expressions $(OUT)/held_expressions \
+		--extremes $(OUT)/held_extremes
 	$(BIN)/python benchmarks/report.py $(PARTS) --data $(DATA) --held $(OUT)/held --clips $(OUT)/clips --out $(OUT)/report
 
 $(VENV)/base.done: pyproject.toml constraints.txt

@@ -1,12 +1,14 @@
 """Accuracy of all weights of the project in one table. `benchmarks/report.py` gives more.
 
-    python benchmarks/accuracy.py --data FOLDER [--held FOLDER] [--expressions DIR] [--assets ASSETS] [--only NAME ...]
+    python benchmarks/accuracy.py --data FOLDER [--held DIR] [--expressions DIR] [--extremes DIR] [--assets ASSETS]
+        [--only NAME ...]
 
 FOLDER holds `aflw2000-3d-dev/`, pairs of NAME.jpg and NAME.mat: 300 of the 2,000 images, 120 / 90 / 90 by |yaw|.
 Protocol: original labels, crops from the box of the true landmarks, NME = mean 2D distance of the 68 points divided
 by sqrt(w h) of that box, bins by the yaw of the fitted pose; GTE as the mean of images, of bins, and weighted as the
 full set. Held-out renders: the same with exact labels, rendered now if `--held` has none. Expressions: renders by
-held_expressions.yaml; eyes, mouth, brows and the 52 coefficients against exact truth. Weights for tracking are measured
+held_expressions.yaml; eyes, mouth, brows and the 52 coefficients against exact truth. Extremes: the same of renders by
+held_extremes.yaml, in which single coefficients reach their ends. Weights for tracking are measured
 by `report.py`. With `--only` the rows of other weights stay as they were, with the versions that they are of.
 """
 
@@ -80,11 +82,15 @@ def main() -> None:
     parser.add_argument("--assets", type=Path)
     parser.add_argument("--held", type=Path, default=Path("out/held"), help="held-out renders")
     parser.add_argument("--expressions", type=Path, default=Path("out/held_expressions"), help="renders of expressions")
+    parser.add_argument("--extremes", type=Path, default=Path("out/held_extremes"), help="of single ones up to the end")
     parser.add_argument("--only", nargs="+", choices=list(common.weights()), help="measure these weights alone")
     given = parser.parse_args()
     photos, renders = common.development(given.data), common.renders(given.held, given.assets)
-    expressions = common.expressions(given.expressions, given.assets)
-    kinds = [("renders", renders, "true", "renders, true boxes"), ("renders", expressions, "true", "expressions")]
+    kinds = [
+        ("renders", renders, "true", "renders, true boxes"),
+        ("renders", common.expressions(given.expressions, given.assets), "true", "expressions"),
+        ("renders", common.extremes(given.extremes, given.assets), "true", "extremes"),
+    ]
     if photos:
         kinds = [("aflw2000", photos, "true", "true boxes"), ("aflw2000", photos, "detected", "own detector"), *kinds]
     names = given.only or [n for n, f in common.weights().items() if common.tracks_for(f) is None]

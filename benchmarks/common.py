@@ -28,6 +28,7 @@ DEVELOPMENT = "aflw2000-3d-dev"
 # of held-out pictures: no training used these seeds
 RENDERS_SEED, RENDERS = 9001, 512
 EXPRESSIONS = Path(__file__).with_name("held_expressions.yaml")
+EXTREMES = Path(__file__).with_name("held_extremes.yaml")
 CLIPS_SEED, CLIPS, FRAMES = 9002, 6, 100
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
 
@@ -71,6 +72,11 @@ def renders(folder: Path, assets: Path | None) -> Path:
 def expressions(folder: Path, assets: Path | None) -> Path:
     """The same with more expressions, closed eyes and hard light: what EXPRESSIONS says."""
     return _rendered(folder, assets, read_keys(EXPRESSIONS))
+
+
+def extremes(folder: Path, assets: Path | None) -> Path:
+    """The same with single expressions up to their ends: what EXTREMES says."""
+    return _rendered(folder, assets, read_keys(EXTREMES))
 
 
 def _rendered(folder: Path, assets: Path | None, recipe: dict[str, Any]) -> Path:

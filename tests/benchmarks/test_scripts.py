@@ -92,7 +92,8 @@ def test_other_weights_keep_their_rows_and_versions(tmp_path, monkeypatch, scrip
     before = {"swift, true boxes": {"mean of bins": 9.0}, "gone, true boxes": {"mean of bins": 5.0}}
     common.write("accuracy", before, {"swift": "0.0", "gone": "0.7"})
     faces = make.renders(tmp_path / "held")
-    arguments(monkeypatch, "--data", tmp_path, "--held", faces, "--expressions", faces, "--only", "swift-int8")
+    sets = ("--held", faces, "--expressions", faces, "--extremes", faces)
+    arguments(monkeypatch, "--data", tmp_path, *sets, "--only", "swift-int8")
     accuracy.main()
     record = common.record("accuracy")
     assert record["weights"] == {"swift": "0.0", "gone": "0.7", "swift-int8": common.versions()["swift-int8"]}
@@ -105,12 +106,14 @@ def test_without_the_photos_the_rest_is_measured(tmp_path, monkeypatch, script, 
     common = sys.modules["common"]
     monkeypatch.setattr(common, "weights", lambda: {"swift": common.find("swift")})
     held = make.renders(tmp_path / "held")
-    arguments(monkeypatch, "--data", tmp_path / "nowhere", "--held", held, "--expressions", held)
+    sets = ("--held", held, "--expressions", held, "--extremes", held)
+    arguments(monkeypatch, "--data", tmp_path / "nowhere", *sets)
     accuracy.main()
     assert "they are left out" in capsys.readouterr().out
     written = json.loads((tmp_path / "results" / canthus.__version__ / "accuracy.json").read_text())["results"]
+    kinds = ("renders, true boxes", "expressions", "extremes")
     assert (
-        list(written) == [f"{a}, {b}" for a in ("swift", "swift high") for b in ("renders, true boxes", "expressions")]
+        list(written) == [f"{a}, {b}" for a in ("swift", "swift high") for b in kinds]
         and written["swift, renders, true boxes"]["faces"] == 6
     )
 
@@ -119,8 +122,10 @@ def test_expressions_are_held_out_of_training_by_their_seed(script):
     common = script("common")
     from canthus.synth.recipe import SynthRecipe
 
-    recipe = SynthRecipe.read(common.EXPRESSIONS)
-    assert recipe.seed not in (common.RENDERS_SEED, common.CLIPS_SEED) and recipe.seed >= 9000
+    recipe, extremes = SynthRecipe.read(common.EXPRESSIONS), SynthRecipe.read(common.EXTREMES)
+    seeds = [common.RENDERS_SEED, common.CLIPS_SEED, recipe.seed, extremes.seed]
+    assert len(set(seeds)) == 4 and min(seeds) >= 9000
+    assert extremes.extremes > SynthRecipe().extremes
     assert recipe.closed_eyes > SynthRecipe().closed_eyes and recipe.expressions > SynthRecipe().expressions
 
 
