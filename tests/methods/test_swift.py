@@ -162,3 +162,12 @@ def test_expressions_that_are_not_known_do_not_count():
     sum(terms[name].sum() for name in ("expression", "expression_square")).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in aligner.parameters())
     assert aligner.loss(aligner(batch.crops), batch)["expression_square"].abs().max() == 0  # no truth at all
+
+
+def test_what_is_said_of_expressions_teaches_the_trunk():
+    torch.manual_seed(0)
+    aligner = Swift(SwiftConfig(size=64, widths=(4, 4, 4), depths=(1, 1, 1), features=8, places=2)).train()
+    aligner(torch.rand(2, 3, 64, 64)).expression[:, :3].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aligner.trunk.parameters())
+    trains = {stage.name: stage.trains for stage in aligner.stages()}
+    assert trains["details"] == ("details",) and {"trunk", "details"} < set(trains["joint"])

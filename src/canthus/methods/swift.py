@@ -183,7 +183,7 @@ class Details(nn.Module):
             for region, values in zip((RIGHT_EYE, LEFT_EYE, MOUTH), (*corrections.unbind(1), of_mouth))
         ]
         correction = torch.cat([*rows, torch.zeros_like(rows[0][:, :1])], 1)[:, _ROWS]
-        seen = torch.cat([features.flatten(1), mouth, hidden.detach()], 1)
+        seen = torch.cat([features.flatten(1), mouth, hidden], 1)
         value, log_sigma = self.expression(seen).chunk(2, dim=1)
         return correction, value if self.training else value + self.unknown, log_sigma.clamp(-4, 0).exp()
 
@@ -192,7 +192,7 @@ class Swift(Aligner):
     """See the module's docstring."""
 
     Config = SwiftConfig
-    stage_names = ("regression", "likelihood", "details")
+    stage_names = ("regression", "likelihood", "details", "joint")
     needs = {"rotation": ("rotation",), "expression": ("expression",), "expression_square": ("expression",)}
     planar = ("distance", "regressed", "heatmaps")
     tells_sigma = True
@@ -287,7 +287,8 @@ class Swift(Aligner):
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Distance first settles the points, then likelihood weighs them by their uncertainty; last, eyes and mouth."""
+        """Distance first settles the points, then likelihood weighs them by their uncertainty; eyes and mouth follow,
+        and last all of it together, so that the trunk learns from expressions as well."""
         whole = {"visible": 0.3, "rotation": 2.0}
         trunk: tuple[str, ...] = ("trunk", "place", "look", "out")
         if self.heatmaps is not None:
@@ -299,7 +300,8 @@ class Swift(Aligner):
         if self.details is None:
             return stages
         terms = {"points": 0.5, "distance": 10.0, "gaps": 40.0, "expression": 5.0, "expression_square": 20.0}
-        return (*stages, Stage("details", terms, ("details",), share=0.1))
+        together = Stage("joint", terms | whole, (*trunk, "details"), share=0.2)
+        return (*stages, Stage("details", terms, ("details",), share=0.1), together)
 
 
 def _distance(xyz: Tensor, truth: FaceBatch) -> Tensor:
