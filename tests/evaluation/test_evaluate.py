@@ -19,9 +19,11 @@ from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
 from canthus.errors import CanthusError  # noqa: E402
 from canthus.evaluation.collect import collect  # noqa: E402
 from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores  # noqa: E402
+from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
 from canthus.evaluation.scores import score  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
+from canthus.face.landmarks import convert  # noqa: E402
 from canthus.geometry.crop import Crop  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
 from canthus.inference.detect import Detections
@@ -419,3 +421,16 @@ def test_aligned_crops_show_every_face_upright_and_of_one_size():
     part = [replace(faces[0], points=np.where(np.arange(68)[:, None] == 5, np.nan, faces[0].points))]
     with pytest.raises(CanthusError, match="lack some of the 68 points"):
         collect(Constant(), part, "aligned")
+
+
+def test_a_headline_says_which_points_of_another_set_were_compared(tmp_path):
+    faces = protocol("menpo3d").faces(make.menpo3d(tmp_path))
+    answers = Predictions([s.name for s in faces], np.stack([convert(s.points, s.scheme, "ibug68")[0] for s in faces]))
+    headline = score(protocol("menpo3d"), faces, answers).headline()
+    assert headline.startswith("Menpo-3D, 84 points: ") and ", 68 of 68 points of ibug68 in " in headline
+
+
+def test_predictions_of_another_set_are_refused(folder):
+    others = Predictions(("elsewhere",), np.zeros((1, 68, 3)))
+    with pytest.raises(CanthusError, match="no prediction is of a face in .*got 'elsewhere', want names such as"):
+        evaluate("aflw2000", folder, others)

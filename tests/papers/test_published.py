@@ -29,7 +29,7 @@ def test_another_paper_is_refused():
 def test_every_name_in_a_file_exists(paper):
     assert set(paper.protocols) <= set(PROTOCOLS)
     for wanted in paper.weights.values():
-        assert not wanted.of or wanted.of in paper.weights
+        assert set(wanted.of) <= set(paper.weights)
     for t in paper.tables:
         for row in t.rows:
             assert len(row.printed) == len(t.columns), row.name

@@ -20,7 +20,9 @@ from typer.testing import CliRunner  # noqa: E402
 
 from canthus.cli import app  # noqa: E402
 from canthus.errors import CanthusError, WeightsError  # noqa: E402
+from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import protocol  # noqa: E402
+from canthus.evaluation.scores import score  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.face.landmarks import convert  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
@@ -28,8 +30,8 @@ from canthus.inference.predictor import Predictor  # noqa: E402
 from canthus.io.card import Card  # noqa: E402
 from canthus.papers.inputs import read_data, read_names  # noqa: E402
 from canthus.papers.published import PAPERS, published  # noqa: E402
-from canthus.papers.run import Reproduction  # noqa: E402
-from canthus.papers.weights import Given, open_weights  # noqa: E402
+from canthus.papers.run import Measured, Missing, Reproduction  # noqa: E402
+from canthus.papers.weights import Given, departures, open_weights  # noqa: E402
 from canthus.training.aligner import build  # noqa: E402
 
 CHANGES = {"cprfa": {"solver": "cpr-fused-capu"}}
@@ -103,9 +105,57 @@ def test_a_list_chooses_the_videos(tmp_path):
     names = read_names(_written(tmp_path / "list.txt", "clip-00001\n\n"))
     reproduction = Reproduction(published("local_global"), {}, {"clips": folder}, names)
     assert [s.name for s in reproduction.samples("clips")] == [f"clip-00001/frame-{k:05d}" for k in range(3)]
-    reproduction = Reproduction(published("local_global"), {}, {"clips": folder}, frozenset({"person 12"}))
-    with pytest.raises(CanthusError, match="none of the videos in the list is in the set: person 12"):
-        reproduction.samples("clips")
+    with pytest.raises(CanthusError, match="no face, video or folder of the data is called 'person 12'"):
+        Reproduction(published("local_global"), {}, {"clips": folder}, frozenset({"clip-00001", "person 12"}))
+    photos = make.aflw2000(tmp_path / "photos")
+    both = Reproduction(published("local_global"), {}, {"clips": folder, "aflw2000": photos}, names)
+    assert len(both.samples("clips")) == 3 and len(both.samples("aflw2000")) == 6  # no name is of a photo
+    one = Reproduction(published("jvcr"), {}, {"aflw2000": photos}, frozenset({both.samples("aflw2000")[1].name}))
+    assert [s.name for s in one.samples("aflw2000")] == [both.samples("aflw2000")[1].name]
+
+
+def test_two_models_are_two(tmp_path):
+    """Without model 2 the row of two models is not that of model 1 alone."""
+    folder = make.clips(tmp_path / "clips", frames=3)
+    paper = published("local_global")
+    given = open_weights(paper, [str(weights(tmp_path / "w", "local_global"))])
+    reproduction = Reproduction(paper, given, {"clips": folder})
+    (table,) = [t for t in paper.tables if t.name == "Table 4"]
+    *_, two, _ = table.rows
+    assert np.isnan(reproduction.numbers(table, two)).all()
+    assert any(r.startswith("+ finetune module 3.3: no weights 'video_tracking'") for r in reproduction.missing(table))
+    assert {run.tracking for run in reproduction.runs} == {""}
+
+
+def test_nothing_found_is_named(tmp_path):
+    samples = protocol("3dfaw").faces(make.fdaw3(tmp_path))
+    scores = score(protocol("3dfaw"), samples, Predictions((), np.zeros((0, 68, 3)), system="blind"))
+    with pytest.raises(Missing, match="none of the faces was found"):
+        Measured(scores, scores.tables, 0.1).cell(("all images", "GTE", "mean"), "")
+
+
+def test_weights_of_aligned_crops_stand_in_the_papers_rows_by_name(tmp_path):
+    """They are told as those of model 2 where nobody says more."""
+    paper = published("local_global")
+    aligned = str(weights(tmp_path / "w", "local_global", shape_aligned=True, finetune="none"))
+    assert set(open_weights(paper, [aligned])) == {"video_heatmaps_tracking"}
+    assert open_weights(paper, [f"module4={aligned}"])["module4"].source == aligned
+
+
+def test_departures_are_what_the_recipe_has_otherwise():
+    assert departures(build("jvcr", {})) == []
+    assert departures(build("jvcr", {"depths": [32], "z_range": 1.3})) == ["depths 32 (1 2 4 64)", "z_range 1.3 (1.0)"]
+    (only,) = departures(build("part_heatmap", {}))
+    assert only.startswith("depth_shortcut ") and only.endswith("(activated)")
+
+
+def test_a_network_of_one_round_holds_the_rows_of_pnp(tmp_path):
+    fused = str(weights(tmp_path / "w", "cprfa", solver="cpr-fused"))
+    found = open_weights(published("cprfa"), [fused])
+    assert set(found) == {"fused", "pnp_dense", "pnp_sparse"}
+    crops = torch.rand(1, 3, 64, 64)
+    for name in ("pnp_dense", "pnp_sparse"):
+        assert found[name].predictor(crops, torch.rand(1, 68, 3) * 64).xyz.shape == (1, 68, 3)
 
 
 def test_weights_are_told_apart_by_their_config(tmp_path):
@@ -191,10 +241,23 @@ def test_a_page_of_every_paper(method, tmp_path):
     assert run_rows and (len(list(out.glob("*.png"))) or method == "local_global")
     given = [w for w in document["weights"].values() if w["from"] == str(tmp_path / "w")]
     assert given and given[0]["config"]["size"] == 64 and "Not run:" in page
+    ran = {run[key] for run in document["runs"] for key in ("weights", "tracking")} - {""}
+    assert ran <= set(document["weights"])
+    assert "differ from the paper&#x27;s recipe: size 64 (" in page
+    if method == "cprfa":  # its first table, on renders, says so
+        assert page.index("not to be compared") < page.index("<h2>Table 1, ADR")
     if method in ("jvcr", "cprfa"):
         for path in out.glob("*.jpg"):
             assert Image.open(path).width == {"jvcr": 5, "cprfa": 4}[method] * 192
         assert [*out.glob("*.jpg")]
+
+
+def test_a_page_without_weights_has_the_printed_numbers_alone(tmp_path):
+    folder = make.aflw2000(tmp_path / "data")
+    result = CliRunner().invoke(app, ["reproduce", "jvcr", f"--data=aflw2000={folder}", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0 and "no number of ours: give --weights, and --data of" in result.output
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert ", ours<" not in page and "not to be compared" not in page and "no weights &#x27;method&#x27;" in page
 
 
 def _written(path: Path, text: str) -> Path:

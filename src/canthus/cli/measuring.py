@@ -114,7 +114,9 @@ def reproduce(
             run.progress = lambda what, done, total: update(done, total, what)
             write_page(out, run)
     if not run.runs:
-        say(f"no number of ours: give --weights, and --data of {', '.join(found.protocols)}")
+        given = run.weights and run.data
+        why = "the page says why" if given else f"give --weights, and --data of {', '.join(found.protocols)}"
+        say(f"no number of ours: {why}")
     say(f"{amount(len(run.runs), 'run')}; the page is {(out / 'index.html').resolve()}")
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from canthus.errors import CanthusError, OutputError
+from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.evaluation.collect import Progress, collect, silent
 from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import protocol
@@ -35,9 +35,14 @@ def predict(
 
 
 def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
-    """The scores of predictions by a protocol on the data in `folder`. Raises `CanthusError`."""
+    """The scores of predictions by a protocol on the data in `folder`. Raises `CanthusError`, also where no prediction
+    is of a face of the set."""
     rules = protocol(name)
-    return score(rules, rules.faces(folder), predictions)
+    faces = rules.faces(folder)
+    if len(predictions) and not {face.name for face in faces} & set(predictions.names):
+        got, wanted = predictions.names[0], faces[0].name
+        raise LandmarkError(f"no prediction is of a face in '{folder}': got '{got}', want names such as '{wanted}'")
+    return score(rules, faces, predictions)
 
 
 def write_scores(out: str | Path, scores: Scores, predictions: Predictions, format: str = "npz") -> None:

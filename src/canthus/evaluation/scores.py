@@ -53,6 +53,9 @@ class Scores:
         """One sentence: what was measured, on how many faces, and the mean of the first error or of the pose angles."""
         found = self.pairs.found
         faces = f"{amount(len(found), 'face')}, {int((~found).sum())} not found"
+        points = compared(self.pairs)
+        if self.errors and f"{points.partition(' ')[0]} points" not in self.title:  # others than the set's own
+            faces += f", {points}"
         what = f"{self.title}: {self.pairs.predictions.system}, {faces}"
         if self.errors:
             text = f"{self.main} {100 * _mean(self.errors[self.main][found]):.2f} %, mean of images"

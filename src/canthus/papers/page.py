@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Set
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +23,9 @@ from canthus.io.outputs import atomic_write, make_folder
 from canthus.papers.pictures import drawn
 from canthus.papers.published import PaperFigure, PaperTable
 from canthus.papers.run import Missing, Reproduction
+from canthus.papers.weights import departures
+
+RENDERED = {"renders", "clips"}  # protocols that stand in for others: no paper has such data
 
 
 def write_page(out: str | Path, reproduction: Reproduction) -> None:
@@ -36,7 +40,9 @@ def write_page(out: str | Path, reproduction: Reproduction) -> None:
     for figure, picture in figures:
         if picture:
             atomic_write(out / _file(figure), _bytes(figure, picture))
-    document = _json(reproduction, tables)
+    used = {name for run in reproduction.runs for name in (run.weights, run.tracking)}
+    used |= {f.curves[0].weights for f, picture in figures if f.kind == "pictures" and picture}
+    document = _json(reproduction, tables, used)
     atomic_write(out / "results.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
     body = [
         f"<h1>{html.escape(paper.title)}</h1><p>{html.escape(paper.venue)}. Printed numbers are the paper's own; "
@@ -79,7 +85,10 @@ def _figure(figure: PaperFigure, reproduction: Reproduction) -> Image.Image | No
     return rendered(lines(chart, series, dots=False))
 
 
-def _json(reproduction: Reproduction, tables: list[tuple[PaperTable, list[list[float]]]]) -> dict[str, Any]:
+def _json(
+    reproduction: Reproduction, tables: list[tuple[PaperTable, list[list[float]]]], used: Set[str]
+) -> dict[str, Any]:
+    """Everything as data; of the weights those that were `used`."""
     paper = reproduction.paper
     return {
         "paper": paper.title,
@@ -91,6 +100,7 @@ def _json(reproduction: Reproduction, tables: list[tuple[PaperTable, list[list[f
                 "training data": given.predictor.card.training_data, "config": asdict(given.predictor.config),
             }
             for name, given in reproduction.weights.items()
+            if name in used
         },
         "runs": [
             {
@@ -124,7 +134,7 @@ def _html_table(table: PaperTable, numbers: list[list[float]], reproduction: Rep
             body += _row(f"{row.name}, ours", ours, digits, "strong")
     return (
         f"<h2>{html.escape(table.name)}</h2><p>{html.escape(table.caption)}</p><table><tr>{head}</tr>{body}</table>"
-        + _notes(reproduction.missing(table), _stand_ins(table, reproduction))
+        + _notes(reproduction.missing(table), _remarks(table, reproduction) if np.isfinite(numbers).any() else [])
     )  # fmt: skip
 
 
@@ -137,7 +147,7 @@ def _html_figure(figure: PaperFigure, picture: Image.Image | None, reproduction:
     reasons = reproduction.missing(figure)
     if not picture and not reasons:
         reasons = [missing().capitalize()]
-    notes = _notes(reasons, _stand_ins(figure, reproduction))
+    notes = _notes(reasons, _remarks(figure, reproduction) if picture else [])
     return f"<h2>{html.escape(figure.name)}</h2><p>{html.escape(figure.caption)}</p>{shown}{notes}"
 
 
@@ -163,13 +173,20 @@ def _html_runs(reproduction: Reproduction, document: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def _stand_ins(part: PaperTable | PaperFigure, reproduction: Reproduction) -> list[str]:
-    """Where other data than the paper's were taken."""
+def _remarks(part: PaperTable | PaperFigure, reproduction: Reproduction) -> list[str]:
+    """Where other data than the paper's were taken, and in what the weights differ from the paper's recipe."""
     lines_ = part.columns if isinstance(part, PaperTable) else part.curves
     taken = {next((p for p in line.protocols if p in reproduction.data), "") for line in lines_}
-    own = {line.protocols[0] for line in lines_ if line.protocols}
+    own = {line.protocols[0] for line in lines_ if line.protocols} - RENDERED
     others = sorted(taken - own - {""})
-    return [f"Ours are measured on {', '.join(others)}, not on the paper's data: not to be compared."] if others else []
+    remarks = []
+    if others:
+        remarks.append(f"Ours are measured on {', '.join(others)}, not on the paper's data: not to be compared.")
+    rows = part.rows if isinstance(part, PaperTable) else part.curves
+    for name in dict.fromkeys(row.weights for row in rows if row.weights in reproduction.weights):
+        if changed := departures(reproduction.weights[name].predictor):
+            remarks.append(f"The weights '{name}' differ from the paper's recipe: {', '.join(changed)}.")
+    return remarks
 
 
 def _notes(missing_: list[str], others: list[str]) -> str:

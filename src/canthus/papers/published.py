@@ -3,8 +3,9 @@
 Notation of the files:
 
 [weights.NAME]   weights that a row needs. `title`; `config`: keys by which they differ from other weights of the
-                 method, with the value or the list of values that fit; `of` and `change`: where no weights are given,
-                 those of another name with these keys of their config changed.
+                 method, with the value or the list of values that fit; `told`: more such keys, which count where
+                 nobody says which row weights are for; `of` and `change`: where no weights are given, those of the
+                 first of these names with these keys of their config changed.
 [[tables]]       `name`, `caption`; `scale`: what one percent is in the printed unit; `boxes`, `protocols` (the first
                  one that data is given for is used): see `evaluation`; `columns`: `name` and `at`, the title of the
                  table of `Scores`, its row and its column; a column may have `protocols` of its own; `rows`: `name`,
@@ -17,7 +18,7 @@ Notation of the files:
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
@@ -41,12 +42,14 @@ class Wanted:
 
     title: str
     config: Mapping[str, Any] = field(default_factory=dict)
-    of: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    of: Sequence[str] = ()
     change: Mapping[str, Any] = field(default_factory=dict)
 
-    def misfit(self, config: Mapping[str, Any]) -> str:
-        """The first key of a config that has another value than these weights need, as words; "" if all fit."""
-        for key, value in self.config.items():
+    def misfit(self, config: Mapping[str, Any], told: bool = False) -> str:
+        """The first key of a config that has another value than these weights need, as words; "" if all fit. told:
+        with the keys by which they are told from others."""
+        for key, value in {**self.config, **(self.told if told else {})}.items():
             values = value if isinstance(value, list) else [value]
             if config.get(key) not in values:
                 return f"`{key}` is {config.get(key)!r}, {' or '.join(map(repr, values))} is wanted"

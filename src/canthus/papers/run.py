@@ -14,7 +14,7 @@ import numpy as np
 from canthus.data.formats import FaceSample
 from canthus.errors import CanthusError
 from canthus.evaluation.collect import Progress, collect, silent
-from canthus.evaluation.protocols import Protocol, protocol
+from canthus.evaluation.protocols import protocol
 from canthus.evaluation.scores import Scores, score
 from canthus.evaluation.table import Table
 from canthus.papers.annotation import annotation_tables
@@ -46,6 +46,8 @@ class Measured:
     def cell(self, at: tuple[str, str, str], row: str) -> float:
         """The number at (table, row, column); an empty row stands for the paper's own. Raises `Missing` where the truth
         of the set does not give it."""
+        if not self.scores.pairs.found.any():
+            raise Missing("none of the faces was found")
         for table in self.tables:
             if table.title.startswith(at[0]) and (at[1] or row) in table.rows and at[2] in table.columns:
                 if np.isfinite(number := table.cell(at[1] or row, at[2])):
@@ -59,8 +61,9 @@ class Reproduction:
     """A paper, the weights and data that are given, and what was run of it.
 
     weights: name in the paper -> weights. data: protocol -> folder. only: names of faces, or of the videos or folders
-    that they are in, which count; None: all. Each set is read once, each run made once. Raises `CanthusError` for a
-    protocol that no part of the paper uses.
+    that they are in, which count; None: all. It chooses from the sets that have some of them; of others all faces
+    count. Each set is read once, each run made once. Raises `CanthusError` for a protocol that no part of the paper
+    uses, and for names that no set has.
     """
 
     paper: Paper
@@ -76,6 +79,14 @@ class Reproduction:
             if name not in self.paper.protocols:
                 wanted = ", ".join(self.paper.protocols)
                 raise CanthusError(f"the paper is not run on '{name}'; data for some of {wanted} are wanted")
+        if self.only is not None:
+            unknown = set(self.only)
+            for name, folder in self.data.items():
+                faces = protocol(name).faces(folder)
+                self._samples[name] = [s for s in faces if _names(s) & self.only] or faces
+                unknown -= set().union(*map(_names, faces))
+            if unknown:
+                raise CanthusError(f"no face, video or folder of the data is called '{min(unknown)}'")
 
     def numbers(self, table: PaperTable, row: Row) -> list[float]:
         """Ours of one row, in the printed unit; NaN where it cannot be run."""
@@ -128,15 +139,15 @@ class Reproduction:
     def measured(self, weights: str, where: Column | Curve, boxes: str, tracking: str = "") -> Measured:
         """The run for a column or a curve, made now if it was not yet. Raises `Missing`."""
         given, name = self._given(weights), self._protocol(where.protocols)
-        second = tracking if tracking in self.weights else ""
-        run = Run(weights, second, name, boxes)
+        second = self._given(tracking) if tracking else None
+        run = Run(weights, tracking, name, boxes)
         if run not in self.runs:
             rules = protocol(name)
             samples = self.samples(name)
             if boxes == "tracked" and not rules.video:
                 raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
             began = time.perf_counter()
-            model_2 = self.weights[second].predictor if second else None
+            model_2 = second.predictor if second else None
             answers = collect(given.predictor, samples, boxes, self._shown(f"{weights} on {name}"), model_2)
             seconds = (time.perf_counter() - began) / len(samples)
             scores = score(rules, samples, answers)
@@ -145,10 +156,9 @@ class Reproduction:
         return self.runs[run]
 
     def samples(self, name: str) -> list[FaceSample]:
-        """The faces of a protocol that count. Raises `CanthusError` where none does."""
+        """The faces of a protocol that count."""
         if name not in self._samples:
-            faces = protocol(name).faces(self.data[name])
-            self._samples[name] = faces if self.only is None else _chosen(faces, self.only, protocol(name))
+            self._samples[name] = protocol(name).faces(self.data[name])
         return self._samples[name]
 
     def shown_samples(self, curve: Curve, count: int = 4) -> list[FaceSample]:
@@ -164,8 +174,9 @@ class Reproduction:
     def _given(self, weights: str) -> Given:
         if weights not in self.weights:
             wanted = self.paper.weights[weights]
-            if wanted.of in self.weights and weights in self.weights[wanted.of].twins:
-                raise Missing(f"the weights '{wanted.of}' are that already, {wanted.title}")
+            for other, given in self.weights.items():
+                if weights in given.twins:
+                    raise Missing(f"the weights '{other}' are that already, {wanted.title}")
             keys = ", ".join(
                 f"{k}: {' or '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in wanted.config.items()
             )
@@ -183,9 +194,7 @@ class Reproduction:
         return silent if show is None else lambda done, total: show(what, done, total)
 
 
-def _chosen(faces: list[FaceSample], only: frozenset[str], rules: Protocol) -> list[FaceSample]:
-    """The faces whose name, or the name of a folder around them, is in the list; all of a set that has no such name."""
-    kept = [s for s in faces if {s.name, *(s.name.rsplit("/", k)[0] for k in range(1, s.name.count("/") + 1))} & only]
-    if rules.video and not kept:
-        raise CanthusError(f"none of the videos in the list is in the set: {', '.join(sorted(only)[:5])}")
-    return kept or faces
+def _names(sample: FaceSample) -> set[str]:
+    """The name of a face and those of the folders around it."""
+    name = sample.name
+    return {name, *(name.rsplit("/", k)[0] for k in range(1, name.count("/") + 1))}

@@ -10,6 +10,7 @@ from typing import Any
 from canthus.errors import WeightsError
 from canthus.papers.published import Paper
 from canthus.training.aligner import WEIGHTS_FILE, Aligner
+from canthus.training.recipe import Recipe
 from canthus.weights import find
 
 
@@ -43,10 +44,11 @@ def open_weights(paper: Paper, given: Sequence[str]) -> dict[str, Given]:
             raise WeightsError(f"got '{found[name].source}' and '{where}' for '{name}', want one of them")
         found[name] = Given(aligner, where)
     for name, wanted in paper.weights.items():  # in their order, so that one may be made from one that was made
-        if name not in found and wanted.of in found:
-            base = found[wanted.of]
+        origin = next((other for other in wanted.of if other in found), None)
+        if name not in found and origin is not None:
+            base = found[origin]
             if wanted.change and not wanted.altered(asdict(base.predictor.config)):
-                found[wanted.of] = replace(base, twins=(*base.twins, name))
+                found[origin] = replace(base, twins=(*base.twins, name))
                 continue
             keys = ", ".join(f"{key}: {value}" for key, value in wanted.change.items())
             source = f"{base.source} with {keys}" if keys else base.source
@@ -66,6 +68,17 @@ def changed(aligner: Aligner, keys: Any) -> Aligner:
     return other.eval()
 
 
+def departures(aligner: Aligner) -> list[str]:
+    """What the config of weights has otherwise than the paper's recipe: "key value (the recipe's)"."""
+    printed = asdict(type(aligner.config)(**Recipe.read(f"{aligner.method}-paper").config))
+    ours = asdict(aligner.config)
+    return [f"{key} {_plain(value)} ({_plain(printed[key])})" for key, value in ours.items() if value != printed[key]]
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _opened(paper: Paper, where: str) -> Aligner:
     folder = Path(find(where))
     if not (folder / WEIGHTS_FILE).is_file():
@@ -77,7 +90,7 @@ def _opened(paper: Paper, where: str) -> Aligner:
 
 
 def _told_by(paper: Paper, aligner: Aligner, where: str) -> str:
-    misfits = {name: w.misfit(asdict(aligner.config)) for name, w in paper.weights.items() if w.config}
+    misfits = {name: w.misfit(asdict(aligner.config), told=True) for name, w in paper.weights.items() if w.config}
     for name, misfit in misfits.items():
         if not misfit:
             return name
