@@ -91,6 +91,13 @@ def peers(systems: dict[str, Any]) -> list[str]:
     return lines(["system", "NME, %", "not found", "ms per photo", "peak memory, MB", "installed, MB"], rows)
 
 
+def peer_bins(systems: dict[str, dict[str, float]]) -> list[str]:
+    """Accuracy by bins of yaw with each system's own detector, over the faces that it found."""
+    rows = [[name, *(f"{row[c]:.2f}" for c in COLUMNS), f"{row['missed']} of {row['faces']}"]
+            for name, row in systems.items()]  # fmt: skip
+    return lines(["NME, % (degrees of yaw)", *COLUMNS, "not found"], rows)
+
+
 def models() -> list[str]:
     """A section for each weights folder, from its card."""
     text = []
@@ -195,6 +202,7 @@ def tables() -> dict[str, str]:
                   f"{cores}; cold start of `canthus align` on one photo {seconds} s."],
         "cost": beside(systems["results"]["cost"]) if systems else [],
         "peers": peers(systems["results"]) if systems else [],
+        "bins": peer_bins(found),
         "models": models(),
     }  # fmt: skip
     scale = {"photo": ("throughput", photo_steps), "bill": ("throughput", bill), "cores": ("cores", core_ratios),
