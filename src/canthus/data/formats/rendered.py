@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from canthus.data.formats.face import FaceSample, Faults, checked, interpolated, noting, some
+from canthus.data.formats.folders import files_in
 from canthus.decode import decoding
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.expressions import EXPRESSIONS, arkit_from_ict
@@ -38,7 +39,7 @@ def read_clips(folder: str | Path, faults: Faults | None = None) -> Iterator[Fac
     `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.glob("*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
+    for path in some(files_in(folder, "*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
         with noting(faults):
             yield from _clip(path)
 
