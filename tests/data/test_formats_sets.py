@@ -191,6 +191,14 @@ def test_cofw(tmp_path):
     assert all68[1].visible.sum() == 51 and not all68[1].visible[0]
 
 
+@pytest.mark.parametrize("read", [formats.read_cofw29, formats.read_cofw68])
+def test_cofw_without_its_test_faces_says_which_file_is_wanted(tmp_path, read):
+    make.cofw(tmp_path, part="train")
+    (tmp_path / "test_annotations").mkdir()
+    with pytest.raises(LandmarkError, match=f"no COFW_test_color.mat in '{tmp_path}'"):
+        list(read(tmp_path))
+
+
 def test_wflw(tmp_path):
     one, two = formats.read_wflw(make.wflw(tmp_path))
     near(convert(two.points, "wflw98", "ibug68")[0], make.shapes()[1][:, :2])

@@ -19,10 +19,10 @@ from small import STILL, config  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.check import check  # noqa: E402
-from canthus.data.formats import FaceSample, recognise  # noqa: E402
+from canthus.data.formats import FaceSample, read_300w, recognise  # noqa: E402
 from canthus.data.sources import FaceMix, batch_of  # noqa: E402
 from canthus.data.truth import whole_truth  # noqa: E402
-from canthus.errors import LandmarkError  # noqa: E402
+from canthus.errors import LandmarkError, ModelError  # noqa: E402
 from canthus.evaluation.protocols import protocol  # noqa: E402
 from canthus.face.landmarks import convert  # noqa: E402
 from canthus.training.aligner import build  # noqa: E402
@@ -217,6 +217,73 @@ def test_broken_json_is_named(tmp_path):
     path.with_name("face_val.json").write_text(whole)
     names, (fault,) = read(tmp_path)
     assert names == ["0", "1"] and "face_train.json' is broken JSON: " in fault
+
+
+def test_a_face_that_stops_a_training_tells_how_to_see_all_faults(tmp_path):
+    folder = make.pts_pairs(tmp_path)
+    (folder / "1.pts").write_text("nonsense")
+    with pytest.raises(LandmarkError, match=rf"1\.pts' .*; `canthus data check {folder}` lists all that is wrong$"):
+        FaceMix([str(folder)], 48, 1.4, seed=0)
+
+
+def test_a_set_without_a_face_is_named(tmp_path):
+    coco_file(make.coco(tmp_path), lambda document: document.update(annotations=[]))
+    with pytest.raises(LandmarkError, match=f"'{tmp_path}' holds no face with landmarks"):
+        FaceMix([str(tmp_path)], 48, 1.4, seed=0)
+
+
+def test_the_log_says_what_a_folder_holds(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        FaceMix([str(make.renders(tmp_path / "a")), str(make.pts_pairs(tmp_path / "b"))], 260, 1.4, seed=0)
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'a'}: rendered shards, 6 faces, 68 of 68 points, no expression, no vertices",
+        f"{tmp_path / 'b'}: pictures with .pts, 3 faces, 68 of 68 points, no depth, no rotation",
+    ]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    make.w300(tmp_path / "elsewhere")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("helen", "lfpw", "ibug", "afw"):
+        (folder / name).symlink_to(tmp_path / "elsewhere" / name)
+    (folder / "ibug" / "back").symlink_to(folder)
+    assert recognise(folder).title == "300-W, training part"
+    assert sorted(face.name for face in read_300w(folder)) == ["afw/d", "helen/testset/a", "ibug/c", "lfpw/testset/b"]
+
+
+def test_what_macos_adds_is_passed_over_and_upper_case_is_found(tmp_path):
+    make.pts_pairs(tmp_path)
+    for place in (tmp_path, tmp_path / "__MACOSX"):
+        place.mkdir(exist_ok=True)
+        (place / "._0.pts").write_bytes(b"\x00\x05\x16\x07")
+        (place / "._list_98pt_rect_attr_test.txt").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "__MACOSX" / "1.pts").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "0.png").rename(tmp_path / "0.PNG")
+    (tmp_path / "1.pts").rename(tmp_path / "1.PTS")
+    assert recognise(tmp_path).title == "pictures with .pts"
+    assert read(tmp_path) == (["0", "1", "2"], [])
+
+
+def test_pictures_of_300wlp_may_have_upper_case_endings(tmp_path):
+    make.lp300w(tmp_path)
+    (tmp_path / "AFW" / "AFW_0.jpg").rename(tmp_path / "AFW" / "AFW_0.JPG")
+    assert read(tmp_path) == (["AFW/AFW_0", "AFW/AFW_1"], [])
+
+
+def test_a_folder_of_several_sets_is_told_from_a_set(tmp_path):
+    make.vw300(tmp_path / "vw")
+    make.pts_pairs(tmp_path / "pts")
+    said = f"'{tmp_path}' was recognised as 300-VW, but there is no VIDEO/annot/NNNNNN.pts files in '{tmp_path}'"
+    with pytest.raises(LandmarkError, match=f"^{said}: the set's own folder is wanted$"):
+        FaceMix([str(tmp_path)], 48, 1.4, seed=0)
+
+
+def test_the_folder_of_a_head_model_that_is_none_is_named(tmp_path):
+    folder = make.lp300w(tmp_path / "set")
+    layout = recognise(folder, str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="nowhere' holds neither Model_Shape.mat and Model_Exp.mat nor u_shp.npy"):
+        list(layout.read(folder))
 
 
 # ---- the whole truth

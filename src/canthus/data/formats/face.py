@@ -83,7 +83,7 @@ def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSa
     known = np.isfinite(points).all(axis=1)
     if not known.any():
         raise LandmarkError(f"'{where}' has no annotated point (all are NaN or hidden)")
-    if known.sum() > 1 and np.ptp(points[known, :2], axis=0).max() < LEAST:
+    if known.sum() > 1 and at_one_place(points[known]):
         raise LandmarkError(f"'{where}' has all its points at one place; those of a face are wanted")
     size = np.array(picture_size(sample.image, where))
     inside = (points[known, :2] > -reach * size) & (points[known, :2] < (1 + reach) * size)
@@ -93,6 +93,11 @@ def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSa
             f"'{where}' has a point at ({far[0]:.0f}, {far[1]:.0f}), far outside its picture of {size[0]}x{size[1]} px"
         )
     return sample
+
+
+def at_one_place(points: np.ndarray) -> np.ndarray:
+    """Whether the points (...,L,2 or 3) lie within a pixel: of each face, (...)."""
+    return np.asarray(np.ptp(points[..., :2], axis=-2).max(-1) < LEAST)
 
 
 def complete(points: np.ndarray, where: str | Path) -> np.ndarray:

@@ -92,12 +92,12 @@ class Layout:
         return f"{self.name}, {self.part} part" if self.part else self.name
 
     def read(self, folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
-        """The faces. Raises `LandmarkError`."""
+        """The faces. Raises `LandmarkError`; `NoFilesError` where the files do not lie in the folder as they should."""
         try:
             yield from self.reader(folder, faults)
         except NoFilesError as error:
-            raise LandmarkError(
-                f"'{folder}' was recognised as {self.name}, but there are {error}: the set's own folder is wanted"
+            raise NoFilesError(
+                f"'{folder}' was recognised as {self.name}, but there is {error}: the set's own folder is wanted"
             ) from error
 
 
