@@ -176,6 +176,8 @@ def test_damaged_renders_are_named(tmp_path):
     (tmp_path / "clips" / "clip-00001" / "frame-00001.jpg").unlink()
     with pytest.raises(LandmarkError, match="has no picture 'frame-00001.jpg'"):
         list(formats.read_clips(tmp_path / "clips"))
+    faults = []
+    assert len(list(formats.read_clips(tmp_path / "clips", faults))) == 5 and len(faults) == 1
 
 
 def test_cofw(tmp_path):

@@ -272,10 +272,15 @@ def test_pictures_of_300wlp_may_have_upper_case_endings(tmp_path):
 
 
 def test_a_folder_of_several_sets_is_told_from_a_set(tmp_path):
+    for maker, file in ((make.aflw21, "AFLW_GT_pts21.npy"), (make.wflw, "folder WFLW_images")):
+        maker(tmp_path / "one")
+        with pytest.raises(LandmarkError, match=f": no {file} in '{tmp_path}'; the set's own folder is wanted$"):
+            FaceMix([str(tmp_path)], 48, 1.4, seed=0)
+        shutil.rmtree(tmp_path / "one")
     make.vw300(tmp_path / "vw")
     make.pts_pairs(tmp_path / "pts")
-    said = f"'{tmp_path}' was recognised as 300-VW, but there is no VIDEO/annot/NNNNNN.pts files in '{tmp_path}'"
-    with pytest.raises(LandmarkError, match=f"^{said}: the set's own folder is wanted$"):
+    said = f"'{tmp_path}' was recognised as 300-VW: no VIDEO/annot/NNNNNN.pts files in '{tmp_path}'"
+    with pytest.raises(LandmarkError, match=f"^{said}; the set's own folder is wanted$"):
         FaceMix([str(tmp_path)], 48, 1.4, seed=0)
 
 

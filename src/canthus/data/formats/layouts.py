@@ -96,9 +96,8 @@ class Layout:
         try:
             yield from self.reader(folder, faults)
         except NoFilesError as error:
-            raise NoFilesError(
-                f"'{folder}' was recognised as {self.name}, but there is {error}: the set's own folder is wanted"
-            ) from error
+            where = f"'{folder}' was recognised as {self.name}"
+            raise NoFilesError(f"{where}: {error}; the set's own folder is wanted") from error
 
 
 def recognise(folder: str | Path, model: str = "") -> Layout:

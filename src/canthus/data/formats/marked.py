@@ -161,12 +161,13 @@ def read_wflw(folder: str | Path, faults: Faults | None = None, part: Part = "te
     folder = Path(folder)
     name = f"list_98pt_rect_attr_{part}.txt"
     (path, *_) = some(files_in(folder, f"**/{name}"), name, folder)
+    (pictures, *_) = some(filter(Path.is_dir, [folder / "WFLW_images"]), "folder WFLW_images", folder)
     with decoding(LandmarkError, f"'{path}' cannot be read"):
         lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             with noting(faults):
-                yield _wflw(line.split(), number, f"{path}, line {number}", folder / "WFLW_images")
+                yield _wflw(line.split(), number, f"{path}, line {number}", pictures)
 
 
 def _wflw(words: list[str], number: int, where: str, pictures: Path) -> FaceSample:
@@ -263,7 +264,7 @@ def read_aflw_full(folder: str | Path, faults: Faults | None = None, part: Part 
 
 
 def _kit_file(folder: Path, name: str) -> Path:
-    return next((p for p in (folder / name, folder / KIT / name) if p.is_file()), folder / name)
+    return some(files_in(folder, name, f"{KIT}/{name}"), name, folder)[0]
 
 
 def _cofw_file(folder: Path, part: Part) -> Path:

@@ -41,10 +41,10 @@ def read_clips(folder: str | Path, faults: Faults | None = None) -> Iterator[Fac
     folder = Path(folder)
     for path in some(files_in(folder, "*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
         with noting(faults):
-            yield from _clip(path)
+            yield from _clip(path, faults)
 
 
-def _clip(path: Path) -> Iterator[FaceSample]:
+def _clip(path: Path, faults: Faults | None) -> Iterator[FaceSample]:
     frames = _read(path, TRUTH)
     count = len(frames["xyz"])
     known = np.unique([*range(0, count, EVERY), count - 1])
@@ -52,7 +52,8 @@ def _clip(path: Path) -> Iterator[FaceSample]:
     for k in range(count):
         name = f"{path.parent.name}/frame-{k:05d}"
         image = path.with_name(f"frame-{k:05d}.jpg")
-        yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
+        with noting(faults):
+            yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
 
 
 def _sample(
