@@ -192,14 +192,14 @@ def aflw_full(folder: Path) -> Path:
     return folder
 
 
-def fdaw3(folder: Path) -> Path:
-    """3DFAW with z away from the camera."""
+def fdaw3(folder: Path, part: str = "valid") -> Path:
+    """A part of 3DFAW with z away from the camera."""
     for k, points in enumerate(shapes()[:3]):
-        picture(folder / "valid_img" / f"{k}.jpg")
-        (folder / "valid_lm").mkdir(exist_ok=True)
+        picture(folder / f"{part}_img" / f"{k}.jpg")
+        (folder / f"{part}_lm").mkdir(exist_ok=True)
         values = convert(points, "ibug68", "3dfaw66")[0] * [1, 1, -1]
         lines = "".join(f"{x:.6f},{y:.6f},{z:.6f}\n" for x, y, z in values)
-        (folder / "valid_lm" / f"{k}_lm.csv").write_text(lines)
+        (folder / f"{part}_lm" / f"{k}_lm.csv").write_text(lines)
     return folder
 
 

@@ -312,7 +312,7 @@ def annotations(folder: Path, name: str) -> Target:
         "a.ljson": {"version": 2, "landmarks": {"points": [[k, 2 * k] for k in range(68)], "connectivity": []}},
         "a.json": {
             "images": [{"id": 1, "file_name": "a.jpg"}],
-            "annotations": [{"image_id": 1, "keypoints": [5, 6, 2] * 68, "bbox": [0, 0, 9, 9]}],
+            "annotations": [{"image_id": 1, "keypoints": [5, 6, 2, 9, 6, 2] * 34, "bbox": [0, 0, 9, 9]}],
         },
     }  # fmt: skip
     texts = {

@@ -45,6 +45,10 @@ class LandmarkError(CanthusError, ValueError):
     """Landmarks of the wrong shape, or an unknown landmark scheme."""
 
 
+class NoFilesError(LandmarkError):
+    """A folder without the files of a data set."""
+
+
 class ModelError(CanthusError, ValueError):
     """A morphable-model file that lacks something, or coefficients that do not fit the model."""
 

@@ -63,6 +63,22 @@ def test_a_damaged_tar_is_named(tmp_path):
             StoredFaces([tmp_path])
 
 
+def test_numbers_of_double_precision_are_made_single(tmp_path):
+    faces = {k: v.astype(float) if k in ("xyz", "rotation") else v for k, v in make_faces(2, size=48).items()}
+    write(tmp_path, "shard-00000.npz", faces, slice(None))
+    taken = StoredFaces([tmp_path]).take(np.arange(2))
+    assert taken.xyz.dtype == taken.rotation.dtype == torch.float32
+
+
+def test_a_summary_says_what_the_faces_have(tmp_path):
+    faces = make_faces(3, size=48)
+    write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
+    assert StoredFaces([tmp_path / "a"]).summary() == "3 faces, 68 of 68 points, expression, vertices"
+    del faces["expression"], faces["vertices"]
+    write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
+    assert StoredFaces([tmp_path / "a"]).summary() == "3 faces, 68 of 68 points, no expression, no vertices"
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_pictures_stay_on_the_disk_unless_they_are_compressed(tmp_path, save):
     faces = make_faces(3, size=48)
@@ -122,6 +138,7 @@ def shorter(faces, name):
         (lambda f: shorter(f, "vertices"), "of .* faces"),
         (lambda f: {**f, "xyz": np.where(np.arange(68)[:, None] == 5, np.nan, f["xyz"])}, "`xyz` .*not finite"),
         (lambda f: {**f, "rotation": f["rotation"] * np.inf}, "`rotation` .*not finite"),
+        (lambda f: {**f, "xyz": f["xyz"] * 0}, "face 0 has all its points at one place"),
         (lambda f: {**f, "xyz": f["xyz"][:, :67]}, r"`xyz` .*\(3, 67, 3\).*\(n, 68, 3\)"),
         (lambda f: {**f, "xyz": f["xyz"].astype(int)}, "`xyz` is int64"),
         (lambda f: {**f, "visible": f["visible"].astype(float)}, "`visible` is float64"),

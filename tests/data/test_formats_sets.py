@@ -176,6 +176,8 @@ def test_damaged_renders_are_named(tmp_path):
     (tmp_path / "clips" / "clip-00001" / "frame-00001.jpg").unlink()
     with pytest.raises(LandmarkError, match="has no picture 'frame-00001.jpg'"):
         list(formats.read_clips(tmp_path / "clips"))
+    faults = []
+    assert len(list(formats.read_clips(tmp_path / "clips", faults))) == 5 and len(faults) == 1
 
 
 def test_cofw(tmp_path):
@@ -189,6 +191,14 @@ def test_cofw(tmp_path):
     all68 = list(formats.read_cofw68(folder))
     near(all68[1].points, make.shapes()[1][:, :2])
     assert all68[1].visible.sum() == 51 and not all68[1].visible[0]
+
+
+@pytest.mark.parametrize("read", [formats.read_cofw29, formats.read_cofw68])
+def test_cofw_without_its_test_faces_says_which_file_is_wanted(tmp_path, read):
+    make.cofw(tmp_path, part="train")
+    (tmp_path / "test_annotations").mkdir()
+    with pytest.raises(LandmarkError, match=f"no COFW_test_color.mat in '{tmp_path}'"):
+        list(read(tmp_path))
 
 
 def test_wflw(tmp_path):
@@ -353,7 +363,7 @@ def test_points_with_depth_are_rebuilt_from_the_coefficients_of_300wlp(tmp_path)
     make.picture(tmp_path / "set" / "AFW_Flip" / "a.jpg")
     pose = np.array([[pitch, yaw, roll, *shift, scale]])
     mat = {"Pose_Para": pose, "Shape_Para": identity[:, None], "Exp_Para": expression[:, None]}
-    scipy_io.savemat(tmp_path / "set" / "AFW_Flip" / "a.mat", mat | {"pt2d": np.full((2, 68), 100.0)})
+    scipy_io.savemat(tmp_path / "set" / "AFW_Flip" / "a.mat", mat | {"pt2d": np.linspace(100, 120, 136).reshape(2, 68)})
     layout = formats.recognise(tmp_path / "set", str(tmp_path / "model"))
     (face,) = layout.read(tmp_path / "set", None)
     cos, sin = np.cos, np.sin
@@ -368,7 +378,7 @@ def test_points_with_depth_are_rebuilt_from_the_coefficients_of_300wlp(tmp_path)
     near(face.rotation, rx @ ry @ rz, 1e-9)
     assert face.name == "AFW_Flip/a" and face.groups == {"AFW_Flip"}
     (flat,) = formats.recognise(tmp_path / "set").read(tmp_path / "set", None)
-    near(flat.points, np.full((68, 2), 99.0))
+    near(flat.points, np.linspace(99, 119, 136).reshape(2, 68).T)
     scipy_io.savemat(tmp_path / "set" / "AFW_Flip" / "a.mat", mat | {"Shape_Para": np.zeros((4, 1))})
     with pytest.raises(LandmarkError, match=r"a\.mat' has \[4, 3, 7\] numbers.* 5, 3 and 7"):
         list(layout.read(tmp_path / "set", None))

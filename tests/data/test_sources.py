@@ -238,7 +238,7 @@ def test_rendered_faces_are_a_row_without_end_or_gap(tmp_path):
         faces.close()
 
 
-def test_rendered_faces_have_their_share(three):
+def test_rendered_faces_have_their_share(tmp_path, three):
     faces = mix({three[0]: 3})
     live = LiveFaces(Painter, views=2, workers=1)
     faces.live = [(live, 0.25)]
@@ -247,6 +247,9 @@ def test_rendered_faces_have_their_share(three):
         assert [counts(parts) for parts in taken] == [{0: 6, 100: 2}] * 2
         assert [int(parts[0].images[0, 1, 0, 0]) for parts in taken] == [0, 1]  # its first group, then its second
         assert len(set(sum(map(shapes, taken), []))) == 16
+        dense = mix([str(write_shards(tmp_path / "dense", 2, size=64))])
+        dense.live = faces.live  # without vertices
+        assert (dense.share("depth"), dense.share("vertices")) == (1, 0.75)
     finally:
         faces.close()
 

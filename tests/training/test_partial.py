@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
+import layouts_maker
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from faces_maker import make_faces  # noqa: E402
+from faces_maker import make_faces, write_shards  # noqa: E402
 from painted_sets import w300  # noqa: E402
 from small import config  # noqa: E402
 
@@ -60,6 +61,38 @@ def test_shares_count_the_faces_that_have_it(tmp_path, caplog):
     messages = warned(caplog, build("swift", config("swift", 64)), tmp_path / "renders", photos)
     assert "not every face has a rotation: rotation for 75%" in messages
     assert "not every face has expression coefficients: expression, expression_square for 25%" in messages
+
+
+def test_a_term_that_is_off_is_named_once(tmp_path, caplog):
+    pytest.importorskip("h5py")
+    messages = warned(caplog, build("jvcr", config("jvcr", 64)), layouts_maker.cofw(tmp_path, part="train"))
+    assert messages[:2] == [
+        "no face has depth: coordinate in the image plane alone", "no face has all 68 points: voxel off"
+    ]  # fmt: skip
+
+
+def test_the_method_that_learns_from_vertices_says_who_has_them(tmp_path, caplog):
+    dense = write_shards(tmp_path / "dense", 3, size=96)
+    sparse = write_shards(tmp_path / "sparse", 1, size=96, dense=False)
+    cprfa = build("cprfa", config("cprfa", 64))
+    terms, fitted = "codes, mask, round_1, round_2", "by fits to the landmarks"
+    assert warned(caplog, cprfa, dense) == []
+    assert warned(caplog, cprfa, sparse) == [
+        f"no face has vertices of the head: codes, mask, round_1, round_2 {fitted}"
+    ]
+    assert warned(caplog, cprfa, dense, sparse) == [
+        f"not every face has vertices of the head: {terms} for 75% at most, else {fitted}"
+    ]
+    assert not any("vertices" in line for line in warned(caplog, build("jvcr", config("jvcr", 64)), sparse))
+
+
+def test_a_training_on_a_test_part_is_warned_of(tmp_path, caplog):
+    folder = layouts_maker.wflw(tmp_path)
+    swift = build("swift", config("swift", 64))
+    said = f"{folder}: WFLW, test part, there is no other: what learns from it must not be measured on it"
+    assert warned(caplog, swift, folder)[0] == said
+    layouts_maker.wflw(tmp_path, "train")
+    assert not any("WFLW" in line for line in warned(caplog, swift, folder))
 
 
 def test_faces_without_what_a_term_needs_count_nothing(tmp_path):

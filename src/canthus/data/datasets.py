@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from canthus.data.formats import FaceSample
+from canthus.data.formats.face import at_one_place
 from canthus.data.sample import Need, StoredBatch
 from canthus.data.truth import whole_truth
 from canthus.decode import decoding
@@ -31,7 +32,8 @@ class StoredFaces:
     xyz (N,68,3) pixels, visible (N,68) bool, rotation (N,3,3), expression (N,52), NaN if unknown; pictures (H,W,3)
     uint8 and, if every shard has them, vertices (V,3) of `MorphableModel.default()` in the frame of xyz, one array
     (n,...) a shard. points: another scheme to turn the 68 into. Raises `RecipeError`
-    for a shard that is damaged, lacks a field, or holds NaN or arrays of other shapes or of several lengths.
+    for a shard that is damaged, lacks a field, or holds NaN, arrays of other shapes or of several lengths, or a face
+    whose points are at one place.
     """
 
     def __init__(self, folders: Sequence[str | Path], points: str = "ibug68"):
@@ -46,7 +48,7 @@ class StoredFaces:
             with decoding(RecipeError, f"the shard '{path}' cannot be read"):
                 shard = open_shard(path)
                 for f, values in shard.read(FIELDS).items():
-                    parts[f].append(values)
+                    parts[f].append(values.astype(np.float32) if values.dtype.kind == "f" else values)
                 expressions.append(_expressions(shard, len(parts["xyz"][-1])))
                 self.pictures.append(shard.rows("image"))
                 if "vertices" in shard.files:
@@ -54,6 +56,8 @@ class StoredFaces:
                 counts = [len(rows[-1]) for rows in (parts["xyz"], self.pictures, vertices) if rows]
                 if counts[0] != counts[1] or ("vertices" in shard.files and counts[0] != counts[2]):
                     raise ValueError(f"its points, pictures and vertices are of {counts} faces; as many are wanted")
+                if len(wrong := np.flatnonzero(at_one_place(parts["xyz"][-1]))):
+                    raise ValueError(f"face {wrong[0]} has all its points at one place")
             if self.pictures[-1].shape[1:] != self.pictures[0].shape[1:]:
                 raise RecipeError(f"'{path}' holds pictures of another size than '{paths[0]}'")
         self.xyz, self.visible, self.rotation = (np.concatenate(parts.pop(f)) for f in FIELDS)
@@ -71,12 +75,19 @@ class StoredFaces:
         return len(self.xyz)
 
     def share(self, need: Need) -> float:
-        """The share of the faces whose truth has it: renders may lack expressions alone."""
+        """The share of the faces whose truth has it: renders may lack expressions and vertices alone."""
+        if need == "vertices":
+            return float(self.vertices is not None)
         return float(np.isfinite(self.expression).any(1).mean()) if need == "expression" else 1.0
 
     def seen(self) -> np.ndarray:
         """Which points (L,) are known of any face: of renders all."""
         return np.ones(self.xyz.shape[1], bool)
+
+    def summary(self) -> str:
+        """As `PhotoFaces.summary`."""
+        points = self.xyz.shape[1]
+        return f"{amount(len(self), 'face')}, {points} of {points} points, {_known(self, 'expression', 'vertices')}"
 
     def take(self, index: np.ndarray) -> StoredBatch:
         """The faces `index` (B,), pictures as uint8."""
@@ -130,6 +141,8 @@ class PhotoFaces:
 
     def share(self, need: Need) -> float:
         """The share of the faces whose truth has it."""
+        if need == "vertices":
+            return 0.0
         masks = {
             "depth": self.deep, "rotation": self.posed, "points": self.known.all(1),
             "expression": np.isfinite(self.expression).any(1),
@@ -144,13 +157,8 @@ class PhotoFaces:
         """How many faces there are, and what of their truth is known."""
         points = self.known.sum(1)
         few, most = points.min(), points.max()
-        parts = [
-            amount(len(self), "face"),
-            f"{few}{f' to {most}' if few != most else ''} of {self.known.shape[1]} points",
-        ]
-        for share, what in ((self.share("depth"), "depth"), (self.share("rotation"), "rotation")):
-            parts.append(what if share == 1 else f"{what} of {share:.0%}" if share else f"no {what}")
-        return ", ".join(parts)
+        span = f"{few}{f' to {most}' if few != most else ''} of {self.known.shape[1]} points"
+        return f"{amount(len(self), 'face')}, {span}, {_known(self, 'depth', 'rotation')}"
 
     def take(self, index: np.ndarray) -> StoredBatch:
         """As `StoredFaces.take`; photos have no dense truth."""
@@ -172,6 +180,12 @@ def in_scheme(xyz: np.ndarray, visible: np.ndarray, points: str) -> tuple[np.nda
     in_target = convert(seen, "ibug68", points)[0][..., 0] > 0.5
     mapped = convert(xyz, "ibug68", points)[0]
     return (mapped - [0, 0, 1] * mapped.mean(1, keepdims=True)).astype(np.float32), in_target
+
+
+def _known(faces: StoredFaces | PhotoFaces, *needs: Need) -> str:
+    """In words, which of the needs the truth of how many faces has."""
+    shares = {need: faces.share(need) for need in needs}
+    return ", ".join(n if s == 1 else f"{n} of {s:.0%}" if s else f"no {n}" for n, s in shares.items())
 
 
 def _expressions(shard: NpzShard | FileShard, count: int) -> np.ndarray:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Need = Literal["depth", "rotation", "points", "expression"]
-"""What a loss term may need of the truth of a face: depth, a rotation, all points, some expression coefficient."""
+Need = Literal["depth", "rotation", "points", "expression", "vertices"]
+"""What a loss term may need of the truth of a face: depth, a rotation, all points, some expression coefficient, the
+vertices of the head."""
 MASKS = ("known", "deep", "posed")
 
 
@@ -44,8 +45,10 @@ class BatchTruth:
         """Which faces (B,) have what a loss term needs; None if all have."""
         if need == "points":
             return None if self.known is None else self.known.all(1)
+        no_face = self.xyz.new_zeros(len(self.xyz), dtype=torch.bool)
+        if need == "vertices":
+            return no_face if self.vertices is None else None
         if need == "expression":
-            no_face = self.xyz.new_zeros(len(self.xyz), dtype=torch.bool)
             return no_face if self.expression is None else torch.isfinite(self.expression).any(1)
         return {"depth": self.deep, "rotation": self.posed}[need]
 

@@ -20,7 +20,7 @@ from canthus.data.augment import Augmenter
 from canthus.data.datasets import FACE, PhotoFaces, StoredFaces, in_scheme
 from canthus.data.formats import recognise
 from canthus.data.sample import FaceBatch, Need, StoredBatch
-from canthus.errors import RecipeError
+from canthus.errors import LandmarkError, NoFilesError, RecipeError
 from canthus.face.expressions import as_arkit
 from canthus.geometry.crop import tight_boxes
 from canthus.io.shards import shards_in
@@ -92,15 +92,15 @@ class FaceMix:
 
     def share(self, need: Need) -> float:
         """The share of all faces whose truth has what a loss term may need."""
-        shares = [share for _, share in self.live]
-        rest, total = 1 - sum(shares), 0.0
+        live = sum(share for _, share in self.live)
+        rest, total = 1 - live, 0.0
         for source, start, end in zip(self.stored, self._starts, self._starts[1:]):
             part = len(source) / len(self)
             if self._density is not None:
                 ends = np.concatenate([[0.0], self._density])
                 part = (ends[end] - ends[start]) / ends[-1]
             total += part * source.share(need)
-        return sum(shares) + rest * total
+        return (0.0 if need == "vertices" else live) + rest * total
 
     def unseen(self) -> list[int]:
         """The points that are known of no face."""
@@ -192,12 +192,25 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _open(folder: str, pixels: int, head_model: str, points: str) -> Source:
+    log = logging.getLogger(__name__)
     if shards_in(folder):
-        return StoredFaces([folder], points)
+        shards = StoredFaces([folder], points)
+        log.info("%s: rendered shards, %s", folder, shards.summary())
+        return shards
     layout = recognise(folder, head_model)
-    faces = PhotoFaces(layout.read(Path(folder), None), pixels, points)
-    logging.getLogger(__name__).info("%s: %s, %s", folder, layout.title, faces.summary())
-    return faces
+    if layout.part == "test":
+        log.warning("%s: %s, there is no other: what learns from it must not be measured on it", folder, layout.title)
+    try:
+        samples = list(layout.read(Path(folder)))
+        if not samples:
+            raise LandmarkError(f"'{folder}' holds no face with landmarks")
+        photos = PhotoFaces(samples, pixels, points)
+    except NoFilesError:
+        raise
+    except LandmarkError as error:
+        raise LandmarkError(f"{error}; `canthus data check {folder}` lists all that is wrong") from error
+    log.info("%s: %s, %s", folder, layout.title, photos.summary())
+    return photos
 
 
 def _live(name: str, pixels: int, seed: int, device: torch.device | None) -> LiveFaces:

@@ -103,7 +103,7 @@ PROTOCOLS: dict[str, Protocol] = {
         full_set={"yaw of the pose": (1312, 383, 305), "labelled yaw": (1306, 462, 232)},
     ),
     "300wlp": Protocol("300W-LP, 68 points", formats.read_300wlp, BOX | DEPTH, lids_move=False),
-    "3dfaw": Protocol("3DFAW, 66 points", formats.read_3dfaw, CHALLENGE | BOX),
+    "3dfaw": Protocol("3DFAW, 66 points", partial(formats.read_3dfaw, part="test"), CHALLENGE | BOX),
     "menpo3d": Protocol("Menpo-3D, 84 points", formats.read_menpo3d, BOX | DIAGONAL | EYES | DEPTH),
     "300w": Protocol("300-W, 68 points", formats.read_300w, EYES | INNER | BOX, only=frozenset({"full", "private"})),
     "cofw": Protocol("COFW, 29 points", formats.read_cofw29, PUPILS | BOX),

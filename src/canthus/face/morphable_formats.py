@@ -137,6 +137,9 @@ def read_3ddfa(
         points = None if "keypoints" not in shape else shape["keypoints"].ravel().astype(int) - 1
         if deviations is None and "sigma" in shape and "sigma_exp" in exp:
             deviations = (shape["sigma"], exp["sigma_exp"])
+    elif not any((folder / f"u_shp{ending}").is_file() for ending in (".npy", ".pkl")):
+        arrays = "u_shp.npy, w_shp.npy, u_exp.npy, w_exp.npy, keypoints.npy and tri.npy"
+        raise ModelError(f"'{folder}' holds neither Model_Shape.mat and Model_Exp.mat nor {arrays}")
     else:
         data = {key: _load_npy(folder / f"{key}.npy") for key in ("u_shp", "w_shp", "u_exp", "w_exp", "tri")}
         points = _load_npy(folder / "keypoints.npy").ravel().astype(int) if landmarks is None else None

@@ -81,6 +81,8 @@ class Aligner(nn.Module, Predictor):
     not known are masked in `loss` itself."""
     planar: ClassVar[tuple[str, ...]] = ()
     """The loss terms in which faces without depth count in the image plane alone; `loss` masks their depth."""
+    dense: tuple[str, ...] = ()
+    """The loss terms whose truth are the vertices of the head, in batches whose faces all have them."""
     tells_sigma = False
     scheme: str = "ibug68"  # of the points that the network learns and gives
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without

@@ -18,6 +18,7 @@ from canthus.training.aligner import Aligner, Stage
 
 WORDS: dict[Need, str] = {
     "depth": "depth", "rotation": "a rotation", "points": "all 68 points", "expression": "expression coefficients",
+    "vertices": "vertices of the head",
 }  # fmt: skip
 
 
@@ -64,9 +65,22 @@ def _lost(aligner: Aligner, terms: Iterable[str], need: Need, shares: Mapping[Ne
     """What the lack of one need costs each loss term, in words."""
     by_effect: dict[str, list[str]] = {}
     for term in terms:
-        if need in aligner.needs.get(term, ()):
-            share = _share(aligner, term, shares)
-            by_effect.setdefault(f"for {share:.0%}" if share else "off", []).append(term)
-        elif need == "depth" and term in aligner.planar:
-            by_effect.setdefault("in the image plane alone", []).append(term)
+        if effect := _effect(aligner, term, need, shares):
+            by_effect.setdefault(effect, []).append(term)
     return [f"{', '.join(names)} {effect}" for effect, names in by_effect.items()]
+
+
+def _effect(aligner: Aligner, term: str, need: Need, shares: Mapping[Need, float]) -> str:
+    """As `_lost`, of one term; nothing of a term that is off for the lack of another need."""
+    share = _share(aligner, term, shares)
+    if not share:
+        return "off" if need in aligner.needs[term] and not shares[need] else ""
+    if need in aligner.needs.get(term, ()):
+        return f"for {share:.0%}"
+    if need == "depth" and term in aligner.planar:
+        return "in the image plane alone"
+    if need == "vertices" and term in aligner.dense:
+        # a batch has vertices if all of its faces do
+        fitted = "by fits to the landmarks"
+        return f"for {shares[need]:.0%} at most, else {fitted}" if shares[need] else fitted
+    return ""

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from canthus.decode import decoding
-from canthus.errors import CanthusError, LandmarkError
+from canthus.errors import CanthusError, LandmarkError, NoFilesError
 from canthus.face.landmarks import scheme
 
 Faults = list[CanthusError]
 """What is wrong with single faces of a set: given to a reader, it is filled instead of the first being raised."""
 
-PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG")
+Part = Literal["train", "test"]
+
+PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG", ".JPEG", ".BMP")
+LEAST = 1.0  # px: longer side of the box of points that can be those of a face
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,8 @@ def noting(faults: Faults | None) -> Iterator[None]:
 
 def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSample:
     """The sample itself. Raises `LandmarkError` that names `where` for a picture that is missing, a wrong number of
-    points, no annotated point, infinities, or a point farther outside than `reach` times the picture's size."""
+    points, no annotated point, infinities, points at one place, or a point farther outside than `reach` times the
+    picture's size."""
     count = scheme(sample.scheme).count
     points = sample.points
     if points.shape not in ((count, 2), (count, 3)):
@@ -78,6 +83,8 @@ def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSa
     known = np.isfinite(points).all(axis=1)
     if not known.any():
         raise LandmarkError(f"'{where}' has no annotated point (all are NaN or hidden)")
+    if known.sum() > 1 and at_one_place(points[known]):
+        raise LandmarkError(f"'{where}' has all its points at one place; those of a face are wanted")
     size = np.array(picture_size(sample.image, where))
     inside = (points[known, :2] > -reach * size) & (points[known, :2] < (1 + reach) * size)
     if not inside.all():
@@ -86,6 +93,11 @@ def checked(sample: FaceSample, where: str | Path, reach: float = 1.0) -> FaceSa
             f"'{where}' has a point at ({far[0]:.0f}, {far[1]:.0f}), far outside its picture of {size[0]}x{size[1]} px"
         )
     return sample
+
+
+def at_one_place(points: np.ndarray) -> np.ndarray:
+    """Whether the points (...,L,2 or 3) lie within a pixel: of each face, (...)."""
+    return np.asarray(np.ptp(points[..., :2], axis=-2).max(-1) < LEAST)
 
 
 def complete(points: np.ndarray, where: str | Path) -> np.ndarray:
@@ -106,12 +118,19 @@ def picture_size(image: Path | np.ndarray, where: str | Path) -> tuple[int, int]
             return opened.size
 
 
-def picture_of(annotation: Path) -> Path:
-    """The picture beside an annotation file: the same name with the ending of a picture. Raises `LandmarkError`."""
-    for ending in PICTURES:
-        if annotation.with_suffix(ending).is_file():
-            return annotation.with_suffix(ending)
-    raise LandmarkError(f"'{annotation}' has no picture '{annotation.stem}.jpg' or .png beside it")
+def picture_at(path: Path) -> Path | None:
+    """The picture at a path, whose ending is that of a picture instead of its own; None where there is none."""
+    return next((p for p in map(path.with_suffix, PICTURES) if p.is_file()), None)
+
+
+def picture_of(annotation: Path, at: Path | None = None) -> Path:
+    """The picture of an annotation file, as `picture_at` of `at`, or beside it. Raises `LandmarkError`."""
+    at = at or annotation
+    picture = picture_at(at)
+    if picture is None:
+        where = "beside it" if at.parent == annotation.parent else f"in '{at.parent}'"
+        raise LandmarkError(f"'{annotation}' has no picture '{at.stem}.jpg' or .png {where}")
+    return picture
 
 
 def interpolated(frames: np.ndarray, known: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -126,8 +145,8 @@ def name_of(path: Path, folder: Path) -> str:
 
 
 def some(paths: Iterable[Path], wanted: str, folder: Path) -> list[Path]:
-    """The paths in order. Raises `LandmarkError` if there is none."""
+    """The paths in order. Raises `NoFilesError` if there is none."""
     found = sorted(paths)
     if not found:
-        raise LandmarkError(f"no {wanted} in '{folder}'")
+        raise NoFilesError(f"no {wanted} in '{folder}'")
     return found

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from canthus.data.formats.face import FaceSample, Faults, checked, name_of, noting, picture_of, some
+from canthus.data.formats.folders import files_in
 from canthus.decode import decoding, fits, numbers, read_bytes, read_json, read_npy, read_npz, read_text
 from canthus.decode.mat import read_mat
 from canthus.errors import LandmarkError, amount
@@ -84,26 +85,31 @@ def read_coco(
     """The faces of a JSON file of keypoints in the style of COCO; pictures lie in its folder or in `pictures`.
 
     A point of visibility 0 is not annotated; 1 is annotated and hidden in COCO itself, but just annotated in most files
-    for faces, so `visible` stays unknown. `bbox` is x, y, width, height. Without a `scheme` it is the one with as many
-    points. Raises `LandmarkError`.
+    for faces, so `visible` stays unknown. `bbox` is x, y, width, height. Annotations without keypoints are passed over.
+    Without a `scheme` it is the one with as many points. Raises `LandmarkError`.
     """
     path = Path(path)
     folder = Path(pictures) if pictures else path.parent
     with decoding(LandmarkError, f"'{path}' is no JSON of COCO keypoints (images, annotations)"):
         document = read_json(path)
         files = {image["id"]: image["file_name"] for image in document["images"]}
-        rows = [(files[a["image_id"]], a["keypoints"], a.get("bbox")) for a in document["annotations"]]
-        if not all(fits(file, str) and Path(file).name for file, *_ in rows):
+        if not all(fits(file, str) and Path(file).name for file in files.values()):
             raise ValueError("a file name is no text")
-        names = [Path(file).with_suffix("").as_posix() for file, *_ in rows]
-    times, before = Counter(names), Counter[str]()
-    for name, (file, flat, bbox) in zip(names, rows):
-        before[name] += 1
-        own = name if times[name] == 1 else f"{name}#{before[name] - 1}"
+        names = {image: Path(file).with_suffix("").as_posix() for image, file in files.items()}
+        faces = [a for a in document["annotations"] if a.get("keypoints") and a.get("num_keypoints") != 0]
+        times, before = Counter(names.get(a.get("image_id")) for a in faces), Counter[str]()
+    for annotation in faces:
         with noting(faults):
+            image = annotation.get("image_id")
+            if image not in files:
+                which = f"'{path}', annotation {annotation.get('id', 'without an id')}"
+                raise LandmarkError(f"{which}, has the image_id {image!r}; that of one of its images is wanted")
+            file, name = files[image], names[image]
+            before[name] += 1
+            own = name if times[name] == 1 else f"{name}#{before[name] - 1}"
             where = f"{path}, {file}"
             with decoding(LandmarkError, f"'{where}' has keypoints or a bbox that cannot be read"):
-                values = numbers(flat, (None,))
+                values, bbox = numbers(annotation["keypoints"], (None,)), annotation.get("bbox")
                 box = None if bbox is None else numbers(bbox, (4,)) + [0, 0, *bbox[:2]]
             if len(values) % 3:
                 raise LandmarkError(f"'{where}' has {len(values)} keypoint numbers; three a point are wanted")
@@ -125,11 +131,11 @@ def read_dlib_xml(path: str | Path, scheme: str = "ibug68", faults: Faults | Non
         raise LandmarkError(f"'{path}' has no images: <dataset><images><image file=...> is wanted")
     for image in images:
         file = image.get("file", "")
-        if not Path(file).name:
-            raise LandmarkError(f"'{path}' has an image without a file; <image file=...> is wanted")
         boxes = image.findall("box")
         for k, box in enumerate(boxes):
             with noting(faults):
+                if not Path(file).name:
+                    raise LandmarkError(f"'{path}' has an image without a file; <image file=...> is wanted")
                 where = f"{path}, {file}"
                 points = np.full((count, 2), np.nan)
                 with decoding(LandmarkError, f"'{where}' has a box or part without numbers"):
@@ -148,7 +154,7 @@ def read_pts_pairs(folder: str | Path, faults: Faults | None = None) -> Iterator
     """NAME.pts beside NAME.jpg or .png, in the folder or below it, of the scheme that has as many points. Raises
     `LandmarkError`."""
     folder = Path(folder)
-    for path in some(folder.rglob("*.pts"), ".pts files", folder):
+    for path in some(files_in(folder, "**/*.pts"), ".pts files", folder):
         with noting(faults):
             points = read_pts(path)
             of = scheme_of(len(points), path)
@@ -163,7 +169,7 @@ def read_array_pairs(folder: str | Path, faults: Faults | None = None) -> Iterat
     larger. The scheme is the one with as many points. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    files = (p for p in folder.rglob("*") if p.suffix in ARRAYS)
+    files = files_in(folder, *(f"**/*{ending}" for ending in ARRAYS))
     for path in some(files, "files of points (.npz, .npy, .mat)", folder):
         with noting(faults):
             points = _array_points(path)

@@ -9,8 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, Faults, checked, complete, name_of, noting, picture_size, some
+from canthus.data.formats.face import (
+    FaceSample,
+    Faults,
+    checked,
+    complete,
+    name_of,
+    noting,
+    picture_of,
+    picture_size,
+    some,
+)
 from canthus.data.formats.files import load_mat, load_npy
+from canthus.data.formats.folders import files_in
 from canthus.decode import decoding, read_npz
 from canthus.errors import LandmarkError
 from canthus.face.morphable_formats import read_3ddfa
@@ -29,11 +40,11 @@ def read_aflw2000(folder: str | Path, faults: Faults | None = None) -> Iterator[
     Raises `LandmarkError` naming the file for a pair that is incomplete or holds other shapes or NaN.
     """
     folder = Path(folder)
-    paths = some(folder.glob("*.mat"), ".mat files (a folder of NAME.jpg and NAME.mat pairs is wanted)", folder)
+    paths = some(files_in(folder, "*.mat"), ".mat files (a folder of NAME.jpg and NAME.mat pairs is wanted)", folder)
     again, yaws = _relabelled(folder, paths), _kit(folder, "AFLW2000-3D-new.pose.npy", (len(paths),))
     for k, path in enumerate(paths):
         with noting(faults):
-            image = _picture(path)
+            image = picture_of(path)
             mat = load_mat(path, ("pt3d_68", "Pose_Para"))
             sample = FaceSample(image, _depth_points(mat["pt3d_68"], path), name=name_of(path, folder))
             sample = replace(sample, **_pose(mat, path), relabelled=again.get(path.stem))
@@ -53,10 +64,10 @@ def read_300wlp(
     """
     folder = Path(folder)
     beside = {"landmarks", "Code"}
-    found = (p for p in folder.rglob("*.mat") if not beside & set(p.relative_to(folder).parts))
+    found = (p for p in files_in(folder, "**/*.mat") if not beside & set(p.relative_to(folder).parts))
     for path in some(found, ".mat files (folders of NAME.jpg and NAME.mat pairs are wanted)", folder):
         with noting(faults):
-            image, modes = _picture(path), None
+            image, modes = picture_of(path), None
             mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
             more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
             if "pt3d_68" in mat:
@@ -104,13 +115,6 @@ class LandmarkModel:
         image = pose[6] * head @ matrix_from_euler(pose[:3], "aflw").T + pose[3:6]
         points = np.stack([image[:, 0] - 1, height - image[:, 1], image[:, 2] - image[:, 2].mean()], axis=1)
         return points, coefficients * self.lengths
-
-
-def _picture(path: Path) -> Path:
-    image = path.with_suffix(".jpg")
-    if not image.is_file():
-        raise LandmarkError(f"'{path}' has no picture '{image.name}' beside it")
-    return image
 
 
 def _depth_points(array: np.ndarray, path: Path) -> np.ndarray:

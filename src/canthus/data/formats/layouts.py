@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from canthus.data.formats.face import PICTURES, FaceSample, Faults
+from canthus.data.formats.face import FaceSample, Faults, noting, picture_at
 from canthus.data.formats.files import (
     ARRAYS,
     read_array_pairs,
@@ -19,7 +20,10 @@ from canthus.data.formats.files import (
     scheme_of,
 )
 from canthus.data.formats.fitted import LandmarkModel, read_300wlp, read_aflw2000
+from canthus.data.formats.folders import files_in, walk
 from canthus.data.formats.marked import (
+    FRAMES,
+    groups_of_300w,
     read_300vw,
     read_300w,
     read_aflw21,
@@ -29,10 +33,10 @@ from canthus.data.formats.marked import (
     read_wflw,
 )
 from canthus.data.formats.rendered import read_clips, read_renders
-from canthus.data.formats.spatial import is_shape, read_3dfaw, read_biwi, read_menpo3d
+from canthus.data.formats.spatial import is_shape, is_training, read_3dfaw, read_biwi, read_menpo3d
 from canthus.decode import decoding, read_json
 from canthus.decode.mat import read_mat
-from canthus.errors import LandmarkError
+from canthus.errors import LandmarkError, NoFilesError
 from canthus.io.shards import shards_in
 
 Read = Callable[[Path, Faults | None], Iterator[FaceSample]]
@@ -42,25 +46,30 @@ LOOKED_INTO = 20  # files of each ending, where the name does not tell
 
 @dataclass
 class Files:
-    """The files of a folder and below: all names in lower case, and the first paths of each ending, in order."""
+    """The files of a folder and below: all names in lower case, and the first paths of each ending, in order.
+
+    places: ending -> paths, below the folder, of the folders that hold files with it.
+    """
 
     folder: Path
     names: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
     ending: dict[str, list[Path]] = field(default_factory=dict)
+    places: dict[str, set[Path]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Files:
         """Look through a folder."""
         files = cls(folder)
-        for place, below, names in os.walk(folder):
-            below.sort()
+        for place, below, names in walk(folder):
             files.folders |= {name.lower() for name in below}
             files.names |= {name.lower() for name in names}
-            for name in sorted(names):
-                found = files.ending.setdefault(Path(name).suffix.lower(), [])
+            for name in names:
+                ending = Path(name).suffix.lower()
+                files.places.setdefault(ending, set()).add(place.relative_to(folder))
+                found = files.ending.setdefault(ending, [])
                 if len(found) < LOOKED_INTO:
-                    found.append(Path(place) / name)
+                    found.append(place / name)
         return files
 
     def first(self, ending: str) -> Path | None:
@@ -70,11 +79,25 @@ class Files:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set's way to lay out its files. title: of the set, and which part of it is read. `read`: its faces."""
+    """A data set's way to lay out its files. name: of the set. part: which part of it is read, where it has several."""
 
-    title: str
+    name: str
     fits: Callable[[Files], bool]
-    read: Read
+    reader: Read
+    part: Literal["", "training", "test"] = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and the part."""
+        return f"{self.name}, {self.part} part" if self.part else self.name
+
+    def read(self, folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+        """The faces. Raises `LandmarkError`; `NoFilesError` where the files do not lie in the folder as they should."""
+        try:
+            yield from self.reader(folder, faults)
+        except NoFilesError as error:
+            where = f"'{folder}' was recognised as {self.name}"
+            raise NoFilesError(f"{where}: {error}; the set's own folder is wanted") from error
 
 
 def recognise(folder: str | Path, model: str = "") -> Layout:
@@ -90,12 +113,14 @@ def recognise(folder: str | Path, model: str = "") -> Layout:
     for layout in LAYOUTS:
         if layout.fits(files):
             if layout is LP300W and model:
-                return Layout(f"{layout.title}, depth by the head model", layout.fits, _with_model(model))
+                return replace(layout, name=f"{layout.name}, depth by the head model", reader=_with_model(model))
             return layout
+    for path in files.ending.get(".json", ()):
+        _is_coco(path)  # raises where a file is broken
     kinds = ", ".join(sorted(e for e in files.ending if e)[:12]) or "no file"
     raise LandmarkError(
         f"'{folder}' is in no layout that is known ({kinds} found); shards of `canthus synth` or one of "
-        f"{', '.join(dict.fromkeys(layout.title.partition(',')[0] for layout in LAYOUTS[1:]))} is wanted"
+        f"{', '.join(dict.fromkeys(layout.name for layout in LAYOUTS[1:]))} is wanted"
     )
 
 
@@ -110,7 +135,7 @@ def _beside_a_picture(files: Files, endings: Sequence[str]) -> Path | None:
     """The first file with one of the endings that has a picture beside it."""
     for ending in endings:
         for path in files.ending.get(ending, ()):
-            if any(path.with_suffix(picture).is_file() for picture in PICTURES):
+            if picture_at(path):
                 return path
     return None
 
@@ -133,40 +158,66 @@ def _is_aflw2000(files: Files) -> bool:
     return path is not None and path.parent == files.folder and _mat_keys(path) >= {"Pose_Para", "pt3d_68"}
 
 
-def _read_300w_training(folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
-    """The training faces; all, where there are no others."""
-    faces = list(read_300w(folder, faults))
-    yield from [face for face in faces if "train" in face.groups] or faces
-
-
 def _read_300vw(folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
-    """Of the scheme that the first file has."""
-    first = min(folder.glob("*/annot/*.pts"), default=None)
-    scheme = "ibug68" if first is None else scheme_of(len(read_pts(first)), first)
-    return read_300vw(folder, faults, scheme)
+    """Of the scheme that the first sound file has."""
+    schemes = (_scheme_in(path) for path in files_in(folder, FRAMES))
+    return read_300vw(folder, faults, next(filter(None, schemes), "ibug68"))
+
+
+def _scheme_in(path: Path) -> str | None:
+    with suppress(LandmarkError):  # the reader will say so
+        return scheme_of(len(read_pts(path)), path)
+    return None
+
+
+def _is_300w(files: Files) -> bool:
+    return ".pts" in files.ending and not SETS_OF_300W.isdisjoint(files.folders)
+
+
+def _is_300w_training(files: Files) -> bool:
+    return _is_300w(files) and any("train" in groups_of_300w(place) for place in files.places[".pts"])
 
 
 def _is_coco(path: Path) -> bool:
-    try:
-        with decoding(LandmarkError, f"'{path}' is another JSON"):
-            return {"images", "annotations"} <= read_json(path).keys()
-    except LandmarkError:
-        return False
+    """Raises `LandmarkError` for a broken file."""
+    with decoding(LandmarkError, f"'{path}' is broken JSON"):
+        document = read_json(path)
+    return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
+
+
+def _holds_coco(files: Files) -> bool:
+    for path in files.ending.get(".json", ()):
+        with suppress(LandmarkError):  # the reader will say so
+            if _is_coco(path):
+                return True
+    return False
 
 
 def _read_coco_files(folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The faces of the JSON files for training, or of all; pictures lie beside the file or in a folder below."""
-    paths = [path for path in sorted(folder.rglob("*.json")) if _is_coco(path)]
+    paths = []
+    for path in files_in(folder, "**/*.json"):
+        with noting(faults):
+            if _is_coco(path):
+                paths.append(path)
     for path in _for_training(paths):
-        images = read_json(path)["images"]
-        first = str(images[0].get("file_name", "")) if images and isinstance(images[0], dict) else ""
-        places = [path.parent, folder, *(p for p in sorted(folder.rglob("*")) if p.is_dir())]
-        yield from read_coco(path, None, next((p for p in places if (p / first).is_file()), None), faults)
+        with noting(faults):
+            yield from read_coco(path, None, _pictures_of(path, folder), faults)
+
+
+def _pictures_of(path: Path, folder: Path) -> Path | None:
+    """The folder with the first picture that a COCO file names."""
+    images = read_json(path)["images"]
+    first = images[0] if isinstance(images, list) and images else None
+    name = str(first.get("file_name", "")) if isinstance(first, dict) else ""
+    places = [path.parent, *(place for place, *_ in walk(folder))]
+    return next((place for place in places if (place / name).is_file()), None)
 
 
 def _read_dlib_files(folder: Path, faults: Faults | None = None) -> Iterator[FaceSample]:
-    for path in _for_training([path for path in sorted(folder.rglob("*.xml")) if _is_dlib(path)]):
-        yield from read_dlib_xml(path, faults=faults)
+    for path in _for_training([path for path in files_in(folder, "**/*.xml") if _is_dlib(path)]):
+        with noting(faults):
+            yield from read_dlib_xml(path, faults=faults)
 
 
 def _is_dlib(path: Path) -> bool:
@@ -189,6 +240,15 @@ def _is_3dfaw(files: Files) -> bool:
     return any(is_shape(path) for path in paths)
 
 
+def _is_3dfaw_training(files: Files) -> bool:
+    places = files.places.get(".csv", set()) | files.places.get(".txt", set())
+    return _is_3dfaw(files) and any(map(is_training, places))
+
+
+def _is_3dfaw_test(files: Files) -> bool:
+    return _is_3dfaw(files) and any(name.startswith(("valid", "test")) for name in files.folders)
+
+
 def _named(*names: str) -> Callable[[Files], bool]:
     return lambda files: not set(names).isdisjoint(files.names)
 
@@ -197,30 +257,30 @@ LP300W = Layout("300W-LP", _has_pose, read_300wlp)
 LAYOUTS = (
     Layout("rendered shards", lambda files: bool(shards_in(files.folder)), read_renders),
     Layout("rendered clips", _named("truth.npz"), read_clips),
-    Layout("AFLW-Full, training part", _named("aflwinfo_release.mat"), functools.partial(read_aflw_full, part="train")),
+    Layout("AFLW-Full", _named("aflwinfo_release.mat"), partial(read_aflw_full, part="train"), "training"),
     Layout("AFLW by 3DDFA", _named("aflw_gt_crop.list"), read_aflw21),
-    Layout("COFW, training part", _named("cofw_train_color.mat"), functools.partial(read_cofw29, part="train")),
+    Layout("COFW", _named("cofw_train_color.mat"), partial(read_cofw29, part="train"), "training"),
     Layout(
-        "COFW-68, test part",
+        "COFW-68",
         lambda files: "cofw_test_color.mat" in files.names and "test_annotations" in files.folders,
         read_cofw68,
+        "test",
     ),
-    Layout("COFW, test part", _named("cofw_test_color.mat"), read_cofw29),
-    Layout("WFLW, training part", _named("list_98pt_rect_attr_train.txt"), functools.partial(read_wflw, part="train")),
-    Layout("WFLW, test part", _named("list_98pt_rect_attr_test.txt"), read_wflw),
+    Layout("COFW", _named("cofw_test_color.mat"), read_cofw29, "test"),
+    Layout("WFLW", _named("list_98pt_rect_attr_train.txt"), partial(read_wflw, part="train"), "training"),
+    Layout("WFLW", _named("list_98pt_rect_attr_test.txt"), read_wflw, "test"),
     Layout("BIWI", _named("rgb.cal"), read_biwi),
     Layout("300-VW", lambda files: "annot" in files.folders and ".pts" in files.ending, _read_300vw),
     Layout("Menpo-3D", lambda files: ".ljson" in files.ending, read_menpo3d),
     Layout("AFLW2000-3D", _is_aflw2000, read_aflw2000),
     LP300W,
-    Layout(
-        "300-W, training part",
-        lambda files: ".pts" in files.ending and not SETS_OF_300W.isdisjoint(files.folders),
-        _read_300w_training,
-    ),
+    Layout("300-W", _is_300w_training, partial(read_300w, part="train"), "training"),
+    Layout("300-W", _is_300w, read_300w, "test"),
     Layout("pictures with .pts", lambda files: ".pts" in files.ending, read_pts_pairs),
+    Layout("3DFAW", _is_3dfaw_training, partial(read_3dfaw, part="train"), "training"),
+    Layout("3DFAW", _is_3dfaw_test, read_3dfaw, "test"),
     Layout("3DFAW", _is_3dfaw, read_3dfaw),
-    Layout("COCO keypoints", lambda files: any(map(_is_coco, files.ending.get(".json", ()))), _read_coco_files),
+    Layout("COCO keypoints", _holds_coco, _read_coco_files),
     Layout("dlib XML", lambda files: any(map(_is_dlib, files.ending.get(".xml", ()))), _read_dlib_files),
     Layout(
         "pictures with arrays of points", lambda files: _beside_a_picture(files, ARRAYS) is not None, read_array_pairs

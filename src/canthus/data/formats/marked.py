@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from canthus.data.formats.face import (
     PICTURES,
     FaceSample,
     Faults,
+    Part,
     checked,
     complete,
     interpolated,
@@ -22,34 +22,41 @@ from canthus.data.formats.face import (
 )
 from canthus.data.formats.files import load_mat, load_npy, read_pts
 from canthus.data.formats.fitted import KIT
+from canthus.data.formats.folders import files_in, walk
 from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError
 from canthus.face.landmarks import scheme as find_scheme
 
-Part = Literal["train", "test"]
-
+FRAMES = "*/annot/*.pts"
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
 
 
-def read_300w(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+def read_300w(folder: str | Path, faults: Faults | None = None, part: Part | None = None) -> Iterator[FaceSample]:
     """300-W: NAME.pts beside NAME.jpg or .png below afw, helen, lfpw, ibug, 01_Indoor and 02_Outdoor; 68 points.
 
     Groups: "common" (helen/testset, lfpw/testset), "challenge" (ibug), "full" (both), "private" (the challenge's own
-    600), "train" (the rest). Raises `LandmarkError`.
+    600), "train" (the rest). part: the faces for training or the others alone; else all. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.rglob("*.pts"), ".pts files (300-W has them in helen, lfpw, ibug, 01_Indoor, ...)", folder):
-        parts = {p.lower() for p in path.relative_to(folder).parts[:-1]}
-        if "ibug" in parts:
-            groups = {"challenge", "full"}
-        elif parts & {"helen", "lfpw"} and "testset" in parts:
-            groups = {"common", "full"}
-        else:
-            groups = {"private"} if parts & {"01_indoor", "02_outdoor"} else {"train"}
+    paths = some(files_in(folder, "**/*.pts"), ".pts files (300-W has them in helen, lfpw, ibug, ...)", folder)
+    for path in paths:
+        groups = groups_of_300w(path.parent.relative_to(folder))
+        if part is not None and (part == "train") != ("train" in groups):
+            continue
         with noting(faults):
             points = complete(read_pts(path, 68), path)
-            sample = FaceSample(picture_of(path), points, name=name_of(path, folder), groups=frozenset(groups))
+            sample = FaceSample(picture_of(path), points, name=name_of(path, folder), groups=groups)
             yield checked(sample, path)
+
+
+def groups_of_300w(place: Path) -> frozenset[str]:
+    """The groups of the faces in a folder of 300-W, given by its path below the set's own."""
+    parts = {p.lower() for p in place.parts}
+    if "ibug" in parts:
+        return frozenset({"challenge", "full"})
+    if parts & {"helen", "lfpw"} and "testset" in parts:
+        return frozenset({"common", "full"})
+    return frozenset({"private"} if parts & {"01_indoor", "02_outdoor"} else {"train"})
 
 
 def read_300vw(folder: str | Path, faults: Faults | None = None, scheme: str = "ibug68") -> Iterator[FaceSample]:
@@ -57,32 +64,44 @@ def read_300vw(folder: str | Path, faults: Faults | None = None, scheme: str = "
     ("menpo84"), x and y; frames as VIDEO/imgs/NNNNNN.jpg or .png.
 
     The frames of `vid.avi` have to be written out first. Faces come in the order of frames, `name` is VIDEO/NNNNNN.
-    Frames without a PTS file that lie between two with one are labelled by linear interpolation. Groups: VIDEO, and
-    "annotated" or "interpolated" where a set has such frames. Raises `LandmarkError`.
+    Frames without a PTS file that lie between two with one are labelled by linear interpolation; one whose file is
+    faulty is left out. Groups: VIDEO, and "annotated" or "interpolated" where a set has such frames. Raises
+    `LandmarkError`.
     """
     folder = Path(folder)
-    paths = some(folder.glob("*/annot/*.pts"), "VIDEO/annot/NNNNNN.pts files", folder)
     videos: dict[Path, dict[int, Path]] = {}
-    for path in paths:
-        videos.setdefault(path.parent.parent, {})[_number(path)] = path
-    between = {video: _between(video, annotated) for video, annotated in videos.items()}
-    sparse = any(between.values())
-    for video, annotated in videos.items():
+    for path in some(files_in(folder, FRAMES), "VIDEO/annot/NNNNNN.pts files", folder):
         with noting(faults):
-            yield from _video(video, annotated, between[video], sparse, scheme)
+            videos.setdefault(path.parent.parent, {})[_number(path)] = path
+    between = {video: _between(video, annotated) for video, annotated in videos.items() if annotated}
+    sparse = any(between.values())
+    for video in between:
+        yield from _video(video, videos[video], between[video], sparse, scheme, faults)
 
 
 def _video(
-    video: Path, annotated: dict[int, Path], between: dict[int, Path], sparse: bool, scheme: str
+    video: Path,
+    annotated: dict[int, Path],
+    between: dict[int, Path],
+    sparse: bool,
+    scheme: str,
+    faults: Faults | None,
 ) -> Iterator[FaceSample]:
-    known = {k: complete(read_pts(path, find_scheme(scheme).count), path) for k, path in sorted(annotated.items())}
-    pictures = {k: picture_of(video / "imgs" / path.name) for k, path in annotated.items()} | between
+    known, pictures = dict[int, np.ndarray](), dict[int, Path]()
+    for k, path in sorted(annotated.items()):
+        with noting(faults):
+            known[k] = complete(read_pts(path, find_scheme(scheme).count), path)
+            pictures[k] = picture_of(path, video / "imgs" / path.name)
+    if not known:
+        return
+    pictures |= {k: picture for k, picture in between.items() if min(known) < k < max(known)}
     frames = np.array(sorted(pictures))
     for k, points in zip(frames, interpolated(frames, np.array([*known]), np.stack([*known.values()]))):
         groups = {video.name} | ({"annotated" if k in known else "interpolated"} if sparse else set())
         where = annotated.get(k, pictures[k])
         name = f"{video.name}/{where.stem}"
-        yield checked(FaceSample(pictures[k], points, None, scheme, name, groups=frozenset(groups)), where)
+        with noting(faults):
+            yield checked(FaceSample(pictures[k], points, None, scheme, name, groups=frozenset(groups)), where)
 
 
 def _between(video: Path, annotated: dict[int, Path]) -> dict[int, Path]:
@@ -104,7 +123,7 @@ def read_cofw29(folder: str | Path, faults: Faults | None = None, part: Part = "
     `phisT` (N,87): x, y and whether hidden; `bboxesT` (N,4): x, y, width, height; pixels count from 1; for training
     `phisTr` and `bboxesTr`. Raises `LandmarkError`.
     """
-    path = Path(folder) / f"COFW_{part}_color.mat"
+    path = _cofw_file(Path(folder), part)
     for k, (image, row, box) in enumerate(_cofw(path, part)):
         with noting(faults):
             points = np.stack([row[:29], row[29:58]], axis=1) - 1
@@ -119,11 +138,10 @@ def read_cofw68(folder: str | Path, faults: Faults | None = None) -> Iterator[Fa
     """The 68 points of COFW-68 for COFW's test faces: `test_annotations/K_points.mat` (`Points` (68,2), `Occ`) below
     the folder, and the pictures of `COFW_test_color.mat` in it, K from 1. Raises `LandmarkError`."""
     folder = Path(folder)
-    places = sorted(folder.rglob("test_annotations"))
-    if not places:
-        raise LandmarkError(f"no folder test_annotations of COFW-68 below '{folder}'")
-    for k, (image, _, _) in enumerate(_cofw(folder / "COFW_test_color.mat", "test")):
-        path = places[0] / f"{k + 1}_points.mat"
+    found = (place / "test_annotations" for place, below, _ in walk(folder) if "test_annotations" in below)
+    (place, *_) = some(found, "folder test_annotations of COFW-68", folder)
+    for k, (image, _, _) in enumerate(_cofw(_cofw_file(folder, "test"), "test")):
+        path = place / f"{k + 1}_points.mat"
         with noting(faults):
             mat = load_mat(path, ("Points", "Occ"))
             points = complete(np.asarray(mat["Points"], np.float64), path) - 1
@@ -142,13 +160,14 @@ def read_wflw(folder: str | Path, faults: Faults | None = None, part: Part = "te
     """
     folder = Path(folder)
     name = f"list_98pt_rect_attr_{part}.txt"
-    (path, *_) = some(folder.rglob(name), name, folder)
+    (path, *_) = some(files_in(folder, f"**/{name}"), name, folder)
+    (pictures, *_) = some(filter(Path.is_dir, [folder / "WFLW_images"]), "folder WFLW_images", folder)
     with decoding(LandmarkError, f"'{path}' cannot be read"):
         lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             with noting(faults):
-                yield _wflw(line.split(), number, f"{path}, line {number}", folder / "WFLW_images")
+                yield _wflw(line.split(), number, f"{path}, line {number}", pictures)
 
 
 def _wflw(words: list[str], number: int, where: str, pictures: Path) -> FaceSample:
@@ -177,14 +196,14 @@ def read_aflw21(folder: str | Path, faults: Faults | None = None) -> Iterator[Fa
     `box`, by which the protocol divides. Points and box are given in pixels of the crops. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    (names, *_) = some(folder.rglob("AFLW_GT_crop.list"), "AFLW_GT_crop.list", folder)
+    (names, *_) = some(files_in(folder, "**/AFLW_GT_crop.list"), "AFLW_GT_crop.list", folder)
     with decoding(LandmarkError, f"'{names}' cannot be read"):
         files = read_text(names).split()
     count = len(files)
     points = load_npy(_kit_file(folder, "AFLW_GT_pts21.npy"), (count, 2, 21)).transpose(0, 2, 1)
     roi = load_npy(_kit_file(folder, "AFLW_GT_crop_roi_box.npy"), (count, 4))
     yaws = load_npy(_kit_file(folder, "AFLW_GT_crop_yaws.npy"), (count,))
-    all68 = sorted(folder.rglob("AFLW_GT_pts68.npy"))
+    all68 = files_in(folder, "**/AFLW_GT_pts68.npy")
     fitted = load_npy(all68[0], (count, None, 68))[:, :2].transpose(0, 2, 1) if all68 else None
     for k, file in enumerate(files):
         zoom = 120 / (roi[k, 2:] - roi[k, :2])
@@ -213,7 +232,7 @@ def read_aflw_full(folder: str | Path, faults: Faults | None = None, part: Part 
     `LandmarkError`.
     """
     folder = Path(folder)
-    (path, *_) = some(folder.rglob("AFLWinfo_release.mat"), "AFLWinfo_release.mat", folder)
+    (path, *_) = some(files_in(folder, "**/AFLWinfo_release.mat"), "AFLWinfo_release.mat", folder)
     mat = load_mat(path, ("data", "bbox", "mask_new", "nameList", "ra"))
     photos = next((p for p in (folder / "data" / "flickr", folder / "flickr") if p.is_dir()), folder)
     count = len(mat["data"])
@@ -245,7 +264,12 @@ def read_aflw_full(folder: str | Path, faults: Faults | None = None, part: Part 
 
 
 def _kit_file(folder: Path, name: str) -> Path:
-    return next((p for p in (folder / name, folder / KIT / name) if p.is_file()), folder / name)
+    return some(files_in(folder, name, f"{KIT}/{name}"), name, folder)[0]
+
+
+def _cofw_file(folder: Path, part: Part) -> Path:
+    name = f"COFW_{part}_color.mat"
+    return some(files_in(folder, name), name, folder)[0]
 
 
 def _cofw(path: Path, part: Part) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

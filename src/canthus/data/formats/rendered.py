@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from canthus.data.formats.face import FaceSample, Faults, checked, interpolated, noting, some
+from canthus.data.formats.folders import files_in
 from canthus.decode import decoding
 from canthus.errors import LandmarkError, ModelError
 from canthus.face.expressions import EXPRESSIONS, arkit_from_ict
@@ -38,12 +39,12 @@ def read_clips(folder: str | Path, faults: Faults | None = None) -> Iterator[Fac
     `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.glob("*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
+    for path in some(files_in(folder, "*/truth.npz"), "CLIP/truth.npz files (`canthus synth --sequence`)", folder):
         with noting(faults):
-            yield from _clip(path)
+            yield from _clip(path, faults)
 
 
-def _clip(path: Path) -> Iterator[FaceSample]:
+def _clip(path: Path, faults: Faults | None) -> Iterator[FaceSample]:
     frames = _read(path, TRUTH)
     count = len(frames["xyz"])
     known = np.unique([*range(0, count, EVERY), count - 1])
@@ -51,7 +52,8 @@ def _clip(path: Path) -> Iterator[FaceSample]:
     for k in range(count):
         name = f"{path.parent.name}/frame-{k:05d}"
         image = path.with_name(f"frame-{k:05d}.jpg")
-        yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
+        with noting(faults):
+            yield checked(_sample(frames, k, image, name, again[k]), f"{path}, frame {k}")
 
 
 def _sample(

@@ -8,8 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.data.formats.face import FaceSample, Faults, checked, complete, name_of, noting, picture_of, some
+from canthus.data.formats.face import (
+    FaceSample,
+    Faults,
+    Part,
+    checked,
+    complete,
+    name_of,
+    noting,
+    picture_at,
+    picture_of,
+    some,
+)
 from canthus.data.formats.files import read_ljson
+from canthus.data.formats.folders import files_in
 from canthus.decode import decoding, read_text
 from canthus.errors import LandmarkError, amount
 from canthus.geometry.rotation import euler_from_matrix
@@ -18,26 +30,39 @@ _OURS = np.diag([1.0, -1.0, -1.0])  # from x right, y down, z away to x right, y
 HEAD = 75.0  # mm: half the side of the box that stands for a face of BIWI, which has none
 
 
-def read_3dfaw(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
+def read_3dfaw(folder: str | Path, faults: Faults | None = None, part: Part | None = None) -> Iterator[FaceSample]:
     """3DFAW (2016): NAME.jpg with 66 lines "x,y,z" in NAME_lm.csv, NAME.csv or .txt beside it, or in a folder called
     ..._lm beside ..._img.
 
-    Pixels are taken as they are. The sign of z is read off the whole set: the nose is nearer than the ends of the jaw.
-    Raises `LandmarkError`.
+    part: "train" for the faces of folders whose names begin so, "test" for the others; all, where there are none of
+    the part. Pixels are taken as they are. The sign of z is read off all faces that are read: the nose is nearer than
+    the ends of the jaw. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in (".csv", ".txt")]
+    files = files_in(folder, "**/*.csv", "**/*.txt")
+    # another text is a label too, of a form that is wrong, where it has a picture
+    labels = some((p for p in files if is_shape(p) or picture_at(_picture_path(p))), "files of 66 lines x,y,z", folder)
+    of_part = [p for p in labels if part == ("train" if is_training(p.parent.relative_to(folder)) else "test")]
     samples = []
-    for path in some((p for p in files if is_shape(p)), "files of 66 lines x,y,z", folder):
-        stem = path.stem.removesuffix("_lm")
-        home = path.parent
-        if home.name.endswith("_lm"):
-            home = home.with_name(home.name.removesuffix("_lm") + "_img")
+    for path in of_part or labels:
         with noting(faults):
             points = _numbers(path, (66, 3))
-            image = picture_of(home / f"{stem}.csv")
+            image = picture_of(path, _picture_path(path))
             samples.append((FaceSample(image, points, scheme="3dfaw66", name=name_of(image, folder)), path))
     yield from _nose_first(samples, faults)
+
+
+def is_training(place: Path) -> bool:
+    """Whether a folder of 3DFAW, given by its path below the set's own, is of the training part."""
+    return any(part.lower().startswith("train") for part in place.parts)
+
+
+def _picture_path(path: Path) -> Path:
+    """Where the picture of a label of 3DFAW lies, but for its ending."""
+    home = path.parent
+    if home.name.endswith("_lm"):
+        home = home.with_name(home.name.removesuffix("_lm") + "_img")
+    return home / (path.stem.removesuffix("_lm") + path.suffix)
 
 
 def read_menpo3d(folder: str | Path, faults: Faults | None = None) -> Iterator[FaceSample]:
@@ -47,7 +72,7 @@ def read_menpo3d(folder: str | Path, faults: Faults | None = None) -> Iterator[F
     """
     folder = Path(folder)
     samples = []
-    for path in some(folder.rglob("*.ljson"), ".ljson files", folder):
+    for path in some(files_in(folder, "**/*.ljson"), ".ljson files", folder):
         with noting(faults):
             points = complete(read_ljson(path), path)
             if len(points) not in (84, 68):
@@ -65,14 +90,14 @@ def read_biwi(folder: str | Path, faults: Faults | None = None) -> Iterator[Face
     detected face is meant. Raises `LandmarkError`.
     """
     folder = Path(folder)
-    for path in some(folder.glob("*/frame_*_pose.txt"), "NN/frame_NNNNN_pose.txt", folder):
+    for path in some(files_in(folder, "*/frame_*_pose.txt"), "NN/frame_NNNNN_pose.txt", folder):
         with noting(faults):
             yield _biwi(path, folder)
 
 
 def _biwi(path: Path, folder: Path) -> FaceSample:
     values = _numbers(path, (4, 3))
-    image = picture_of(path.with_name(path.name.replace("_pose.txt", "_rgb.txt")))
+    image = picture_of(path, path.with_name(path.name.replace("_pose.txt", "_rgb.txt")))
     rotation = _OURS @ values[:3] @ _OURS
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2):
         raise LandmarkError(f"'{path}' begins with a matrix that is no rotation")
