@@ -103,7 +103,7 @@ class Jvcr(Aligner):
     Config = JvcrConfig
     stage_names = ("separate", "joint")
     needs = {"voxel": ("points",)}
-    planar = ("voxel", "coordinate")
+    without = dict.fromkeys(("voxel", "coordinate"), ("depth", "in the image plane alone"))
     config: JvcrConfig
 
     def __init__(self, config: JvcrConfig):

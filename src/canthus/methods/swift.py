@@ -194,7 +194,7 @@ class Swift(Aligner):
     Config = SwiftConfig
     stage_names = ("regression", "likelihood", "details", "joint")
     needs = {"rotation": ("rotation",), "expression": ("expression",), "expression_square": ("expression",)}
-    planar = ("distance", "regressed", "heatmaps")
+    without = dict.fromkeys(("distance", "regressed", "heatmaps"), ("depth", "in the image plane alone"))
     tells_sigma = True
 
     def __init__(self, config: SwiftConfig):

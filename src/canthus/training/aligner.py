@@ -79,10 +79,8 @@ class Aligner(nn.Module, Predictor):
     needs: ClassVar[Mapping[str, tuple[Need, ...]]] = {}
     """Loss term -> what of a face's truth it cannot do without; faces that lack it do not count there. Points that are
     not known are masked in `loss` itself."""
-    planar: ClassVar[tuple[str, ...]] = ()
-    """The loss terms in which faces without depth count in the image plane alone; `loss` masks their depth."""
-    dense: tuple[str, ...] = ()
-    """The loss terms whose truth are the vertices of the head, in batches whose faces all have them."""
+    without: Mapping[str, tuple[Need, str]] = {}
+    """Loss term -> something that it would rather not do without, and in words how it counts where that lacks."""
     tells_sigma = False
     scheme: str = "ibug68"  # of the points that the network learns and gives
     starter: str | None = None  # weights whose points `forward` takes for its `start`, where it cannot do without

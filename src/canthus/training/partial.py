@@ -77,10 +77,9 @@ def _effect(aligner: Aligner, term: str, need: Need, shares: Mapping[Need, float
         return "off" if need in aligner.needs[term] and not shares[need] else ""
     if need in aligner.needs.get(term, ()):
         return f"for {share:.0%}"
-    if need == "depth" and term in aligner.planar:
-        return "in the image plane alone"
-    if need == "vertices" and term in aligner.dense:
-        # a batch has vertices if all of its faces do
-        fitted = "by fits to the landmarks"
-        return f"for {shares[need]:.0%} at most, else {fitted}" if shares[need] else fitted
-    return ""
+    wanted, how = aligner.without.get(term, (None, ""))
+    if wanted != need:
+        return ""
+    if need == "vertices" and shares[need]:  # a batch has them if all of its faces do
+        return f"for {shares[need]:.0%} at most, else {how}"
+    return how

@@ -91,7 +91,9 @@ class Cprfa(Aligner):
         super().__init__(config)
         model = MorphableModel.load(config.model) if config.model else MorphableModel.default()
         self.face = LinearFace(model, config.crop_scale)
-        self.dense = () if config.model else ("codes", "mask", *self.stage_names[1:])  # see `_dense_truth`
+        if not config.model:  # see `_dense_truth`
+            terms = ("codes", "mask", *self.stage_names[1:])
+            self.without = dict.fromkeys(terms, ("vertices", "by fits to the landmarks"))
         self.unet = UNet(config.widths, 5, config.depths)  # three codes, background and face
         self.fused = "fused" in config.solver or config.solver == "pnp-sparse"
         self.starter = config.sparse if self.fused else None
