@@ -39,6 +39,10 @@ class Workers(ProcessPoolExecutor):
     def stop(self) -> None:
         """End the processes at once; what they were doing is lost."""
         self._lifeline.close()
+        # One that dies while it sends leaves half a result. Whoever waits for the other half is told that nothing more
+        # comes once all writing ends are closed, of which this process has one.
+        if self._result_queue is not None:
+            self._result_queue._writer.close()  # type: ignore[attr-defined]
         self.shutdown(cancel_futures=True)
 
 

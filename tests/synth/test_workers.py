@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -188,3 +189,20 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     with atomic_folder(tmp_path / "x") as part:
         (part / "a").write_bytes(b"a")
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a"] and len(list(tmp_path.iterdir())) == 1
+
+
+def large(begun: Path) -> bytes:
+    begun.touch()
+    return bytes(2**28)  # takes a while to send
+
+
+@pytest.mark.parametrize("pause", [0.15, 0.3, 0.5, 0.8])
+def test_workers_that_are_stopped_while_they_send_are_not_waited_for(tmp_path, pause):
+    workers = Workers(1)
+    workers.submit(large, tmp_path / "begun")
+    wait_for(tmp_path / "begun")
+    time.sleep(pause)
+    stopped = threading.Thread(target=workers.stop, daemon=True)
+    stopped.start()
+    stopped.join(30)
+    assert not stopped.is_alive()
