@@ -19,7 +19,7 @@ const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
-const BELIEF = 0.3;  // least product of a score and of the mean point score of the landmarks
+const BELIEF = 0.36;  // least product of a score and of the mean point score of the landmarks
 const TURN_FROM = 0.7;  // from which on other angles are worth a try where the networks do not know one
 
 /**

@@ -29,7 +29,7 @@ REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a c
 # Least mean point score of landmarks that are returned for a detected face. The lowest of a right answer on 300 photos
 # of AFLW2000-3D is 0.16, a profile behind hair; over half of the wrong ones have less. Of a `PyramidDetector`, whose
 # score is lower where it doubts, it is the least product of both.
-LEAST_SCORE, BELIEF = 0.15, 0.3
+LEAST_SCORE, BELIEF = 0.15, 0.36
 TURN_FROM = 0.7  # of a `PyramidDetector`, from which on other angles are worth a try where it does not know one
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine

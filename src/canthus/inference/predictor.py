@@ -107,7 +107,7 @@ class Predictor(ABC):
         `boxes` (B,4) or (4,) are tight boxes (x0,y0,x1,y1) around the landmarks of upright faces, in pixels; with boxes
         the detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
         detection score; one that lies turned or upside down, or whose detected box was off, is aligned again on an
-        upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (0.3 divided
+        upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (0.36 divided
         by its score, of the shipped one) is left out, because such points are mostly wrong; so is the second of two
         that lie on one face. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
         """
