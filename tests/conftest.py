@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from faces_maker import write_shards  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What the command line does to the package's log does not outlive a test."""
+    log = logging.getLogger("canthus")
+    propagate, level, handlers = log.propagate, log.level, log.handlers[:]
+    yield
+    log.propagate, log.handlers[:] = propagate, handlers
+    log.setLevel(level)
 
 
 @pytest.fixture(params=["numpy", "torch"])

@@ -73,10 +73,13 @@ def test_numbers_of_double_precision_are_made_single(tmp_path):
 def test_a_summary_says_what_the_faces_have(tmp_path):
     faces = make_faces(3, size=48)
     write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
-    assert StoredFaces([tmp_path / "a"]).summary() == "3 faces, 68 of 68 points, expression, vertices"
+    assert StoredFaces([tmp_path / "a"]).summary() == "3 faces, 68 of 68 points, depth, rotation, expression, vertices"
     del faces["expression"], faces["vertices"]
     write(tmp_path / "a", "shard-00000.npz", faces, slice(None))
-    assert StoredFaces([tmp_path / "a"]).summary() == "3 faces, 68 of 68 points, no expression, no vertices"
+    assert (
+        StoredFaces([tmp_path / "a"]).summary()
+        == "3 faces, 68 of 68 points, depth, rotation, no expression, no vertices"
+    )
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

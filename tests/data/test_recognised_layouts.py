@@ -236,7 +236,7 @@ def test_the_log_says_what_a_folder_holds(tmp_path, caplog):
     with caplog.at_level("INFO"):
         FaceMix([str(make.renders(tmp_path / "a")), str(make.pts_pairs(tmp_path / "b"))], 260, 1.4, seed=0)
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'a'}: rendered shards, 6 faces, 68 of 68 points, no expression, no vertices",
+        f"{tmp_path / 'a'}: rendered shards, 6 faces, 68 of 68 points, depth, rotation, no expression, no vertices",
         f"{tmp_path / 'b'}: pictures with .pts, 3 faces, 68 of 68 points, no depth, no rotation",
     ]
 

@@ -143,10 +143,14 @@ def test_weights_of_aligned_crops_stand_in_the_papers_rows_by_name(tmp_path):
 
 
 def test_departures_are_what_the_recipe_has_otherwise():
-    assert departures(build("jvcr", {})) == []
-    assert departures(build("jvcr", {"depths": [32], "z_range": 1.3})) == ["depths 32 (1 2 4 64)", "z_range 1.3 (1.0)"]
-    (only,) = departures(build("part_heatmap", {}))
+    row = published("jvcr").weights["method"]
+    assert departures(build("jvcr", {}), row) == []
+    changed = build("jvcr", {"depths": [32], "z_range": 1.3})
+    assert departures(changed, row) == ["depths 32 (1 2 4 64)", "z_range 1.3 (1.0)"]
+    (only,) = departures(build("part_heatmap", {}), published("part_heatmap").weights["method"])
     assert only.startswith("depth_shortcut ") and only.endswith("(activated)")
+    pnp = published("cprfa").weights["pnp_dense"]  # what makes it that row is no departure
+    assert not any(text.startswith("solver") for text in departures(build("cprfa", {"solver": "pnp-dense"}), pnp))
 
 
 def test_a_network_of_one_round_holds_the_rows_of_pnp(tmp_path):

@@ -81,7 +81,7 @@ def test_the_method_that_learns_from_vertices_says_who_has_them(tmp_path, caplog
         f"no face has vertices of the head: codes, mask, round_1, round_2 {fitted}"
     ]
     assert warned(caplog, cprfa, dense, sparse) == [
-        f"not every face has vertices of the head: {terms} for 75% at most, else {fitted}"
+        f"not every face has vertices of the head: {terms} {fitted} in batches where one has none"
     ]
     assert not any("vertices" in line for line in warned(caplog, build("jvcr", config("jvcr", 64)), sparse))
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from canthus.data.formats import FaceSample, Faults, recognise
 from canthus.data.truth import Truth, whole_truth
-from canthus.errors import CanthusError, amount
+from canthus.errors import CanthusError, LandmarkError, amount
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.io.images import as_image, as_png, crop_image
 from canthus.io.outputs import atomic_write, make_folder
@@ -73,6 +73,8 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
             if len(shown) > 2 * SHEET[0] * SHEET[1]:
                 shown, every = shown[::2], 2 * every
         update(found.faces, None, amount(len(found.faults), "fault") if found.faults else "")
+    if not found.faces and not found.faults:
+        found.faults.append(LandmarkError(f"'{folder}' holds no face with landmarks"))
     update(found.faces, None, amount(len(found.faults), "fault"))  # of files after the last face too
     found.pictures = len(pictures)
     if shown:

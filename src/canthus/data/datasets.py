@@ -86,8 +86,8 @@ class StoredFaces:
 
     def summary(self) -> str:
         """As `PhotoFaces.summary`."""
-        points = self.xyz.shape[1]
-        return f"{amount(len(self), 'face')}, {points} of {points} points, {_known(self, 'expression', 'vertices')}"
+        points, told = self.xyz.shape[1], _known(self, "depth", "rotation", "expression", "vertices")
+        return f"{amount(len(self), 'face')}, {points} of {points} points, {told}"
 
     def take(self, index: np.ndarray) -> StoredBatch:
         """The faces `index` (B,), pictures as uint8."""

@@ -65,7 +65,8 @@ class Protocol:
         """The faces that count. Raises `LandmarkError`."""
         faces = [s for s in self.read(Path(folder)) if not self.only or s.groups & self.only]
         if not faces:
-            raise CanthusError(f"no face in '{folder}' is in one of the subsets {sorted(self.only)}")
+            wanted = " or ".join(sorted(self.only))
+            raise CanthusError(f"no face in '{folder}' is of the part {wanted}: the root of the whole set is wanted")
         return faces
 
 

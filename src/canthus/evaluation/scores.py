@@ -62,7 +62,7 @@ class Scores:
             bins = [t for t in self.tables if t.columns[:3] == BINS]
             if bins:
                 means = [bins[0].cell(self.main, name) for name in BINS]
-                parts = " / ".join(f"{mean:.2f}" if np.isfinite(mean) else "no face" for mean in means)
+                parts = " / ".join(f"{mean:.2f}" if np.isfinite(mean) else "none found" for mean in means)
                 degrees = f"({parts} for {', '.join(BINS)} degrees)"
                 if np.isfinite(means).all():
                     text += f"; {np.mean(means):.2f} %, mean of three bins of |yaw| {degrees}"

@@ -183,8 +183,9 @@ def _remarks(part: PaperTable | PaperFigure, reproduction: Reproduction) -> list
     if others:
         remarks.append(f"Ours are measured on {', '.join(others)}, not on the paper's data: not to be compared.")
     rows = part.rows if isinstance(part, PaperTable) else part.curves
-    for name in dict.fromkeys(row.weights for row in rows if row.weights in reproduction.weights):
-        if changed := departures(reproduction.weights[name].predictor):
+    ran = {run.weights for run in reproduction.runs}
+    for name in dict.fromkeys(row.weights for row in rows if row.weights in ran):
+        if changed := departures(reproduction.weights[name].predictor, reproduction.paper.weights[name]):
             remarks.append(f"The weights '{name}' differ from the paper's recipe: {', '.join(changed)}.")
     return remarks
 

@@ -133,13 +133,11 @@ class Reproduction:
 
     def _drawable(self, curve: Curve) -> None:
         """Raises `Missing` where weights or data for pictures are."""
-        self._given(curve.weights)
-        self._protocol(curve.protocols)
+        self._all(curve.weights, "", curve)
 
     def measured(self, weights: str, where: Column | Curve, boxes: str, tracking: str = "") -> Measured:
         """The run for a column or a curve, made now if it was not yet. Raises `Missing`."""
-        given, name = self._given(weights), self._protocol(where.protocols)
-        second = self._given(tracking) if tracking else None
+        given, second, name = self._all(weights, tracking, where)
         run = Run(weights, tracking, name, boxes)
         if run not in self.runs:
             rules = protocol(name)
@@ -170,6 +168,20 @@ class Reproduction:
     def given(self, weights: str) -> Given:
         """Weights by name. Raises `Missing`."""
         return self._given(weights)
+
+    def _all(self, weights: str, tracking: str, where: Column | Curve) -> tuple[Given, Given | None, str]:
+        """Both weights and the protocol. Raises `Missing` with all that is."""
+        wanted: list[Callable[[], object]] = [partial(self._given, name) for name in (weights, tracking) if name]
+        wanted.append(partial(self._protocol, where.protocols))
+        reasons = []
+        for get in wanted:
+            try:
+                get()
+            except Missing as reason:
+                reasons.append(str(reason))
+        if reasons:
+            raise Missing("; ".join(reasons))
+        return self._given(weights), self._given(tracking) if tracking else None, self._protocol(where.protocols)
 
     def _given(self, weights: str) -> Given:
         if weights not in self.weights:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.errors import WeightsError
-from canthus.papers.published import Paper
+from canthus.papers.published import Paper, Wanted
 from canthus.training.aligner import WEIGHTS_FILE, Aligner
 from canthus.training.recipe import Recipe
 from canthus.weights import find
@@ -68,15 +68,17 @@ def changed(aligner: Aligner, keys: Any) -> Aligner:
     return other.eval()
 
 
-def departures(aligner: Aligner) -> list[str]:
-    """What the config of weights has otherwise than the paper's recipe: "key value (the recipe's)"."""
+def departures(aligner: Aligner, wanted: Wanted) -> list[str]:
+    """What the config of weights has otherwise than the paper's recipe: "key value (the recipe's)", without the keys
+    that make the row what it is."""
     printed = asdict(type(aligner.config)(**Recipe.read(f"{aligner.method}-paper").config))
-    ours = asdict(aligner.config)
-    return [f"{key} {_plain(value)} ({_plain(printed[key])})" for key, value in ours.items() if value != printed[key]]
+    own = {*wanted.config, *wanted.told, *wanted.change}
+    other = {key: value for key, value in asdict(aligner.config).items() if value != printed[key] and key not in own}
+    return [f"{key} {_plain(value)} ({_plain(printed[key])})" for key, value in other.items()]
 
 
 def _plain(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return (" ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _opened(paper: Paper, where: str) -> Aligner:

@@ -80,6 +80,7 @@ def _effect(aligner: Aligner, term: str, need: Need, shares: Mapping[Need, float
     wanted, how = aligner.without.get(term, (None, ""))
     if wanted != need:
         return ""
-    if need == "vertices" and shares[need]:  # a batch has them if all of its faces do
-        return f"for {shares[need]:.0%} at most, else {how}"
-    return how
+    if not shares[need]:
+        return how
+    # a batch has vertices if all of its faces do
+    return f"{how} in batches where one has none" if need == "vertices" else f"{how} for those without"

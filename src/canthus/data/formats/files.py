@@ -26,6 +26,8 @@ def read_pts(path: str | Path, count: int | None = None) -> np.ndarray:
     """Points (L,2) of a PTS file, whose pixels count from 1. Raises `LandmarkError`."""
     with decoding(LandmarkError, f"'{path}' is no PTS file (version, n_points, {{, lines of x and y, }})"):
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        if "{" not in lines or "}" not in lines:
+            raise ValueError("a line with a brace of its own is missing")
         head, body = lines[: lines.index("{")], lines[lines.index("{") + 1 : lines.index("}")]
         announced = next(int(line.split(":")[1]) for line in head if line.startswith("n_points"))
         points = np.array([[float(v) for v in line.split()[:2]] for line in body]) - 1.0
