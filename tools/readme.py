@@ -138,7 +138,9 @@ def photo_steps(found: dict[str, Any]) -> list[str]:
     rows = [row(step, [size[step]["cpu_ms"] for size in steps.values()]) for step in next(iter(steps.values()))]
     rows.append(row("**all, to Parquet**", cost))
     rows.append(row("photos a second a core", [1e3 / ms for ms in cost], ".2g"))
-    rows.append(row("all, before lanes: networks on two threads", [way[BEFORE]["cpu_ms"] for way in ways.values()]))
+    rows.append(
+        row("all, one after the other, networks on two threads", [way[BEFORE]["cpu_ms"] for way in ways.values()])
+    )
     return lines(["ms of CPU", *steps], rows)
 
 
