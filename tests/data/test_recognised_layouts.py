@@ -20,9 +20,10 @@ from small import STILL, config  # noqa: E402
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.check import check  # noqa: E402
 from canthus.data.formats import FaceSample, read_300w, recognise  # noqa: E402
+from canthus.data.formats.files import read_pts  # noqa: E402
 from canthus.data.sources import FaceMix, batch_of  # noqa: E402
 from canthus.data.truth import whole_truth  # noqa: E402
-from canthus.errors import LandmarkError, ModelError  # noqa: E402
+from canthus.errors import CanthusError, LandmarkError, ModelError  # noqa: E402
 from canthus.evaluation.protocols import protocol  # noqa: E402
 from canthus.face.landmarks import convert  # noqa: E402
 from canthus.training.aligner import build  # noqa: E402
@@ -359,3 +360,28 @@ def test_what_is_a_guess_counts_in_no_loss(tmp_path, method):
     for name in one:
         flat = method == "jvcr" and name == "voxel"  # a slice of all depths is a little brighter where z is 0
         torch.testing.assert_close(one[name], two[name], rtol=0.05 if flat else 1e-5, atol=1e-6)
+
+
+def test_a_set_without_any_face_is_a_fault(tmp_path):
+    folder = make.coco(tmp_path / "set")
+    file = folder / "annotations" / "face_train.json"
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"]:
+        del annotation["keypoints"]
+    file.write_text(json.dumps(document))
+    found = check(folder, tmp_path / "out", "", lambda *_: None)
+    assert found.faces == 0 and [str(fault) for fault in found.faults] == [f"'{folder}' holds no face with landmarks"]
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path):
+    make.w300(tmp_path)
+    with pytest.raises(CanthusError, match="is of the part full or private: the root of the whole set is wanted"):
+        protocol("300w").faces(tmp_path / "afw")
+
+
+def test_a_pts_file_without_a_brace_is_told_so(tmp_path):
+    make.pts_pairs(tmp_path)
+    first = min(tmp_path.glob("*.pts"))
+    first.write_text(first.read_text().replace("}", ""))
+    with pytest.raises(LandmarkError, match="a line with a brace of its own is missing"):
+        read_pts(first)

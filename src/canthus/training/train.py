@@ -164,7 +164,7 @@ def _copy_weights(folder: str, aligner: Aligner) -> None:
     try:
         aligner.load_state_dict(Aligner.load(folder).state_dict())
     except WeightsError as error:
-        raise RecipeError(f"`weights`, to go on from: {error}") from error
+        raise RecipeError(f"`weights`, to go on from (--set weights=FOLDER names others): {error}") from error
     except RuntimeError as error:
         raise RecipeError(f"the weights in '{folder}' do not fit method and config of the recipe: {error}") from error
 
