@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canthus.io.outputs import atomic_write, make_folder
+from canthus.io.outputs import as_pts, atomic_write, make_folder
 from canthus.io.shards import jpeg, open_shard, shards_in
 
 JAW = 17
@@ -30,11 +30,9 @@ def main() -> None:
     for path in shards_in(given.shards):
         faces = open_shard(path).read(["image", "xyz", "contour"])
         for k, (image, points, outline) in enumerate(zip(faces["image"], faces["xyz"], faces["contour"])):
-            seen = np.concatenate([outline[:, :2], points[JAW:, :2]]) + 1  # pixels of .pts count from 1
-            rows = "\n".join(f"{x:.3f} {y:.3f}" for x, y in seen)
-            stem = f"{path.stem}-{k:04d}"
-            atomic_write(folder / f"{stem}.jpg", jpeg(image))
-            atomic_write(folder / f"{stem}.pts", f"version: 1\nn_points: {len(seen)}\n{{\n{rows}\n}}\n".encode())
+            seen = np.concatenate([outline[:, :2], points[JAW:, :2]])
+            atomic_write(folder / f"{path.stem}-{k:04d}.jpg", jpeg(image))
+            atomic_write(folder / f"{path.stem}-{k:04d}.pts", as_pts(seen))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,10 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
     layout = recognise(folder, head_model)
     found, shown, pictures = Checked(layout.title), list[tuple[FaceSample, Truth]](), set[object]()
     every = 1  # of the faces, so that those shown are spread over the set
+
+    def tell() -> None:
+        update(found.faces, None, amount(len(found.faults), "fault") if found.faults else "")
+
     for sample in layout.read(folder, found.faults):
         try:
             picture = sample.image if isinstance(sample.image, Path) else None
@@ -64,7 +68,7 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
             truth = whole_truth([sample])
         except CanthusError as error:
             found.faults.append(error)
-            update(found.faces, None, amount(len(found.faults), "fault"))
+            tell()
             continue
         pictures.add(picture or found.faces)
         _count(found, sample, truth)
@@ -72,10 +76,10 @@ def check(folder: Path, out: Path, head_model: str, update: Callable[[int, None,
             shown.append((sample, truth))
             if len(shown) > 2 * SHEET[0] * SHEET[1]:
                 shown, every = shown[::2], 2 * every
-        update(found.faces, None, amount(len(found.faults), "fault") if found.faults else "")
+        tell()
     if not found.faces and not found.faults:
         found.faults.append(LandmarkError(f"'{folder}' holds no face with landmarks"))
-    update(found.faces, None, amount(len(found.faults), "fault"))  # of files after the last face too
+    tell()  # of files after the last face too
     found.pictures = len(pictures)
     if shown:
         chosen = np.linspace(0, len(shown) - 1, min(len(shown), SHEET[0] * SHEET[1])).round().astype(int)

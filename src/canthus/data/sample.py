@@ -45,11 +45,12 @@ class BatchTruth:
         """Which faces (B,) have what a loss term needs; None if all have."""
         if need == "points":
             return None if self.known is None else self.known.all(1)
-        no_face = self.xyz.new_zeros(len(self.xyz), dtype=torch.bool)
-        if need == "vertices":
-            return no_face if self.vertices is None else None
-        if need == "expression":
-            return no_face if self.expression is None else torch.isfinite(self.expression).any(1)
+        if need == "expression" and self.expression is not None:
+            return torch.isfinite(self.expression).any(1)
+        if need == "vertices" and self.vertices is not None:
+            return None
+        if need in ("expression", "vertices"):
+            return self.xyz.new_zeros(len(self.xyz), dtype=torch.bool)
         return {"depth": self.deep, "rotation": self.posed}[need]
 
     @property

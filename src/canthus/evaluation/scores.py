@@ -62,12 +62,10 @@ class Scores:
             bins = [t for t in self.tables if t.columns[:3] == BINS]
             if bins:
                 means = [bins[0].cell(self.main, name) for name in BINS]
-                parts = " / ".join(f"{mean:.2f}" if np.isfinite(mean) else "none found" for mean in means)
+                parts = " / ".join(f"{value:.2f}" if np.isfinite(value) else "none found" for value in means)
                 degrees = f"({parts} for {', '.join(BINS)} degrees)"
-                if np.isfinite(means).all():
-                    text += f"; {np.mean(means):.2f} %, mean of three bins of |yaw| {degrees}"
-                else:
-                    text += f"; no mean of three bins of |yaw| {degrees}"
+                mean = bins[0].cell(self.main, "mean of bins")
+                text += f"; {f'{mean:.2f} %,' if np.isfinite(mean) else 'no'} mean of three bins of |yaw| {degrees}"
             return f"{what}; {text}"
         poses = [t for t in self.tables if t.title.startswith("pose")]
         return f"{what}; mean absolute error {poses[0].cell('angles up to 99', 'MAE'):.2f} degrees" if poses else what

@@ -275,9 +275,13 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
 
 def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None:
     """Write one face as menpo PTS: x and y in 1-based pixels with 3 decimals. Raises `OutputError`."""
-    points = faces.xy[face] + 1.0
-    lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points)
-    atomic_write(path, f"version: 1\nn_points:  {len(points)}\n{{\n{lines}}}\n".encode())
+    atomic_write(path, as_pts(faces.xy[face]))
+
+
+def as_pts(points: np.ndarray) -> bytes:
+    """Points (L,2) in pixels from 0 as the content of a menpo PTS file."""
+    lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points + 1.0)
+    return f"version: 1\nn_points:  {len(points)}\n{{\n{lines}}}\n".encode()
 
 
 def face_record(face: Faces) -> dict[str, Any]:
