@@ -22,7 +22,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "recurrences": 2, "path_errors": "normalised", "solver": "cpr-capu", "regression": "vertices",
         "code_loss": "foreground",
     },
-    "swift": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8, "heatmaps": 16},
+    "swift": {
+        "widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "features": 64, "places": 8, "heatmaps": 16, "modes": 16,
+    },
     "part_heatmap": {
         "landmarks": 68, "map_stride": 2, "detection_depths": (1, 1, 1, 1), "detection_width": 16, "prior": 0.01,
         "regression_width": 64, "regression_levels": 2, "last_deconv": 8, "sigma": 6.0, "decode": "dark",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs `pip install canthus[train]`")
@@ -13,15 +14,19 @@ from torch.nn import functional  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.face.expressions import EXPRESSIONS  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
+from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.methods.swift import (  # noqa: E402
     LEFT_EYE,
     MOUTH,
     PATCH,
     RIGHT_EYE,
+    USUAL,
     Heatmaps,
     Patches,
+    ShapeModes,
     Swift,
     SwiftConfig,
+    landmark_modes,
 )
 
 
@@ -115,19 +120,63 @@ def test_a_point_is_the_mean_of_a_heatmap():
     torch.testing.assert_close(drawn((1, 1), (2, 3)), torch.tensor([0.125, 0.0, 0.15]))
 
 
-def test_points_are_the_mean_of_both_answers():
+@pytest.mark.parametrize("added", [("heatmaps",), ("modelled",), ("heatmaps", "modelled")])
+def test_points_are_the_mean_of_all_answers(added):
     torch.manual_seed(0)
     sizes = {"size": 64, "widths": (4, 4, 4), "depths": (1, 1, 1), "features": 8, "places": 2, "details": False}
+    keys, branch = {"heatmaps": "heatmaps", "modelled": "modes"}, {"heatmaps": "heatmaps.", "modelled": "shape."}
     crops = torch.rand(2, 3, 64, 64)
-    both = Swift(SwiftConfig(**sizes, heatmaps=8)).eval()
-    regressed, heatmaps = both(crops).steps
-    torch.testing.assert_close(both(crops).xyz, (regressed + heatmaps) / 2)
-    assert (regressed - heatmaps).abs().amax() > 1e-3
+    several = Swift(SwiftConfig(**sizes, **{keys[name]: 8 for name in added})).eval()
+    steps = torch.stack(several(crops).steps)
+    assert several.answers == ("regressed", *added) and len(steps) == 1 + len(added)
+    torch.testing.assert_close(several(crops).xyz, steps.mean(0))
+    assert ((steps - steps[0]).abs().amax((1, 2, 3))[1:] > 1e-3).all()
     alone = Swift(SwiftConfig(**sizes)).eval()
-    left = both.load_state_dict(alone.state_dict(), strict=False)
-    assert all(name.startswith("heatmaps.") for name in left.missing_keys) and not left.unexpected_keys
-    torch.testing.assert_close(both(crops).steps[0], alone(crops).xyz)
-    assert alone(crops).steps == () and "heatmaps" not in alone.stages()[0].terms
+    left = several.load_state_dict(alone.state_dict(), strict=False)
+    assert {name.split(".")[0] + "." for name in left.missing_keys} == {branch[name] for name in added}
+    assert not left.unexpected_keys
+    torch.testing.assert_close(several(crops).steps[0], alone(crops).xyz)
+    assert alone(crops).steps == () and "regressed" not in alone.stages()[0].terms
+    assert set(several.stages()[0].terms) - set(alone.stages()[0].terms) == {"regressed", *added}
+
+
+def test_modes_are_those_of_the_head_model():
+    """All of them give back every head of the model around its centre, and the first ones are the strongest: what the
+    rest of 16 leaves of heads with identity N(0, 1) is the sum of the squares of the other modes."""
+    model = MorphableModel.default()
+    mean, modes = landmark_modes(model, 132)
+    rng = np.random.default_rng(0)
+    identity, usual = rng.normal(size=(400, 80)), USUAL * rng.normal(size=(400, 52))
+    basis = np.concatenate([model.at_landmarks(model.identity), model.at_landmarks(model.expression)])
+    heads = np.einsum("nk,klc->nlc", np.hstack([identity, usual]), basis) + model.landmarks()[0]
+    moved = (heads - heads.mean(1, keepdims=True) - mean).reshape(400, -1)
+    flat = modes.reshape(132, -1)
+    amounts = moved @ np.linalg.pinv(flat)
+    np.testing.assert_allclose(amounts @ flat, moved, atol=0.01)  # mm
+    np.testing.assert_allclose(amounts[:, :16].std(0), 1, atol=0.15)  # 400 draws: 0.035 each
+    left = moved - moved @ np.linalg.pinv(flat[:16]) @ flat[:16]
+    assert (left**2).sum(1).mean() == pytest.approx((flat[16:] ** 2).sum(), rel=0.1)
+
+
+def test_the_modelled_answer_is_turned_scaled_and_shifted():
+    """Of an untrained branch the mean head from the front, of which the longer side of the box is 1 / crop_scale of the
+    crop; then a head turned to 90 degrees, twice as large, moved, with one mode."""
+    config = SwiftConfig(size=64, widths=(4, 4, 4), places=2, features=8, modes=5, crop_scale=1.4)
+    branch = ShapeModes(4, 64, config).eval()
+    mean, modes = landmark_modes(MorphableModel.default(), 5)
+    scale = 1 / 1.4 / np.ptp(mean[:, :2], axis=0).max()
+    said = branch.out.bias.detach()[None].clone()
+    branch.out.forward = lambda hidden: said
+    maps = torch.zeros(1, 4, 8, 8)
+    front = branch(maps)[0].numpy()
+    np.testing.assert_allclose(front, scale * mean * [1, -1, 1], atol=1e-6)
+    assert np.ptp(front[:, :2], axis=0).max() == pytest.approx(1 / 1.4)
+    # columns of the rotation: the head's x points away from the camera, its y stays: z becomes x
+    said[0, :6], said[0, 6:8] = torch.tensor([0.0, 0, -1, 0, 1, 0]), torch.tensor([0.1, -0.2])
+    said[0, 8], said[0, 9] = float(np.log(2 * scale)), 3.0
+    head = mean + 3 * modes[0]
+    expected = 2 * scale * np.stack([head[:, 2], -head[:, 1], -head[:, 0]], 1) + [0.1, -0.2, 0]
+    np.testing.assert_allclose(branch(maps)[0].numpy(), expected, atol=1e-6)
 
 
 def test_details_are_one_key():

@@ -39,7 +39,7 @@ def test_a_share_is_a_share_and_grows():
 
 def test_every_key_is_known_to_be_a_share_or_not():
     shares = {f.name for f in fields(SynthRecipe)} - set(NOT_SHARES)
-    assert shares == HEAD_SHARES | FACE_SHARES | VIEW_SHARES | {"frontal_share"}
+    assert shares == HEAD_SHARES | FACE_SHARES | VIEW_SHARES | {"frontal_share", "own_expressions"}
 
 
 def test_the_default_is_flat_in_yaw():
@@ -125,6 +125,16 @@ def test_extremes_reach_every_unit_and_its_end():
     assert ((left > 0) & (left == right)).any() and ((left > 0) & (right == 0)).any()
     jaw, close = (drawn[:, ICT_EXPRESSIONS.index(name)] for name in ("jawOpen", "mouthClose"))
     assert (close > 0).any() and (jaw >= close).all()
+
+
+def test_own_expressions_move_one_person_otherwise_in_every_view(generator):
+    """The expression of a view is its own for the share of the views alone, and with it the points of the head."""
+    for share, expressions in ((0.0, 1), (1.0, 4)):
+        group = with_recipe(generator, own_expressions=share, expressions=1.0).group(3)
+        assert len(np.unique(group["identity"], axis=0)) == 1
+        assert len(np.unique(group["expression"], axis=0)) == len(np.unique(group["head"], axis=0)) == expressions
+    some = [with_recipe(generator, own_expressions=0.5).group(k)["expression"] for k in range(3)]
+    assert {len(np.unique(e, axis=0)) for e in some} - {1, 4}
 
 
 def test_stored_extras_change_no_picture(generator):

@@ -32,7 +32,7 @@ def test_each_need_names_the_terms_it_costs(tmp_path, caplog):
     photos = w300(tmp_path / "photos", count=2)  # points in 2D alone
     swift = build("swift", config("swift", 64))
     assert warned(caplog, swift, photos) == [
-        "no face has depth: distance, regressed, heatmaps in the image plane alone",
+        "no face has depth: distance, regressed, heatmaps, modelled in the image plane alone",
         "no face has a rotation: rotation off",
         "no face has expression coefficients: expression, expression_square off",
     ]

@@ -140,7 +140,7 @@ def test_the_log_has_a_header_and_one_line_a_step(plan, tmp_path):
     for count in (2, 5, 6):
         rows |= {int(row["step"]): row for row in steps(plan, tmp_path, count)}
     header, *body = lines(tmp_path)
-    terms = ["distance", "points", "visible", "rotation", "regressed", "heatmaps"]
+    terms = ["distance", "points", "visible", "rotation", "regressed", "heatmaps", "modelled"]
     assert header == ["step", "stage", "lr", "loss", *terms]
     assert [int(line[0]) for line in body] == [1, 2, 3, 4, 5, 6]
     assert [line[1] for line in body] == ["regression"] * 3 + ["likelihood"] * 3

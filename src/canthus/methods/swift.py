@@ -1,12 +1,13 @@
 """swift: the fast default. One forward pass of a small residual network regresses 68 points in 3D,
-the uncertainty and visibility of each, and the rotation of the head. A point is the mean of that answer and of a
-second one, from heatmaps. Eyes and mouth are then cut from the same crop around these points, and a
-second, smaller network on each of them corrects the points of eyes, brows and mouth and regresses 52 expression
-coefficients.
+the uncertainty and visibility of each, and the rotation of the head. A point is the mean of that answer, of a
+second one, from heatmaps, and of a third, the landmarks of a head model. Eyes and mouth are then cut from the same crop
+around these points, and a second, smaller network on each of them corrects the points of eyes, brows and mouth and
+regresses 52 expression coefficients.
 
 Points are regressed as offsets from the mean shape, in units of the crop's side; the place in a heatmap is its mean,
-and the depth there that of a map of depths (Sun et al., "Integral human pose regression", ECCV 2018). On photos, which
-training never shows, the two answers err in different ways, and their mean errs less than either. The uncertainty is
+and the depth there that of a map of depths (Sun et al., "Integral human pose regression", ECCV 2018); pose and shape of
+the model are regressed (Zhu et al., "Face alignment across large poses: a 3D solution", CVPR 2016). On photos, which
+training never shows, the answers err in different ways, and their mean errs less than each. The uncertainty is
 learnt by the Laplace negative log-likelihood (Kumar et al., "LUVLi face alignment", CVPR 2020); the rotation as two
 columns that Gram-Schmidt makes orthonormal (Zhou et al., "On the continuity of rotation representations in neural
 networks", CVPR 2019). The uncertainty of expressions is learnt by the Gaussian likelihood, weighted by the variance
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +28,7 @@ from canthus.data.sample import FaceBatch
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
+from canthus.face.morphable import MorphableModel
 from canthus.geometry.rotation import matrix_from_6d
 from canthus.nn.trunk import Block, Trunk, convolution
 from canthus.training.aligner import Aligner, AlignerConfig, Stage
@@ -34,6 +37,7 @@ from canthus.training.losses import binary_cross_entropy, laplace_nll, mean, mse
 LANDMARKS = 68
 UNKNOWN = ("tongueOut",)  # expressions that the rendered faces cannot have
 PATCH = 48  # side of a patch around an eye or the mouth, px
+USUAL = 0.25  # strength of an expression, of its end
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look up or down: their patches are not turned
 # pairs of points whose distance is how far eyes and mouth are open
 GAPS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65), (51, 57))
@@ -74,7 +78,8 @@ class SwiftConfig(AlignerConfig):
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
     features: int = 160  # of the last hidden layer
     places: int = 24  # channels of the map that is kept whole
-    heatmaps: int = 0  # channels of the branch that draws them; 0: points are regressed alone
+    heatmaps: int = 0  # channels of the branch that draws them; 0: none
+    modes: int = 0  # in which the head model's landmarks move; 0: no answer from the model
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
@@ -101,6 +106,53 @@ class Heatmaps(nn.Module):
             cells = (torch.arange(score.shape[3], device=score.device) + 0.5) / score.shape[3] - 0.5
             x, y = (share.sum(2) * cells).sum(2), (share.sum(3) * cells).sum(2)
             return torch.stack([x, y, (share * depth).sum((2, 3))], 2)
+
+
+def _whole(channels: int, places: int, cells: int, features: int) -> nn.Sequential:
+    """A map (B,channels,N,N) of N x N = cells to features (B,F): thinned to `places` channels, and kept whole."""
+    return nn.Sequential(convolution(channels, places, 1), nn.ReLU(), nn.Flatten(), nn.Linear(places * cells, features))
+
+
+def landmark_modes(model: MorphableModel, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean landmarks (68,3) of a head model, around their centre, and their `count` strongest modes (count,68,3) of
+    unit standard deviation, if expressions have USUAL of their strength."""
+    mean = model.landmarks()[0]
+    moves = np.concatenate([model.at_landmarks(model.identity), USUAL * model.at_landmarks(model.expression)])
+    moves = (moves - moves.mean(1, keepdims=True)).reshape(len(moves), -1)
+    _, strength, axes = np.linalg.svd(moves, full_matrices=False)
+    return mean - mean.mean(0), (strength[:, None] * axes)[:count].reshape(-1, LANDMARKS, 3)
+
+
+class ShapeModes(nn.Module):
+    """A trunk's last map (B,C,N,N) to points (B,68,3) in sides of the crop from its centre: the landmarks of the
+    shipped head model, moved along their strongest modes, then turned, scaled and shifted (weak perspective)."""
+
+    def __init__(self, channels: int, cells: int, config: SwiftConfig):
+        super().__init__()
+        mean, modes = landmark_modes(MorphableModel.default(), config.modes)
+        self.mean: Tensor
+        self.modes: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("modes", torch.tensor(modes, dtype=torch.float32).flatten(1))
+        self.place, self.look = (
+            _whole(channels, config.places, cells, config.features),
+            nn.Linear(channels, config.features),
+        )
+        self.out = nn.Linear(config.features, 9 + len(modes))
+        nn.init.normal_(self.out.weight, std=1e-3)
+        extent = np.ptp(mean[:, :2], axis=0).max() * config.crop_scale
+        with torch.no_grad():  # the mean head in the middle of the crop, looking at the camera
+            self.out.bias.zero_()
+            self.out.bias[:6] = torch.tensor([1.0, 0, 0, 0, 1, 0])
+            self.out.bias[8] = -math.log(extent)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """See the class."""
+        hidden = torch.relu(self.place(maps) + self.look(maps.mean((2, 3))))
+        turn, shift, log_scale, amounts = self.out(hidden).split([6, 2, 1, len(self.modes)], dim=1)
+        shape = self.mean + (amounts @ self.modes).unflatten(1, (LANDMARKS, 3))
+        turned = shape @ matrix_from_6d(turn).transpose(1, 2) * log_scale.exp()[..., None]
+        return turned * turned.new_tensor([1.0, -1.0, 1.0]) + functional.pad(shift, (0, 1))[:, None]
 
 
 class PatchNetwork(nn.Module):
@@ -194,7 +246,7 @@ class Swift(Aligner):
     Config = SwiftConfig
     stage_names = ("regression", "likelihood", "details", "joint")
     needs = {"rotation": ("rotation",), "expression": ("expression",), "expression_square": ("expression",)}
-    without = dict.fromkeys(("distance", "regressed", "heatmaps"), ("depth", "in the image plane alone"))
+    without = dict.fromkeys(("distance", "regressed", "heatmaps", "modelled"), ("depth", "in the image plane alone"))
     tells_sigma = True
 
     def __init__(self, config: SwiftConfig):
@@ -202,12 +254,7 @@ class Swift(Aligner):
         self.trunk, channels = Trunk(config.widths, config.depths), config.widths[-1]
         cells = (config.size // 2 ** len(config.widths)) ** 2
         # Positions come from a thin map that is kept whole, appearance from the mean of all channels.
-        self.place = nn.Sequential(
-            convolution(channels, config.places, 1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(config.places * cells, config.features),
-        )
+        self.place = _whole(channels, config.places, cells, config.features)
         self.look = nn.Linear(channels, config.features)
         self.out = nn.Linear(config.features, LANDMARKS * 5 + 6)
         nn.init.normal_(self.out.weight, std=1e-3)
@@ -218,7 +265,10 @@ class Swift(Aligner):
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
             self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
         self.heatmaps = Heatmaps(config.widths[-2], channels, config.heatmaps) if config.heatmaps else None
+        self.shape = ShapeModes(channels, cells, config) if config.modes else None
         self.details = Details(config) if config.details else None
+        given = {"regressed": True, "heatmaps": config.heatmaps > 0, "modelled": config.modes > 0}
+        self.answers = tuple(name for name, there in given.items() if there)  # whose mean a point is
 
     def prepare(self, xyz: Tensor) -> None:
         """Take the mean of training shapes (N,68,3) in crop pixels as the shape that offsets start from."""
@@ -243,10 +293,12 @@ class Swift(Aligner):
             hidden = torch.relu(self.place(maps) + self.look(maps.mean((2, 3))))
             offset, log_sigma, seen, turn = self.out(hidden).split([LANDMARKS * 3, LANDMARKS, LANDMARKS, 6], dim=1)
             rotation = matrix_from_6d(turn)
-            points = self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))
-            answers: tuple[Tensor, ...] = ()
+            answers = [self.mean_shape + offset.unflatten(1, (LANDMARKS, 3))]
             if drawn is not None:
-                answers, points = (points, drawn), (points + drawn) / 2
+                answers.append(drawn)
+            if self.shape is not None:
+                answers.append(self.shape(maps))
+            points = torch.stack(answers).mean(0)
             expression = expression_sigma = None
             if self.details is not None:
                 patches = Patches(crops.float(), points[..., :2], rotation)
@@ -261,14 +313,15 @@ class Swift(Aligner):
                 rotation=rotation,
                 expression=expression,
                 expression_sigma=expression_sigma,
-                steps=tuple(answer * size + middle for answer in answers),
+                steps=tuple(answer * size + middle for answer in answers) if len(answers) > 1 else (),
             )
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """points: Laplace negative log-likelihood in the image plane. distance: mean 3D distance / crop side;
-        regressed, heatmaps: that of either answer. visible: cross-entropy. rotation: mean squared difference of the
-        matrices. gaps: mean error of the vectors between lids and between lips / crop side. expression: Gaussian
-        negative log-likelihood, and expression_square: squared error of the coefficients that are known."""
+        regressed, heatmaps, modelled: that of each answer, if several. visible: cross-entropy. rotation: mean squared
+        difference of the matrices. gaps: mean error of the vectors between lids and between lips / crop side.
+        expression: Gaussian negative log-likelihood, and expression_square: squared error of the coefficients that are
+        known."""
         size = self.config.size
         plane, log_sigma = alignment.xyz[..., :2] / size, (alignment.sigma[..., None] / size).log()
         upper, lower = (list(side) for side in zip(*GAPS))
@@ -282,7 +335,7 @@ class Swift(Aligner):
             "rotation": mse(alignment.rotation, truth.rotation),
             "gaps": mean(torch.linalg.vector_norm(error[:, upper] - error[:, lower], dim=-1), gaps),
         }
-        for name, answer in zip(("regressed", "heatmaps"), alignment.steps):
+        for name, answer in zip(self.answers, alignment.steps):
             terms[name] = _distance(answer, truth) / size
         return terms if self.details is None else terms | _expression_terms(alignment, truth.expression)
 
@@ -290,9 +343,11 @@ class Swift(Aligner):
         """Distance first settles the points, then likelihood weighs them by their uncertainty; eyes and mouth follow,
         and last all of it together, so that the trunk learns from expressions as well."""
         whole = {"visible": 0.3, "rotation": 2.0}
-        trunk: tuple[str, ...] = ("trunk", "place", "look", "out")
-        if self.heatmaps is not None:
-            whole, trunk = whole | {"regressed": 5.0, "heatmaps": 10.0}, (*trunk, "heatmaps")
+        if len(self.answers) > 1:
+            weights = {"regressed": 5.0, "heatmaps": 10.0, "modelled": 10.0}
+            whole |= {name: weights[name] for name in self.answers}
+        branches = {"heatmaps": self.heatmaps, "shape": self.shape}
+        trunk = ("trunk", "place", "look", "out", *(name for name, branch in branches.items() if branch is not None))
         stages = (
             Stage("regression", {"distance": 20.0, "points": 0.05, **whole}, trunk, share=0.45),
             Stage("likelihood", {"distance": 10.0, "points": 0.5, **whole}, trunk, share=0.45),

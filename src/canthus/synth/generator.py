@@ -115,7 +115,7 @@ class SynthGenerator(Planner):
         for key, image in self.assets.textures.items():
             self.renderer.texture(key, image)
         self.renderer.texture("lash", lash_texture())
-        self._loaded: tuple[int, Head, np.ndarray] | None = None
+        self._loaded: tuple[tuple[int, ...], Head, np.ndarray] | None = None
 
     def group(self, number: int) -> dict[str, np.ndarray]:
         """Samples of one head: image (n,S,S,3) uint8 and the truth arrays, n = VIEWS_PER_HEAD."""
@@ -124,13 +124,14 @@ class SynthGenerator(Planner):
     def sample(self, index: int) -> dict[str, np.ndarray]:
         """Sample `index` of the recipe, which is view `index % VIEWS_PER_HEAD` of its group."""
         number, view = divmod(index, VIEWS_PER_HEAD)
-        streams = RandomStreams(self.recipe.seed, number)
-        if self._loaded is None or self._loaded[0] != number:
-            person = sample_person(streams, self.assets, self.recipe)
-            expression = sample_expression(streams, self.assets.expression_names, self.recipe)
-            self._loaded = number, *self.load(person, expression)
+        of_head = RandomStreams(self.recipe.seed, number)
+        streams = of_head.child(view)
+        moves = of_head if streams.maybe("own expression", self.recipe.own_expressions) is None else streams
+        if self._loaded is None or self._loaded[0] != moves.key:
+            person = sample_person(of_head, self.assets, self.recipe)
+            expression = sample_expression(moves, self.assets.expression_names, self.recipe)
+            self._loaded = moves.key, *self.load(person, expression)
         _, head, vertices = self._loaded
-        streams = streams.child(view)
         return self.render_view(streams, head, vertices, sample_camera(streams, self.recipe, head.landmarks))
 
     def load(self, person: Person, expression: np.ndarray) -> tuple[Head, np.ndarray]:

@@ -61,6 +61,7 @@ class SynthRecipe:
     masks: float = 0.05
     scarves: float = 0.05
     # shares of the views
+    own_expressions: float = 0.0  # an expression for this view alone; the others of a head share one
     hdri: float = 0.9  # light of an environment map; the others: one lamp and ambient light
     environment_backdrop: float = 0.65  # part of the environment map behind the head
     clutter_backdrop: float = 0.2  # coloured noise at a few scales; the others: one colour
