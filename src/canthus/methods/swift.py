@@ -38,6 +38,7 @@ LANDMARKS = 68
 UNKNOWN = ("tongueOut",)  # expressions that the rendered faces cannot have
 PATCH = 48  # side of a patch around an eye or the mouth, px
 USUAL = 0.25  # strength of an expression, of its end
+FACING = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # two columns of the rotation of a face that looks at the camera
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look up or down: their patches are not turned
 # pairs of points whose distance is how far eyes and mouth are open
 GAPS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65), (51, 57))
@@ -143,7 +144,7 @@ class ShapeModes(nn.Module):
         extent = np.ptp(mean[:, :2], axis=0).max() * config.crop_scale
         with torch.no_grad():  # the mean head in the middle of the crop, looking at the camera
             self.out.bias.zero_()
-            self.out.bias[:6] = torch.tensor([1.0, 0, 0, 0, 1, 0])
+            self.out.bias[:6] = torch.tensor(FACING)
             self.out.bias[8] = -math.log(extent)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -263,7 +264,7 @@ class Swift(Aligner):
         with torch.no_grad():
             self.out.bias.zero_()
             self.out.bias[LANDMARKS * 3 : LANDMARKS * 4] = -3.0  # first guess of log sigma: 5 % of the crop
-            self.out.bias[-6:] = torch.tensor([1.0, 0, 0, 0, 1, 0])  # a face that looks at the camera
+            self.out.bias[-6:] = torch.tensor(FACING)
         self.heatmaps = Heatmaps(config.widths[-2], channels, config.heatmaps) if config.heatmaps else None
         self.shape = ShapeModes(channels, cells, config) if config.modes else None
         self.details = Details(config) if config.details else None
