@@ -13,14 +13,13 @@ const HINT_RATIO = 2, HINT_MARGIN = 2;
 // Longer side of the picture at the first look and at a quick one, px. Side of a face from which on the first look
 // answers for it, and largest side of a doubt, px of that look.
 const COARSE_SIDE = 256, QUICK_SIDE = 224, NEAR = 40, RELIABLE = 24;
-const MIN_SCORE = 0.5, HINT_SCORE = 0.2;  // of a face, and of a doubt
+const MIN_SCORE = 0.7, HINT_SCORE = 0.2;  // of a face, and of a doubt
 // Least score of a place that the second network looks at, and in a coarse look of one that is not near.
 const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
 const BELIEF = 0.36;  // least product of a score and of the mean point score of the landmarks
-const TURN_FROM = 0.7;  // from which on other angles are worth a try where the networks do not know one
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
@@ -109,7 +108,7 @@ export class FaceDetector {
         score: answer.score.data[k],
         leastScore: BELIEF / Math.max(answer.score.data[k], 1e-6),
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
-        angleKnown: sure(up) || answer.score.data[k] < TURN_FROM,
+        angleKnown: sure(up),
       };
     });
   }

@@ -204,7 +204,7 @@ def test_a_trained_detector_tells_boxes_in_the_picture_and_roll(pictures, tmp_pa
             "sigma": [[0.1, 0.1, 0.1]],
         }),
         "refiner.onnx": constant("crops", 2, ["n", 64, 64, 3], {
-            "score": [0.7], "move": [[0.25, 0, np.log(2)]], "up": [[0, -1]], "sigma": [0.1],
+            "score": [0.8], "move": [[0.25, 0, np.log(2)]], "up": [[0, -1]], "sigma": [0.1],
         }),
     }  # fmt: skip
     models = linked_models(tmp_path)
@@ -215,7 +215,7 @@ def test_a_trained_detector_tells_boxes_in_the_picture_and_roll(pictures, tmp_pa
     card = {"files": {name: hashlib.sha256(network).hexdigest() for name, network in networks.items()}}
     (models / "detector" / "card.json").write_text(json.dumps(card))
     ((face,),) = pictures.ask([{**pictures.write(np.zeros((128, 192, 3), np.uint8)), "seen": 0.5}], models)
-    assert face["score"] == pytest.approx(0.7)
+    assert face["score"] == pytest.approx(0.8)
     np.testing.assert_allclose(face["box"], [46.9 - 40, 65.3 - 40, 46.9 + 40, 65.3 + 40], rtol=1e-6)
     square = face["square"]
     np.testing.assert_allclose([square["x"], square["y"], square["side"]], [46.9, 65.3, 64], rtol=1e-6)

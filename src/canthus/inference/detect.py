@@ -30,7 +30,6 @@ REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a c
 # of AFLW2000-3D is 0.16, a profile behind hair; over half of the wrong ones have less. Of a `PyramidDetector`, whose
 # score is lower where it doubts, it is the least product of both.
 LEAST_SCORE, BELIEF = 0.15, 0.36
-TURN_FROM = 0.7  # of a `PyramidDetector`, from which on other angles are worth a try where it does not know one
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
@@ -295,8 +294,7 @@ def corrected(
     half = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]) / 2 * ratio[:, None]
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
-    known = _sure(up) | (score < TURN_FROM)
-    return Detections(boxes, score, squares, sigma, known, BELIEF / np.maximum(score, 1e-6))
+    return Detections(boxes, score, squares, sigma, _sure(up), BELIEF / np.maximum(score, 1e-6))
 
 
 class PyramidDetector(FaceDetector):
@@ -309,7 +307,7 @@ class PyramidDetector(FaceDetector):
     lists, `CanthusError` for `threads` that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
-    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.5, 0.2
+    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.7, 0.2
     # Least score of the first network at which the second looks; in a coarse search at places that are not near, which
     # a fine one would see better, it is the second number. That one alone loses faces seen from the side, the first
     # alone takes a third more time.
