@@ -18,9 +18,11 @@ from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
+from canthus.face.morphable_fit import bounded_minimum  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import geodesic  # noqa: E402
 from canthus.inference.runtime import OnnxAligner  # noqa: E402
+from canthus.methods.cprfa import linear_face  # noqa: E402
 from canthus.methods.cprfa.linear_face import LinearFace, normalised, pixels  # noqa: E402
 from canthus.methods.cprfa.losses import code_image, distances, round_loss  # noqa: E402
 from canthus.methods.cprfa.method import Cprfa, CprfaConfig  # noqa: E402
@@ -153,13 +155,23 @@ def test_a_fit_to_some_of_the_points_comes_nearer_each_time(face, states):
     there = torch.rand(5, 68, generator=torch.Generator().manual_seed(0)) > 0.3
     points = torch.where(there[..., None], points, 100.0)
     found, errors = face.start(5), []
-    for _ in range(12):
+    for _ in range(20):
         found = face.fitted(found, points, there)
         errors.append(float((found - states)[:, -6:].abs().max()))
     assert all(later < earlier for earlier, later in zip(errors[:4], errors[1:]))
     assert errors[-1] < 1e-2
     nothing = torch.zeros(5, 68, dtype=torch.bool)
     torch.testing.assert_close(face.fitted(face.start(5), points, nothing), face.start(5), atol=1e-5, rtol=0)
+
+
+def test_a_head_that_is_not_the_mean_is_turned_on_once_its_shape_is_known(face, states, monkeypatch):
+    points = face.project(face.shape(states, slice(-68, None)), states)
+    angles = []
+    for refined in (0, 2):
+        monkeypatch.setattr(linear_face, "REFINED", refined)
+        found = face.fitted(face.start(5), points, torch.ones(5, 68, dtype=torch.bool))
+        angles.append(float(geodesic(face.rotation(found), face.rotation(states)).mean()))
+    assert angles[1] < angles[0]
 
 
 def test_updates_begin_at_the_head_fitted_to_the_sparse_points(faces, face):
@@ -885,6 +897,21 @@ def test_bounded_states_have_coefficients_of_heads(face):
     assert torch.equal(state[:, -6:], wild[:, -6:])
     inside = face.bounded(state)
     torch.testing.assert_close(inside, state)
+
+
+def test_bounded_states_are_the_nearest_by_landmarks_and_prior(face):
+    """Against an active set that ends at the minimum itself."""
+    wild = face.start(6)
+    wild[:, :-6] = 2 * torch.randn(6, face.coefficients, generator=torch.Generator().manual_seed(0))
+    shown = face.basis[:, -68:].flatten(1).double().numpy()
+    hessian = shown @ shown.T / linear_face.NOISE_OF_LANDMARKS**2 + np.eye(len(shown))
+    gradient = wild[:, :-6].double().numpy() @ hessian
+    limits = face.bounds.double().numpy().T
+    best = bounded_minimum(np.tile(hessian, (6, 1, 1)), gradient, limits, np.zeros(gradient.shape))
+    found = face.bounded(wild)
+    cut = torch.minimum(torch.maximum(wild[:, :-6], face.bounds[0]), face.bounds[1])
+    far, near = (np.abs((c.numpy() - best) @ shown).mean() for c in (cut, found[:, :-6]))
+    assert near < 0.1 * far
 
 
 def test_near_a_profile_no_update_has_to_tell_rx_from_rz(face):

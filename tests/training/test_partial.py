@@ -12,13 +12,15 @@ torch = pytest.importorskip("torch")
 
 from faces_maker import make_faces, write_shards  # noqa: E402
 from painted_sets import w300  # noqa: E402
-from small import config  # noqa: E402
+from small import config, recipe  # noqa: E402
 
 from canthus.data.sources import FaceMix  # noqa: E402
 from canthus.errors import RecipeError  # noqa: E402
 from canthus.face.expressions import EXPRESSIONS  # noqa: E402
+from canthus.io.card import Card  # noqa: E402
 from canthus.training.aligner import build  # noqa: E402
 from canthus.training.partial import counted, learnable  # noqa: E402
+from canthus.training.train import train  # noqa: E402
 
 
 def warned(caplog, aligner, *folders) -> list[str]:
@@ -102,3 +104,10 @@ def test_faces_without_what_a_term_needs_count_nothing(tmp_path):
     assert told.sum() == 1
     assert torch.equal(counted(torch.ones(3), batch, ("expression",)), told.float())
     assert torch.equal(counted(torch.ones(3), batch, ("depth", "rotation", "points")), torch.ones(3))
+
+
+def test_the_card_tells_what_was_not_learnt(tmp_path):
+    plan = recipe("jvcr", w300(tmp_path / "photos", count=2), steps=8, batch=2)
+    list(train(plan, tmp_path / "run"))
+    (limit,) = Card.read(tmp_path / "run" / "weights").limits
+    assert limit == "In training no face has depth: voxel, coordinate in the image plane alone."

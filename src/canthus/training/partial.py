@@ -32,8 +32,7 @@ def counted(term: Tensor, batch: FaceBatch, needs: Sequence[Need]) -> Tensor:
 
 
 def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
-    """The stages of a method that faces have the truth for; warnings say which terms and stages are off, and which
-    points no face has.
+    """The stages of a method that faces have the truth for; warnings say what is `missing` and which stages are off.
 
     Raises `RecipeError` if there is none.
     """
@@ -45,15 +44,27 @@ def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
         needed = " and ".join(word for need, word in WORDS.items() if need in lacking)
         raise RecipeError(f"{aligner.method} learns from {needed}, which none of the faces has")
     log = logging.getLogger(__name__)
-    for need, word in WORDS.items():
-        if shares[need] < 1 and (parts := _lost(aligner, used, need, shares)):
-            log.warning(f"{'not every' if shares[need] else 'no'} face has {word}: {', '.join(parts)}")
+    for line in missing(aligner, faces):
+        log.warning(line)
     if gone := [s.name for s in aligner.stages() if s not in stages]:
         log.warning(f"no stage {' and no stage '.join(gone)}: none of its terms can be learnt")
+    return stages
+
+
+def missing(aligner: Aligner, faces: FaceMix) -> list[str]:
+    """What truth no face or not every face has, in words with the loss terms that this turns off or thins out, and
+    which points no face has."""
+    shares = {need: faces.share(need) for need in WORDS}
+    used = dict.fromkeys(term for stage in aligner.stages() for term in stage.terms)
+    lines = [
+        f"{'not every' if shares[need] else 'no'} face has {word}: {', '.join(parts)}"
+        for need, word in WORDS.items()
+        if shares[need] < 1 and (parts := _lost(aligner, used, need, shares))
+    ]
     if unseen := faces.unseen():
         points = ", ".join(map(str, unseen))
-        log.warning(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
-    return stages
+        lines.append(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
+    return lines
 
 
 def _share(aligner: Aligner, term: str, shares: Mapping[Need, float]) -> float:

@@ -38,7 +38,7 @@ from canthus.training import monitor
 from canthus.training.aligner import Aligner, Stage, build
 from canthus.training.checkpoint import pack, unpack
 from canthus.training.monitor import LOG
-from canthus.training.partial import counted, learnable
+from canthus.training.partial import counted, learnable, missing
 from canthus.training.recipe import Recipe, as_json, refuse_changes
 from canthus.training.schedule import OptimizerSpan, ScheduledStage, at, plan
 
@@ -148,7 +148,8 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
         else:
             atomic_write(out / CURVE, monitor.learning_curve(out))
         run.aligner.load_state_dict(run.ema)
-        run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit())
+        limits = [f"In training {line}." for line in missing(run.aligner, faces)]
+        run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit(), limits=limits)
         run.aligner.save(out / WEIGHTS)
     accelerator.wait_for_everyone()
 

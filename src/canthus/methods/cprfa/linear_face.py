@@ -15,10 +15,15 @@ from canthus.methods.cprfa.pncc import encode_vertices
 
 GROWN = 0.25
 """The face is what lies within the landmarks' box, grown by this share of its sides; what is behind is skull."""
-NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.01, 0.001
+NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.007, 0.001
 """Standard deviations of the points that shapes are solved from, in half crops: the prior has one of 1."""
 MOST = 3.0
 """Standard deviations of identity that `LinearFace.bounded` leaves."""
+REFINED = 2
+"""How often `LinearFace.fitted` turns the head again after its shape is known."""
+STIFFNESS, SPLITS = 10.0, 30
+"""Of the alternating directions of `LinearFace.bounded`: penalty, and rounds, after which landmarks are within 0.01 %
+of the face of where they end."""
 TURNS = (1.0, -1.0, -1.0)
 """Senses of rx, ry, rz against those of the Euler set "opencv", which is Rz Ry Rx in axes with y down."""
 
@@ -55,6 +60,9 @@ class LinearFace(nn.Module):
     from_all: Tensor
     from_landmarks: Tensor
     affine: Tensor
+    leverage: Tensor
+    towards: Tensor
+    kept: Tensor
 
     def __init__(self, model: MorphableModel, crop_scale: float):
         super().__init__()
@@ -79,6 +87,11 @@ class LinearFace(nn.Module):
         region = np.unique(model.triangles[drawn])
         codes = np.full((self.vertices, 3), 0.5)
         codes[region] = encode_vertices(mean[region])
+        marked = mean[-68:] - mean[-68:].mean(0)
+        inertia = (marked**2).sum() * np.eye(3) - marked.T @ marked
+        shown = modes[:, -68:].reshape(len(modes), -1)
+        information = shown @ shown.T / NOISE_OF_LANDMARKS**2 + np.eye(len(modes))
+        split = np.linalg.inv(information + STIFFNESS * np.eye(len(modes)))
         one = np.eye(3)
         axis = one[:, :, None] * one[:, None]
         axes = np.stack([axis, one - axis, np.cross(one[:, None], one[None]).swapaxes(1, 2)])
@@ -88,7 +101,8 @@ class LinearFace(nn.Module):
             "drawn": drawn, "region": region.astype(np.int64), "codes": codes,
             "from_all": _solver(mean, modes, NOISE_OF_VERTICES**2, len(model.mean) / 68),
             "from_landmarks": _solver(mean[-68:], modes[:, -68:], NOISE_OF_LANDMARKS**2),
-            "affine": np.linalg.pinv(mean[-68:] - mean[-68:].mean(0)).T,
+            "affine": np.linalg.pinv(marked).T, "leverage": np.linalg.inv(inertia),
+            "towards": information @ split, "kept": STIFFNESS * split,
         }.items():  # fmt: skip
             tensor = torch.as_tensor(value)
             self.register_buffer(name, tensor.float() if tensor.is_floating_point() else tensor, persistent=False)
@@ -108,11 +122,23 @@ class LinearFace(nn.Module):
         return self.part(ids).shape(state)
 
     def bounded(self, state: Tensor) -> Tensor:
-        """States whose coefficients are within what heads have: three standard deviations of identity, and the bounds
-        of the expressions."""
-        coefficients = state[..., : self.coefficients]
+        """States (B,K+6) whose coefficients are within what heads have: three standard deviations of identity, and the
+        bounds of the expressions.
+
+        They are the nearest ones by what landmarks show and the prior wants, so that others make up for those that
+        reach a bound; cut one by one, coefficients would move landmarks four times as far. By alternating directions
+        (Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011, section 5): products with
+        constant matrices, so that exported networks can do it.
+        """
+        coefficients, pose = state[:, : self.coefficients], state[:, self.coefficients :]
+        wanted = coefficients @ self.towards
         inside = torch.minimum(torch.maximum(coefficients, self.bounds[0]), self.bounds[1])
-        return torch.cat([inside, state[..., self.coefficients :]], dim=-1)
+        owed = torch.zeros_like(inside)
+        for _ in range(SPLITS):
+            free = wanted + (inside - owed) @ self.kept + owed
+            inside = torch.minimum(torch.maximum(free, self.bounds[0]), self.bounds[1])
+            owed = free - inside
+        return torch.cat([inside, pose], dim=1)
 
     def rotation(self, state: Tensor) -> Tensor:
         """Rz Ry Rx (...,3,3) of states (...,K+6), camera-from-head; each e e' + cos (1 - e e') + sin [e]x for an axis
@@ -155,14 +181,28 @@ class LinearFace(nn.Module):
         `there` (B,68) are taken from the state (B,K+6) before.
 
         The affine map from the mean landmarks to the points, its first two columns made orthonormal, is the rotation
-        for `solve`. Products with constant matrices, so that exported networks can do it.
+        for `solve`; where the solved landmarks still miss them by a turn, it is turned on and solved again. Products
+        with constant matrices, so that exported networks can do it.
         """
         before = self.project(self.shape(state, slice(-68, None)), state)
         weight = there[..., None].to(points.dtype)
         offset = ((before - points)[..., 2:] * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
         points = torch.where(there[..., None], points + functional.pad(offset, (2, 0)), before)
         columns = points.transpose(1, 2) @ self.affine
-        return self.solve(points, matrix_from_6d(columns[..., :2].transpose(1, 2).flatten(1)))
+        found = self.solve(points, _from_columns(columns))
+        for _ in range(REFINED):
+            found = self.solve(points, self._turned(found, points))
+        return found
+
+    def _turned(self, state: Tensor, points: Tensor) -> Tensor:
+        """The rotations (B,3,3) of states, turned on by what their landmarks miss points (B,68,3) by: torque over the
+        mean landmarks' moment of inertia."""
+        rotation, marks = self.rotation(state), self.shape(state, slice(-68, None))
+        missed = (points - self.project(marks, state)) @ rotation  # seen from the head
+        missed = missed - missed.mean(1, keepdim=True)
+        torque = torch.linalg.cross(marks - marks.mean(1, keepdim=True), missed).sum(1)
+        turn = torque @ self.leverage / state[:, -3:-2]
+        return _from_columns(rotation + torch.linalg.cross(rotation, turn[:, None]))
 
     def laid(self, points: Tensor, rotation: Tensor, modes: Tensor) -> Tensor:
         """The state (B,K+6) of a head whose coefficients are known, as lengths `modes` (B,K) (`FaceSample.modes`), that
@@ -180,6 +220,11 @@ class LinearFace(nn.Module):
         scale = (ours * theirs).sum((1, 2)) / (ours**2).sum((1, 2))
         shift = (middles[1] - scale[:, None, None] * middles[0])[:, 0, :2]
         return self.pose(rotation, scale, shift, coefficients)
+
+
+def _from_columns(matrix: Tensor) -> Tensor:
+    """The rotation (B,3,3) whose first two columns are nearly those of matrices (B,3,3)."""
+    return matrix_from_6d(matrix[..., :2].transpose(1, 2).flatten(1))
 
 
 def _solver(mean: np.ndarray, modes: np.ndarray, prior: float, marks: float = 1.0) -> np.ndarray:
