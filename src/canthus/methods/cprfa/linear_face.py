@@ -15,7 +15,7 @@ from canthus.methods.cprfa.pncc import encode_vertices
 
 GROWN = 0.25
 """The face is what lies within the landmarks' box, grown by this share of its sides; what is behind is skull."""
-NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.007, 0.001
+NOISE_OF_LANDMARKS, NOISE_OF_VERTICES = 0.006, 0.001
 """Standard deviations of the points that shapes are solved from, in half crops: the prior has one of 1."""
 MOST = 3.0
 """Standard deviations of identity that `LinearFace.bounded` leaves."""
