@@ -13,7 +13,7 @@ const HINT_RATIO = 2, HINT_MARGIN = 2;
 // Longer side of the picture at the first look and at a quick one, px. Side of a face from which on the first look
 // answers for it, and largest side of a doubt, px of that look.
 const COARSE_SIDE = 256, QUICK_SIDE = 224, NEAR = 40, RELIABLE = 24;
-const MIN_SCORE = 0.7, HINT_SCORE = 0.2;  // of a face, and of a doubt
+const MIN_SCORE = 0.65, HINT_SCORE = 0.2;  // of a face, and of a doubt
 // Least score of a place that the second network looks at, and in a coarse look of one that is not near.
 const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed

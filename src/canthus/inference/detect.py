@@ -307,7 +307,7 @@ class PyramidDetector(FaceDetector):
     lists, `CanthusError` for `threads` that are no positive integer and for a provider that is not there, `BoxError`.
     """
 
-    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.7, 0.2
+    coarse_side, quick_side, near, reliable, min_score, hint_score = 256, 224, 40, 24, 0.65, 0.2
     # Least score of the first network at which the second looks; in a coarse search at places that are not near, which
     # a fine one would see better, it is the second number. That one alone loses faces seen from the side, the first
     # alone takes a third more time.
