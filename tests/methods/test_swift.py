@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs `pip install canthus
 from torch.nn import functional  # noqa: E402
 
 from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.errors import RecipeError  # noqa: E402
 from canthus.face.expressions import EXPRESSIONS  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
@@ -161,7 +162,7 @@ def test_modes_are_those_of_the_head_model():
 def test_the_modelled_answer_is_turned_scaled_and_shifted():
     """Of an untrained branch the mean head from the front, of which the longer side of the box is 1 / crop_scale of the
     crop; then a head turned to 90 degrees, twice as large, moved, with one mode."""
-    config = SwiftConfig(size=64, widths=(4, 4, 4), places=2, features=8, modes=5, crop_scale=1.4)
+    config = SwiftConfig(size=64, widths=(4, 4, 4), depths=(1, 1, 1), places=2, features=8, modes=5, crop_scale=1.4)
     branch = ShapeModes(4, 64, config).eval()
     mean, modes = landmark_modes(MorphableModel.default(), 5)
     scale = 1 / 1.4 / np.ptp(mean[:, :2], axis=0).max()
@@ -220,3 +221,20 @@ def test_what_is_said_of_expressions_teaches_the_trunk():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aligner.trunk.parameters())
     trains = {stage.name: stage.trains for stage in aligner.stages()}
     assert trains["details"] == ("details",) and {"trunk", "details"} < set(trains["joint"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"modes": -3}, "`modes` is -3; 0 or more"),
+        ({"modes": 500}, "`modes` is 500; at most 132"),  # 80 of identity and 52 expressions
+        ({"heatmaps": -4}, "`heatmaps` is -4; 0 or more"),
+        ({"features": 0}, "`features` is 0; 1 or more"),
+        ({"size": 50}, "`size` is 50; a multiple of 16"),
+        ({"depths": (1,)}, r"`depths` \(1,\); as many numbers above zero in each"),
+        ({"widths": (8,), "depths": (1,)}, "two or more"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes, said):
+    with pytest.raises(RecipeError, match=said):
+        Swift(SwiftConfig(**sizes))

@@ -108,6 +108,8 @@ def test_an_unknown_key_names_the_nearest(read, text, said):
         ("faces: [a]\nweights: [b]", "`weights` is"),
         ("faces: [a]\noptimizer: [sgd]", "`optimizer` is"),
         ("faces: [a]\naugment: {scale: much}", r"`augment\.scale` is 'much'; float"),
+        ("faces: [a]\naugment: {flip: 3}", r"`augment\.flip` is 3; 0 to 1"),
+        ("faces: [a]\naugment: {rotation: -5}", r"`augment\.rotation` is -5; zero or more"),
         ("faces: [a]\nconfig: {widths: [8, x]}", r"`config\.widths` is \[8, 'x'\]; tuple\[int"),
         ("a: &x [1]\nb: *x", "anchor or an alias"),
         ("&x a: 3", "anchor or an alias"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from canthus.data.sample import FaceBatch, StoredBatch
+from canthus.errors import RecipeError
 from canthus.face.expressions import mirror_expressions
 from canthus.face.landmarks import convert, scheme
 from canthus.face.morphable import MorphableModel
@@ -25,11 +26,17 @@ from canthus.geometry.rotation import matrix_from_vector
 MAX_BORDER = 0.45  # share of a crop's side that can lie outside the picture
 
 
+PROBABILITIES = (
+    "upright", "flip", "colour", "grey", "texture", "blur", "soft", "noise", "occlusion", "border",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Amounts, as standard deviations unless said otherwise; probabilities are per face. 0 switches an effect off.
 
     With uniform draws rotation, scale and shift are half of a range: +-35 degrees, factors of 0.85 to 1.15.
+    Raises `RecipeError` for an amount that is negative or not finite, and for a probability above 1.
     """
 
     rotation: float = 17.0  # degrees in the image plane
@@ -54,6 +61,13 @@ class Augmentation:
     border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
     draws: Literal["normal", "uniform"] = "normal"  # of rotation, scale and shift
     outside: Literal["mirrored", "black"] = "mirrored"  # what a crop shows beyond the picture's own border
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            most = 1.0 if name in PROBABILITIES else math.inf
+            if not isinstance(value, str) and not (0 <= value <= most and math.isfinite(value)):
+                wanted = "0 to 1" if name in PROBABILITIES else "zero or more"
+                raise RecipeError(f"`augment.{name}` is {value}; {wanted} is wanted")
 
 
 def warp_batch(images: Tensor, crop: Crop, outside: Literal["mirrored", "black"] = "mirrored") -> Tensor:

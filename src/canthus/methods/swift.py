@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
@@ -73,7 +74,7 @@ _ROWS = [_CORRECTED.index(k) if k in _CORRECTED else -1 for k in range(LANDMARKS
 
 @dataclass(frozen=True)
 class SwiftConfig(AlignerConfig):
-    """Sizes of the network."""
+    """Sizes of the network. Raises `RecipeError` for some that do not fit each other, as `AlignerConfig` does."""
 
     widths: tuple[int, ...] = (16, 32, 64, 96)  # channels of the four resolutions, S/2 to S/16
     depths: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks at each
@@ -84,6 +85,18 @@ class SwiftConfig(AlignerConfig):
     details: bool = True  # look at eyes and mouth a second time, and give expressions
     eye_features: int = 96  # of the network on a patch around an eye
     mouth_features: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = {"features": 1, "places": 1, "heatmaps": 0, "modes": 0, "eye_features": 1, "mouth_features": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise RecipeError(f"`{name}` is {getattr(self, name)}; {low} or more is wanted")
+        if len(self.widths) < 2 or len(self.widths) != len(self.depths) or min(*self.widths, *self.depths) < 1:
+            got = f"`widths` is {self.widths} and `depths` {self.depths}"
+            raise RecipeError(f"{got}; as many numbers above zero in each, two or more, are wanted")
+        if self.size % 2 ** len(self.widths):
+            raise RecipeError(f"`size` is {self.size}; a multiple of {2 ** len(self.widths)} is wanted")
 
 
 class Heatmaps(nn.Module):
@@ -131,6 +144,8 @@ class ShapeModes(nn.Module):
     def __init__(self, channels: int, cells: int, config: SwiftConfig):
         super().__init__()
         mean, modes = landmark_modes(MorphableModel.default(), config.modes)
+        if len(modes) < config.modes:
+            raise RecipeError(f"`modes` is {config.modes}; at most {len(modes)}, as the head model has, are wanted")
         self.mean: Tensor
         self.modes: Tensor
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))

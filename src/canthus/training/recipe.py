@@ -99,6 +99,7 @@ class Recipe:
         _check(vars(self), Recipe, "")
         _check_keys("`augment`", self.augment, Augmentation)
         _check_types("augment", self.augment, Augmentation)
+        Augmentation(**self.augment)
         method = method_class(self.method).Config
         _check_keys("`config`", self.config, method)
         object.__setattr__(self, "config", _with_words(self.config, method))
