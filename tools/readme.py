@@ -57,8 +57,8 @@ def methods(costs: dict[str, Any], results: dict[str, Any]) -> list[str]:
         small = f"{method}-small-synth"
         time = f"{costs[small]['ms']:.0f}" if small in costs else ""
         rows.append([f"`{method}`", said, size(f"{method}-paper"), measured, size(small), time])
-    head = ["method", "the paper says", "its network, GMAC", "ours (`-small`), 300 images", "network of its recipe, GMAC",
-            "ms, torch, 1 thread"]  # fmt: skip
+    head = ["method", "the paper says", "its network, GMAC", "ours (`-small`), 300 images",
+            "network of its recipe, GMAC", "ms, torch, 1 thread"]  # fmt: skip
     return lines(head, rows)
 
 
