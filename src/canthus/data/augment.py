@@ -24,8 +24,6 @@ from canthus.geometry.crop import Crop, tight_boxes
 from canthus.geometry.rotation import matrix_from_vector
 
 MAX_BORDER = 0.45  # share of a crop's side that can lie outside the picture
-
-
 PROBABILITIES = (
     "upright", "flip", "colour", "grey", "texture", "blur", "soft", "noise", "occlusion", "border",
 )  # fmt: skip
@@ -64,9 +62,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            most = 1.0 if name in PROBABILITIES else math.inf
+            most, wanted = (1.0, "0 to 1") if name in PROBABILITIES else (math.inf, "zero or more")
             if not isinstance(value, str) and not (0 <= value <= most and math.isfinite(value)):
-                wanted = "0 to 1" if name in PROBABILITIES else "zero or more"
                 raise RecipeError(f"`augment.{name}` is {value}; {wanted} is wanted")
 
 

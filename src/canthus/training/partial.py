@@ -38,9 +38,9 @@ def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
     """
     shares = {need: faces.share(need) for need in WORDS}
     stages = tuple(s for s in aligner.stages() if any(_share(aligner, term, shares) for term in s.terms))
-    used = dict.fromkeys(term for stage in aligner.stages() for term in stage.terms)
     if not stages:
-        lacking = {n for term in used for n in aligner.needs.get(term, ()) if not shares[n]}
+        terms = {term for stage in aligner.stages() for term in stage.terms}
+        lacking = {n for term in terms for n in aligner.needs.get(term, ()) if not shares[n]}
         needed = " and ".join(word for need, word in WORDS.items() if need in lacking)
         raise RecipeError(f"{aligner.method} learns from {needed}, which none of the faces has")
     log = logging.getLogger(__name__)
