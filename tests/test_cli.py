@@ -517,20 +517,34 @@ def test_a_verb_whose_extra_is_missing_says_which(monkeypatch, tmp_path):
     [
         (None, "pip install 'canthus[synth]'"),
         ({"url": "file:///x/canthus-1-py3-none-any.whl", "archive_info": {}}, "pip install 'canthus[synth]'"),
-        ({"url": "file:///a%20b/canthus", "dir_info": {}}, "pip install '/a b/canthus[synth]'"),
-        ({"url": "file:///c", "dir_info": {"editable": True}}, "pip install -e '/c[synth]'"),
+        ({"url": "file:///no%20more/canthus", "dir_info": {}}, "pip install 'canthus[synth]'"),
         ({"url": Path.cwd().as_uri(), "dir_info": {}}, "pip install '.[synth]'"),
+        ({"url": Path.cwd().as_uri(), "dir_info": {"editable": True}}, "pip install -e '.[synth]'"),
     ],
 )
 def test_the_command_for_an_extra_fits_how_canthus_was_installed(monkeypatch, installed_from, command):
+    installed(monkeypatch, installed_from)
+    assert pip_install("synth") == command
+
+
+@pytest.mark.parametrize(("how", "option"), [({}, ""), ({"editable": True}, "-e ")])
+def test_the_command_for_an_extra_names_the_folder_of_the_source(tmp_path, monkeypatch, how, option):
+    source = tmp_path / "a b"
+    source.mkdir()
+    installed(monkeypatch, {"url": source.as_uri(), "dir_info": how})
+    assert pip_install("synth") == f"pip install {option}'{source}[synth]'"
+
+
+def installed(monkeypatch, source) -> None:
+    """Let the package be installed from a source as pip notes it."""
+
     class Installed:
         @staticmethod
         def read_text(name):
             assert name == "direct_url.json"
-            return installed_from and json.dumps(installed_from)
+            return source and json.dumps(source)
 
     monkeypatch.setattr("canthus.errors.distribution", lambda name: Installed)
-    assert pip_install("synth") == command
 
 
 def test_what_align_writes_is_described_by_the_schema(tmp_path):

@@ -79,11 +79,12 @@ def amount(count: int, one: str, more: str = "") -> str:
 def pip_install(extra: str) -> str:
     """The command that installs the extra (such as 'train') of this package that an optional feature needs.
 
-    A source checkout is named by its folder, which works from anywhere; otherwise it is the published package.
+    A source checkout is named by its folder, which works from anywhere; otherwise, and where that folder is gone, it is
+    the published package.
     """
     source = json.loads(distribution("canthus").read_text("direct_url.json") or "{}")
-    if "dir_info" not in source:
+    folder = Path(url2pathname(urlsplit(source.get("url", "")).path))
+    if "dir_info" not in source or not folder.is_dir():
         return f"pip install 'canthus[{extra}]'"
-    folder = Path(url2pathname(urlsplit(source["url"]).path))
     editable = "-e " if source["dir_info"].get("editable") else ""
     return f"pip install {editable}'{'.' if folder == Path.cwd() else folder}[{extra}]'"

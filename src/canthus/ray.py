@@ -187,5 +187,5 @@ def _ray() -> Any:
         import ray
         import ray.data  # noqa: F401
     except ImportError as error:
-        raise CanthusError(f"a cluster needs Ray, want it installed: {pip_install('scale')}") from error
+        raise CanthusError(f"a cluster needs Ray: {pip_install('scale')}") from error
     return ray

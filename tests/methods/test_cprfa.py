@@ -1002,7 +1002,7 @@ def test_onnx_says_what_torch_says(faces, tmp_path):
     aligner.save(tmp_path / "torch")
     export_onnx(tmp_path / "torch", tmp_path / "onnx")
     twin = OnnxAligner(tmp_path / "onnx", threads=1)
-    assert twin.card.start == "swift" and twin.starter.card.name == "swift"
+    assert twin.card.start == "swift" and twin.starter.card.name == "swift" and twin.judge is twin.starter
     crops = (faces.crops * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     ours = aligner.run(crops)
     assert aligner.look_up(aligner.unet(faces.crops)[-1], aligner.layout.flatten())[1].float().mean() > 0.05

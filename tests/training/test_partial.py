@@ -36,6 +36,7 @@ def test_each_need_names_the_terms_it_costs(tmp_path, caplog):
     assert warned(caplog, swift, photos) == [
         "no face has depth: distance, regressed, heatmaps, modelled in the image plane alone",
         "no face has a rotation: rotation off",
+        "no face has marks of visible points: visible by which way each point faces",
         "no face has expression coefficients: expression, expression_square off",
     ]
     assert warned(caplog, build("jvcr", config("jvcr", 64)), photos) == [
@@ -111,3 +112,10 @@ def test_the_card_tells_what_was_not_learnt(tmp_path):
     list(train(plan, tmp_path / "run"))
     (limit,) = Card.read(tmp_path / "run" / "weights").limits
     assert limit == "In training no face has depth: voxel, coordinate in the image plane alone."
+
+
+def test_the_card_tells_which_stage_was_left_out(tmp_path):
+    plan = recipe("part_heatmap", w300(tmp_path / "photos", count=2), steps=8, batch=2)
+    list(train(plan, tmp_path / "run"))
+    limits = Card.read(tmp_path / "run" / "weights").limits
+    assert limits[1:] == ["In training no stage depth: none of its terms can be learnt."]

@@ -289,12 +289,11 @@ def track(
                 write_page(found, out)
     for video, reason in summary.failures:
         fail(f"failed: {video}: {reason}")
-    for video, damage in summary.damaged:
+    damaged = summary.damaged + [(video, clip.damage) for video, clip in summary.clips if clip.damage]
+    for video, damage in damaged:
         fail(f"damaged: {video}: {damage}")
     for video, clip in summary.clips:
         missing = f" ({clip.missing} missing)" if clip.missing else ""
-        if clip.damage:
-            fail(f"damaged: {video}: {clip.damage}")
         say(
             f"{video.name}: {amount(clip.frames, 'frame')}{missing}, {clip.faces_per_frame:.2f} faces per frame, "
             f"{amount(clip.people, 'person', 'people')}, {amount(clip.reinitialisations, 're-initialisation')}, "
@@ -305,7 +304,7 @@ def track(
     passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""
     done, failed = amount(len(summary.clips), "video"), amount(len(summary.failures), "failure")
     results = f"\nresults in {out.resolve()}" if plot or summary.clips or summary.skipped else ""
-    say(f"{done}, {failed}{skipped}{passed}{results}")
+    say(f"{done}, {failed}{f', {len(damaged)} damaged' if damaged else ''}{skipped}{passed}{results}")
     if summary.failed and not (allow_failures and (summary.clips or summary.skipped)):
         raise typer.Exit(1)
 

@@ -126,7 +126,7 @@ class PhotoFaces:
         self.boxes = corners.reshape(-1, 4).astype(np.float32)
         self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
         self.visible, self.rotation = truth.visible, truth.rotation
-        self.known, self.deep, self.posed = truth.known, truth.deep, truth.posed
+        self.known, self.deep, self.posed, self._marked = truth.known, truth.deep, truth.posed, truth.marked
         unknown = np.full(len(EXPRESSIONS), np.nan)
         coefficients = [unknown if s.expression is None else s.expression for s in found]
         self.expression = np.array(coefficients, np.float32).reshape(-1, len(EXPRESSIONS))
@@ -145,7 +145,7 @@ class PhotoFaces:
             return 0.0
         masks = {
             "depth": self.deep, "rotation": self.posed, "points": self.known.all(1),
-            "expression": np.isfinite(self.expression).any(1),
+            "visibility": self._marked, "expression": np.isfinite(self.expression).any(1),
         }  # fmt: skip
         return float(masks[need].mean())
 

@@ -2,7 +2,8 @@
 
 Where the truth of a data set is partial, points and rotation are finite all the same: the mean head stands in for what
 is not known (`truth.whole_truth`), so that crops can be cut and shapes compared. Such a guess must not count in a loss:
-`known`, `deep` and `posed` tell. None, as of rendered faces, means that everything is known.
+`known`, `deep` and `posed` tell. None, as of rendered faces, means that everything is known. Only a guess of which
+points are visible does count.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Need = Literal["depth", "rotation", "points", "expression", "vertices"]
-"""What a loss term may need of the truth of a face: depth, a rotation, all points, some expression coefficient, the
-vertices of the head."""
+Need = Literal["depth", "rotation", "points", "visibility", "expression", "vertices"]
+"""What a loss term may need of the truth of a face: depth, a rotation, all points, which points are visible, some
+expression coefficient, the vertices of the head."""
 MASKS = ("known", "deep", "posed")
 
 
@@ -43,6 +44,8 @@ class BatchTruth:
 
     def having(self, need: Need) -> Tensor | None:
         """Which faces (B,) have what a loss term needs; None if all have."""
+        if need == "visibility":
+            return None
         if need == "points":
             return None if self.known is None else self.known.all(1)
         if need == "expression" and self.expression is not None:

@@ -1,7 +1,7 @@
 """The whole truth of training: what a data set says of faces, in a method's points, and a guess for the rest.
 
 The guess is the mean head, laid on the known points by weak perspective. It lets crops be cut around faces and shapes
-be compared; masks keep it out of every loss.
+be compared; masks keep it out of every loss, but for which points are visible.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Truth:
     """N faces, in pixels of their pictures.
 
     xyz (N,L,3), mean z zero; visible (N,L) bool; rotation (N,3,3); masks known (N,L), deep (N,), posed (N,) bool;
-    boxes (N,4): see `sample.StoredBatch`.
+    boxes (N,4): see `sample.StoredBatch`. marked: (N,) bool, whether the set says of any point if it is visible.
     """
 
     xyz: np.ndarray
@@ -41,6 +41,7 @@ class Truth:
     deep: np.ndarray
     posed: np.ndarray
     boxes: np.ndarray
+    marked: np.ndarray
 
 
 def whole_truth(samples: Sequence[FaceSample], target: str = "ibug68") -> Truth:
@@ -81,8 +82,9 @@ def _whole_truth(samples: Sequence[FaceSample], target: str) -> Truth:
     rotation = np.where(posed[:, None, None], np.stack(own), turned).astype(np.float32)
     normals = convert(_landmark_normals(MorphableModel.default()).astype(np.float64), "ibug68", target)[0]
     facing = rotation[:, 2] @ normals.T > 0
-    visible = np.where(np.isfinite(reported), reported > 0.5, facing)
-    return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep, tight_boxes(outline))
+    said = np.isfinite(reported)
+    visible, marked = np.where(said, reported > 0.5, facing), said.any(1)
+    return Truth(xyz.astype(np.float32), visible, rotation, known, deep, posed | deep, tight_boxes(outline), marked)
 
 
 def _laid_heads(points: np.ndarray, known: np.ndarray, deep: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from canthus.io.card import Card
 from canthus.io.providers import check_provider
 from canthus.io.session import MODEL_FILE, Session
 from canthus.threads import check_threads
-from canthus.weights import find
+from canthus.weights import DEFAULT, find
 
 
 class OnnxAligner(Predictor):
@@ -59,3 +59,8 @@ class OnnxAligner(Predictor):
     def starter(self) -> OnnxAligner:
         """The weights that find the points to start from. Raises `WeightsError`."""
         return OnnxAligner(find(str(self.card.start)), self.threads, provider=self.provider)
+
+    @cached_property
+    def judge(self) -> Predictor:
+        """See `Predictor.judge`."""
+        return self.starter if self.card.start == DEFAULT else super().judge

@@ -14,7 +14,7 @@ import numpy as np
 
 from canthus.decode import decoding, fits, numbers, one_line, read_json, sha256, verified
 from canthus.decode.files import CARD_FILE
-from canthus.errors import WeightsError
+from canthus.errors import WeightsError, first_few
 from canthus.face.completion import Completion
 
 __all__ = ["CARD_FILE", "Card", "sha256"]
@@ -73,8 +73,11 @@ class Card:
                     f"no '{CARD_FILE}' in '{folder}': a folder with a card and its weights is wanted"
                 ) from None
         names = get_type_hints(cls)
-        if not isinstance(values, dict) or set(values) - set(names):
+        if not isinstance(values, dict):
             raise WeightsError(f"the card '{path}' has other fields than {sorted(names)}")
+        if others := sorted(set(values) - set(names)):
+            fields = first_few(map(repr, others), 3)
+            raise WeightsError(f"the card '{path}' has {fields}, which no card of landmark weights has")
         try:
             card = cls(**values)
         except TypeError as error:

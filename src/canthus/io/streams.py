@@ -116,7 +116,7 @@ def _opened(source: str) -> Any:
     try:
         import av
     except ImportError as error:
-        what = f"got the stream '{source}', which needs PyAV, want it installed: {pip_install('video')}"
+        what = f"got the stream '{source}', which needs PyAV: {pip_install('video')}"
         raise VideoError(what) from error
     try:
         if not is_live(source):

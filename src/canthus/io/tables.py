@@ -355,6 +355,6 @@ def _pyarrow(path: str | os.PathLike[str]) -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        what = f"got the table {os.fspath(path)!r}, which needs pyarrow, want it installed: {pip_install('tables')}"
+        what = f"got the table {os.fspath(path)!r}, which needs pyarrow: {pip_install('tables')}"
         raise OutputError(what) from error
     return pyarrow

@@ -352,5 +352,5 @@ def import_av(path: Path) -> Any:
     try:
         import av
     except ImportError as error:
-        raise VideoError(f"got {path}, which needs PyAV, want it installed: {pip_install('video')}") from error
+        raise VideoError(f"got {path}, which needs PyAV: {pip_install('video')}") from error
     return av

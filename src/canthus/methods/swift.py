@@ -262,7 +262,9 @@ class Swift(Aligner):
     Config = SwiftConfig
     stage_names = ("regression", "likelihood", "details", "joint")
     needs = {"rotation": ("rotation",), "expression": ("expression",), "expression_square": ("expression",)}
-    without = dict.fromkeys(("distance", "regressed", "heatmaps", "modelled"), ("depth", "in the image plane alone"))
+    without = dict.fromkeys(
+        ("distance", "regressed", "heatmaps", "modelled"), ("depth", "in the image plane alone")
+    ) | {"visible": ("visibility", "by which way each point faces")}
     tells_sigma = True
 
     def __init__(self, config: SwiftConfig):

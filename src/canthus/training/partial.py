@@ -17,7 +17,8 @@ from canthus.errors import RecipeError
 from canthus.training.aligner import Aligner, Stage
 
 WORDS: dict[Need, str] = {
-    "depth": "depth", "rotation": "a rotation", "points": "all 68 points", "expression": "expression coefficients",
+    "depth": "depth", "rotation": "a rotation", "points": "all 68 points",
+    "visibility": "marks of visible points", "expression": "expression coefficients",
     "vertices": "vertices of the head",
 }  # fmt: skip
 
@@ -32,12 +33,12 @@ def counted(term: Tensor, batch: FaceBatch, needs: Sequence[Need]) -> Tensor:
 
 
 def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
-    """The stages of a method that faces have the truth for; warnings say what is `missing` and which stages are off.
+    """The stages of a method that faces have the truth for; warnings say what is `missing`.
 
     Raises `RecipeError` if there is none.
     """
     shares = {need: faces.share(need) for need in WORDS}
-    stages = tuple(s for s in aligner.stages() if any(_share(aligner, term, shares) for term in s.terms))
+    stages = _possible(aligner, shares)
     if not stages:
         terms = {term for stage in aligner.stages() for term in stage.terms}
         lacking = {n for term in terms for n in aligner.needs.get(term, ()) if not shares[n]}
@@ -46,14 +47,12 @@ def learnable(aligner: Aligner, faces: FaceMix) -> tuple[Stage, ...]:
     log = logging.getLogger(__name__)
     for line in missing(aligner, faces):
         log.warning(line)
-    if gone := [s.name for s in aligner.stages() if s not in stages]:
-        log.warning(f"no stage {' and no stage '.join(gone)}: none of its terms can be learnt")
     return stages
 
 
 def missing(aligner: Aligner, faces: FaceMix) -> list[str]:
     """What truth no face or not every face has, in words with the loss terms that this turns off or thins out, and
-    which points no face has."""
+    which points no face has, and which stages are left out."""
     shares = {need: faces.share(need) for need in WORDS}
     used = dict.fromkeys(term for stage in aligner.stages() for term in stage.terms)
     lines = [
@@ -64,7 +63,14 @@ def missing(aligner: Aligner, faces: FaceMix) -> list[str]:
     if unseen := faces.unseen():
         points = ", ".join(map(str, unseen))
         lines.append(f"no face has the points {points} of {aligner.scheme}: they are not learnt")
+    if gone := [s.name for s in aligner.stages() if s not in _possible(aligner, shares)]:
+        lines.append(f"no stage {' and no stage '.join(gone)}: none of its terms can be learnt")
     return lines
+
+
+def _possible(aligner: Aligner, shares: Mapping[Need, float]) -> tuple[Stage, ...]:
+    """The stages of which some term can be learnt."""
+    return tuple(s for s in aligner.stages() if any(_share(aligner, term, shares) for term in s.terms))
 
 
 def _share(aligner: Aligner, term: str, shares: Mapping[Need, float]) -> float:
