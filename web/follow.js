@@ -5,6 +5,7 @@ import {centre, overlap, sizeOf} from "./geometry.js";
 
 const SEARCH_EVERY = 12;  // frames between two searches for newcomers while all who were there still are
 const MIN_TRUST = 0.3, MAX_GROWTH = 0.4;  // of a face that is followed; of the logarithm of its size in one frame
+const NEWCOMER = 1.3;  // times the score that its detector wants of a face in a picture
 const KNOWN_FACE = 0.3;  // intersection over union of a face and a detection
 const MEMORY = 25, REACH = 1;  // frames for which a lost face keeps its number, and face sizes in which it comes back
 
@@ -42,6 +43,13 @@ export class Follower {
     return this.tracks.filter(track => !track.missing);
   }
 
+  /** The nearest face that is missing and may be the one in a box. */
+  lost(box) {
+    const [x, y] = centre(box), away = ({face}) => Math.hypot(x - centre(face.box)[0], y - centre(face.box)[1]);
+    const near = this.tracks.filter(track => track.missing && away(track) < REACH * sizeOf(track.face.box));
+    return near.sort((a, b) => away(a) - away(b))[0];
+  }
+
   async follow(image) {
     for (const track of this.tracks) if (track.missing) track.missing += 1;
     const tracks = this.present();
@@ -61,13 +69,11 @@ export class Follower {
 
   async search(image) {
     const known = ({box}) => this.present().some(({face}) => overlap(face.box, box) >= KNOWN_FACE);
-    const found = (await this.canthus.detector.quick(image)).filter(face => !known(face));
+    const found = (await this.canthus.detector.quick(image)).filter(face => !known(face)).map(face =>
+      this.lost(face.box) ? face : {...face, leastScore: NEWCOMER * face.leastScore});
     for (const face of await this.canthus.aligned(image, found)) {
       if (this.present().some(track => overlap(track.face.box, face.box) > SAME_FACE)) continue;
-      const [x, y] = centre(face.box);
-      const away = track => Math.hypot(x - centre(track.face.box)[0], y - centre(track.face.box)[1]);
-      const lost = this.tracks.filter(track => track.missing && away(track) < REACH * sizeOf(track.face.box));
-      const [track] = lost.sort((a, b) => away(a) - away(b));
+      const track = this.lost(face.box);
       if (track) Object.assign(track, {face, missing: 0});
       else this.tracks.push({id: this.next++, face, missing: 0});
     }

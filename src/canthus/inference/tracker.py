@@ -28,6 +28,9 @@ MIN_SCORE = 0.3  # mean of `Faces.scores`
 MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
+# A newcomer needs so many times the score that its detector wants of a face in a photo: a true one has other frames in
+# which to be that sure, and a collar that looks like a face for two seconds would be followed through all of them.
+NEWCOMER = 1.3
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
 EMPTY_EVERY = 12  # frames between two thorough searches where no face is tracked, if `detect_every` is 0
@@ -289,7 +292,10 @@ class Tracker:
         taken = box_overlaps(_boxes(self._present()), found.boxes).max(0, initial=0) >= MIN_OVERLAP
         if taken.all():
             return
-        faces = self._aligned(picture, found.take(~taken))
+        found = found.take(~taken)
+        known_before = np.isin(np.arange(len(found.scores)), list(self._recognised(found.boxes)))
+        wanted = found.least_score * np.where(known_before, 1.0, NEWCOMER)
+        faces = self._aligned(picture, found._replace(least_score=wanted))
         if not len(faces):
             return
         known, seen = self._recognised(faces.boxes), face_descriptors(crop_image(picture, self._crops(faces)))
