@@ -735,6 +735,17 @@ def test_a_newcomer_has_to_be_surer_than_a_face_that_comes_back():
     assert tracker.step(scene((0, 100, 80, 20))).ids.tolist() == [0]
 
 
+def test_no_face_is_looked_for_where_the_detector_doubts_too_much():
+    # The wanted score of a newcomer is 1.3 * 0.5 = 0.65, above the 0.6 up to which places are looked at.
+    tracker = Tracker(Discs())
+    found = tracker.aligner.detector.quick
+    tracker.aligner.detector.quick = lambda image: found(image)._replace(least_score=np.full(1, 0.5))
+    assert len(tracker.step(scene((0, 100, 80, 20)))) == 0
+    assert tracker.aligner.batches == []
+    tracker.aligner.detector.quick = lambda image: found(image)._replace(least_score=np.full(1, 0.4))
+    assert tracker.step(scene((0, 100, 80, 20))).ids.tolist() == [0]
+
+
 class Crooked(Discs):
     """Weights that learnt crops aligned to a mean shape; keeps how the crops that it is given were cut."""
 

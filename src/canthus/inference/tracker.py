@@ -31,6 +31,7 @@ MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that co
 # A newcomer needs so many times the score that its detector wants of a face in a photo: a true one has other frames in
 # which to be that sure, and a collar that looks like a face for two seconds would be followed through all of them.
 NEWCOMER = 1.3
+MOST_WANTED = 0.6  # where a face would have to be surer than this, its detector doubts so much that none is looked for
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
 EMPTY_EVERY = 12  # frames between two thorough searches where no face is tracked, if `detect_every` is 0
@@ -294,8 +295,8 @@ class Tracker:
             return
         found = found.take(~taken)
         known_before = np.isin(np.arange(len(found.scores)), list(self._recognised(found.boxes)))
-        wanted = found.least_score * np.where(known_before, 1.0, NEWCOMER)
-        faces = self._aligned(picture, found._replace(least_score=wanted))
+        found = found._replace(least_score=found.least_score * np.where(known_before, 1.0, NEWCOMER))
+        faces = self._aligned(picture, found.take(found.least_score <= MOST_WANTED))
         if not len(faces):
             return
         known, seen = self._recognised(faces.boxes), face_descriptors(crop_image(picture, self._crops(faces)))
