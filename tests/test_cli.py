@@ -149,6 +149,43 @@ def test_the_command_and_the_module_are_the_same():
 # align
 
 
+BAD_NAME = os.fsdecode(b"b\xff.jpg")  # bytes that are no text, as old archives hold
+
+
+def with_a_bad_name(folder: Path) -> None:
+    """A photo with such a name, and a file that is none."""
+    folder.mkdir()
+    try:
+        shutil.copy(PHOTO, folder / BAD_NAME)
+    except OSError:
+        pytest.skip("a file system of text alone")
+    (folder / os.fsdecode(b"c\xfe.jpg")).write_bytes(b"no photo")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_tables_escape_file_names_that_are_no_text(tmp_path, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    with_a_bad_name(tmp_path / "in")
+    text = run("align", tmp_path / "in", "--format", kind, "--out", tmp_path / "out", code=1)
+    assert "1 file, 1 face, 1 failure" in text
+    (image,) = canthus.read_faces(tmp_path / "out")
+    assert image.image.endswith(r"b\udcff.jpg") and len(image.faces) == 1
+    if kind == "csv":
+        failures = (tmp_path / "out" / "_failures-00000.csv").read_text("utf-8")
+        assert failures.count(r"c\udcfe.jpg") == 2  # as its name, and in the reason
+
+
+def test_json_escapes_file_names_that_are_no_text(tmp_path):
+    with_a_bad_name(tmp_path / "in")
+    run("align", tmp_path / "in", "--out", tmp_path / "out", code=1)
+    (path,) = (tmp_path / "out" / "in").glob("*.json")
+    image = json.loads(path.read_bytes())["image"]
+    assert image["name"] == r"b\udcff.jpg" and image["path"].endswith(image["name"])
+    text = run("align", tmp_path / "in", "--out", tmp_path / "out", "--resume", code=1)
+    assert "0 files, 0 faces, 1 failure, 1 skipped" in text
+
+
 def test_align_writes_json_overlay_and_mesh(tmp_path):
     text = run("align", PHOTO, "--mesh", "obj", "--out", tmp_path, "--threads", 1)
     assert {p.name for p in tmp_path.iterdir()} == {"astronaut.json", "astronaut.overlay.png", "astronaut.obj"}

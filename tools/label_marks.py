@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", default="swift")
     given = parser.parse_args()
-    predictor = canthus.load(given.weights)
+    predictor = canthus.load(given.weights, accuracy="high")
     samples: list[FaceSample] = list(read_aflw21(given.kit))
     pictures = [read_image(s.image) for s in samples]
     side = np.array([p.shape[1] for p in pictures], float)

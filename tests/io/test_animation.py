@@ -60,7 +60,7 @@ def test_a_glb_moves_the_head_as_it_was_seen() -> None:
     pygltflib = pytest.importorskip("pygltflib")
     given = frames()
     model, heads = MorphableModel.default(), motions(given, CAMERA)
-    gltf = pygltflib.GLTF2().load_from_bytes(motions_glb(model, heads, view_of(CAMERA, SIZE)))
+    gltf = pygltflib.GLTF2().load_from_bytes(motions_glb(model, heads, view_of(CAMERA, SIZE), given[-1].time))
     (mesh,), (animation,) = gltf.meshes, gltf.animations
     assert mesh.extras["targetNames"] == list(EXPRESSIONS) and len(mesh.primitives[0].targets) == 52
     assert [node.name for node in gltf.nodes] == ["face_0", "camera"]
@@ -85,8 +85,8 @@ def test_a_glb_moves_the_head_as_it_was_seen() -> None:
         assert apart.max() < 8 and apart.mean() < 4
     assert weights[19, EXPRESSIONS.index("jawOpen")] == pytest.approx(1) and weights[:, -1].max() == 0
     edges, scale = (arrays(gltf, getattr(moved["scale"], name)) for name in ("input", "output"))
-    assert moved["scale"].interpolation == "STEP" and scale[:, 0].tolist() == [1, 0, 1]  # it stays at the end
-    np.testing.assert_allclose(edges[:, 0], [0, 0.361, 1.0], atol=1e-3)
+    assert moved["scale"].interpolation == "STEP" and scale[:, 0].tolist() == [1, 0, 1, 1]  # it stays at the end
+    np.testing.assert_allclose(edges[:, 0], [0, 0.361, 1.0, given[-1].time], atol=1e-3)
 
 
 def test_trimesh_reads_the_heads() -> None:
@@ -94,7 +94,7 @@ def test_trimesh_reads_the_heads() -> None:
     heads = motions(frames(3), CAMERA)
     model = MorphableModel.default()
     scene = trimesh.load(
-        io.BytesIO(motions_glb(model, [heads[0], heads[0]], (0.6, 1.5))), file_type="glb", process=False
+        io.BytesIO(motions_glb(model, [heads[0], heads[0]], (0.6, 1.5), 0.08)), file_type="glb", process=False
     )
     assert len(scene.geometry) == 2 * len(model.parts)  # a mesh for each material
     assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == 2 * len(model.triangles)
@@ -117,11 +117,20 @@ def test_rotations_take_the_short_way_and_lengths_are_multiples_of_four() -> Non
         np.zeros((3, 52)),
         [(0.04, 0.08)],
     )
-    data = motions_glb(model, [head, replace(head, times=np.arange(3) / 10)], (0.6, 1.5))
+    data = motions_glb(model, [head, replace(head, there=[(0.0, 0.08)])], (0.6, 1.5), 0.2)
     gltf = pygltflib.GLTF2().load_from_bytes(data)
-    moved = {c.target.path: gltf.animations[0].samplers[c.sampler] for c in gltf.animations[0].channels[:4]}
+    (animation,) = gltf.animations
+    moved, others = (
+        {c.target.path: animation.samplers[c.sampler] for c in animation.channels if c.target.node == k} for k in (0, 1)
+    )
     assert (arrays(gltf, moved["rotation"].output)[:, 3] > 0).all()
-    assert arrays(gltf, moved["scale"].output)[:, 0].tolist() == [0, 1, 0]  # it comes later and leaves earlier
+    # one comes later, and nobody is there in the last frames of the video, which are part of the clip
+    for scale, sizes, edges in (
+        (moved["scale"], [0, 1, 0, 0], [0, 0.04, 0.081, 0.2]),
+        (others["scale"], [1, 0, 0], [0, 0.081, 0.2]),
+    ):
+        assert arrays(gltf, scale.output)[:, 0].tolist() == sizes
+        np.testing.assert_allclose(arrays(gltf, scale.input)[:, 0], edges, atol=1e-6)
     assert len(data) % 4 == 0 and int.from_bytes(data[8:12], "little") == len(data)
     text = data[20 : 20 + int.from_bytes(data[12:16], "little")]
     assert len(text) % 4 == 0 and json.loads(text)["asset"]["version"] == "2.0"
@@ -129,13 +138,15 @@ def test_rotations_take_the_short_way_and_lengths_are_multiples_of_four() -> Non
 
 def test_a_video_without_a_face_is_a_file_with_a_camera() -> None:
     pygltflib = pytest.importorskip("pygltflib")
-    gltf = pygltflib.GLTF2().load_from_bytes(motions_glb(MorphableModel.default(), motions([], CAMERA), (0.6, 1.5)))
+    gltf = pygltflib.GLTF2().load_from_bytes(
+        motions_glb(MorphableModel.default(), motions([], CAMERA), (0.6, 1.5), 1.0)
+    )
     assert [node.name for node in gltf.nodes] == ["camera"] and not gltf.meshes
 
 
 def test_a_model_in_other_units_is_refused() -> None:
     with pytest.raises(OutputError, match="want one in mm"):
-        motions_glb(replace(MorphableModel.default(), unit="units"), [], (0.6, 1.5))
+        motions_glb(replace(MorphableModel.default(), unit="units"), [], (0.6, 1.5), 1.0)
 
 
 def test_expressions_are_fitted_where_the_network_gives_none() -> None:

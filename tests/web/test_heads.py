@@ -81,7 +81,7 @@ def test_three_plays_the_heads_of_a_track(tmp_path: Path) -> None:
     view = 2 * np.arctan(0.5)
     wanted = [0, 7, 12, 20]  # frames
     asked = [*times[wanted].tolist(), 0.9]
-    answer, pictures = play(tmp_path, motions_glb(model, [moving, still], (view, 1.25)), asked)
+    answer, pictures = play(tmp_path, motions_glb(model, [moving, still], (view, 1.25), 2.0), asked)
     assert answer["problems"] == []
     assert answer["clips"] == [{"name": "faces", "duration": pytest.approx(2.0)}]
     assert answer["cameras"] == [pytest.approx(np.degrees(view))]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from canthus.decode import encodable
 from canthus.errors import VideoError, amount, first_few
 from canthus.face.blinks import Blink
 from canthus.face.morphable import MorphableModel
@@ -141,10 +142,11 @@ class Clip:
 
     def __init__(self, path: Path, target: Path, tracker: Tracker, outputs: Outputs):
         self.video = Video(path, outputs.rate, tracker.aligner.threads)
+        self.name = encodable(self.video.path.name)  # in results
         self.target, self.tracker, self.outputs = target, tracker, outputs
         self.source = source_of(path)
         self.summary = ClipSummary()
-        self.size = 1, 1
+        self.size, self.end = (1, 1), 0.0  # of the last frame: width and height, seconds
 
     def run(self, resume: bool, replaced: Callable[[], Sequence[str]], progress: Progress) -> ClipSummary:
         """Follow the faces, from where parts of an earlier run end if `resume`, and write everything, the summary last.
@@ -229,7 +231,7 @@ class Clip:
             known = now
             clip.frames += 1
             clip.faces += len(now)
-            self.size = frame.tracked.faces.image_size
+            self.size, self.end = frame.tracked.faces.image_size, frame.time
             clip.people = max([clip.people, *(i + 1 for i in now)])
             clip.without_face += not now
 
@@ -237,7 +239,7 @@ class Clip:
         """Lines and table of frames, as files that are there when `files` ends."""
         titles = [self.tracker.aligner.card.title, self.tracker.tracking.card.title]
         lines = files.enter_context(atomic_open(file_of(self.target, f"{ending}.jsonl")))
-        lines.write(header_line(self.video.path.name, titles, self.tracker.aligner.card.scheme))
+        lines.write(header_line(self.name, titles, self.tracker.aligner.card.scheme))
         put = None
         if self.outputs.table:
             path = file_of(self.target, f"{ending}.{self.outputs.table}")
@@ -245,7 +247,7 @@ class Clip:
             weights = ", ".join(dict.fromkeys(titles))
             put = files.enter_context(table_writer(path, layout, self.outputs.camera, weights))
         for frames_together in _chunks(frames):
-            images = [blinking.image(self.video.path.name, frame) for frame in frames_together]
+            images = [blinking.image(self.name, frame) for frame in frames_together]
             for image in images:
                 lines.write(frame_line(image))
             if put:
@@ -263,7 +265,7 @@ class Clip:
         clip = self.summary
         missing = f", {clip.missing} missing" if clip.missing else ""
         people = amount(clip.people, "person", "people")
-        title = f"{self.video.path.name}: {amount(clip.frames, 'frame')}{missing}, {people}"
+        title = f"{self.name}: {amount(clip.frames, 'frame')}{missing}, {people}"
         figure = track_chart(title, series, blinks, drawn, end)
         files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
 
@@ -276,8 +278,8 @@ class Clip:
             return
         if self.outputs.animation == "glb":
             view = view_of(self.outputs.camera, self.size)
-            about = {"video": self.video.path.name, "frames_per_second": self.video.rate}
-            made = {".heads.glb": motions_glb(model, heads, view, about)}
+            about = {"video": self.name, "frames_per_second": self.video.rate}
+            made = {".heads.glb": motions_glb(model, heads, view, self.end, about)}
         else:
             made = {f".livelink.{number}.csv": live_link_table(head) for number, head in enumerate(heads)}
         for ending, data in made.items():
@@ -346,6 +348,6 @@ def source_of(path: Path) -> Source:
             one = Source.of(frame) if frame.exists() else Source("", 0, "")
             digest.update(f"{frame.name}\0{one.sha256}\0".encode("utf-8", "surrogateescape"))
             length += one.bytes
-        return Source(os.fspath(path), length, digest.hexdigest())
+        return Source(encodable(os.fspath(path)), length, digest.hexdigest())
     except OSError as error:
         raise VideoError(f"got {path}, which cannot be read ({error.strerror}), want it intact") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from canthus.commands.clip import PLOT, SUMMARY
-from canthus.decode import decoding, fits, read_json
+from canthus.decode import decoding, encodable, fits, read_json
 from canthus.errors import VideoError
 from canthus.io.inputs import Found, file_of
 from canthus.io.outputs import atomic_write, make_folder
@@ -35,18 +36,18 @@ def write_page(found: Found, out: Path) -> None:
     for path, name in found.files:
         target = out / name
         summary = _summary(file_of(target, SUMMARY))
-        shown = html.escape(str(path))
+        shown = html.escape(encodable(str(path)))
         if summary is None:
             rows.append(f'<tr><td>{shown}</td><td colspan="{len(_COLUMNS) + 2}">not done</td></tr>')
             continue
         seen = [str(summary[key]) for key in _COLUMNS]
         counts = [str(sum(blink["eye"] == eye for blink in summary["blinks"])) for eye in ("right", "left")]
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (*seen, *counts))
-        anchor = html.escape(quote(str(name)))
+        anchor = html.escape(quote(os.fsencode(name)))
         if not file_of(target, PLOT).exists():
             rows.append(f"<tr><td>{shown}</td>{cells}</tr>")
             continue
-        source = html.escape(quote(str(file_of(target, PLOT).relative_to(out))))
+        source = html.escape(quote(os.fsencode(file_of(target, PLOT).relative_to(out))))
         rows.append(f'<tr><td><a href="#{anchor}">{shown}</a></td>{cells}</tr>')
         charts.append(f'<h2 id="{anchor}">{shown}</h2><img loading="lazy" alt="chart of {shown}" src="{source}">')
     head = "".join(f"<th>{name}</th>" for name in ("video", *_COLUMNS.values(), "blinks right", "blinks left"))

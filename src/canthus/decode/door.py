@@ -51,6 +51,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
+def encodable(text: str) -> str:
+    """`text` with escapes for what UTF-8 cannot hold: Python keeps bytes of file names that are no text as such."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -57,9 +57,10 @@ def motions_glb(
     model: MorphableModel,
     heads: Sequence[HeadMotion],
     view: tuple[float, float],
+    end: float,
     about: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """A GLB file with a node, a mesh and an animation for each head, and a camera.
+    """A GLB file with a node, a mesh and an animation for each head, and a camera. The clip is `end` seconds long.
 
     The mesh is the neutral head of a person; its morph targets have the names of the model's expressions, in
     `mesh.extras.targetNames`, where viewers, Blender and engines look for them. All heads share the targets, as the
@@ -71,7 +72,6 @@ def motions_glb(
     file, unit = _File(), metres(model)
     shape = _Shape(file, model, parts_of(model) if heads else [])
     meshes, nodes, channels, samplers = [], [], list[Any](), list[Any]()
-    end = max((float(head.times[-1]) for head in heads), default=0.0)
     for number, head in enumerate(heads):
         meshes.append(shape.mesh(head.name, head.identity, np.zeros(len(model.expression))))
         nodes.append({"name": head.name, "mesh": number})
@@ -237,14 +237,15 @@ def _continuous(quaternions: np.ndarray) -> np.ndarray:
 
 
 def _presence(head: HeadMotion, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds at which a head comes and goes, rising from 0, and its scale from there on, 1 or 0. One that is seen at
-    the end of the video stays."""
+    """Seconds from 0 to `end` at which a head comes and goes, rising, and its scale from there on, 1 or 0."""
     edges, sizes = [], []
     for first, last in head.there:
         edges += [first, last + 1e-3]
         sizes += [1.0, 0.0]
-    if head.there[-1][1] >= end:
+    if edges[-1] > end:  # it stays
         del edges[-1], sizes[-1]
+    if edges[-1] < end:
+        edges, sizes = [*edges, end], [*sizes, sizes[-1]]
     if edges[0] > 0:
         edges, sizes = [0.0, *edges], [0.0, *sizes]
     return np.array(edges), np.array(sizes)

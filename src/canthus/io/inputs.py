@@ -27,6 +27,7 @@ from os.path import isdir, lexists  # unlike pathlib's, these say False of a nam
 from pathlib import Path
 from typing import NamedTuple
 
+from canthus.decode import encodable
 from canthus.errors import CanthusError, OutputError
 
 LONGEST = 200  # bytes of a target's name: file systems take 255, and endings such as ".overlay.png" follow
@@ -77,7 +78,7 @@ class Source(NamedTuple):
             while block := file.read(1 << 20):
                 digest.update(block)
                 length += len(block)
-        return cls(os.fspath(path), length, digest.hexdigest())
+        return cls(encodable(os.fspath(path)), length, digest.hexdigest())
 
 
 def find(inputs: Iterable[str | Path], kind: Kind) -> Found:
