@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import threading
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from canthus.cli import app
 from canthus.commands.camera import LiveSummary, follow, lines_path
+from canthus.errors import VideoError
 from canthus.inference.tracker import Tracker
 from canthus.io.lines import read_json_lines
 from canthus.io.streams import Live
@@ -46,6 +48,24 @@ def test_a_file_at_its_own_speed_stands_for_a_camera(film, tmp_path):
     assert [frame.frame for frame in frames] == sorted({frame.frame for frame in frames})
     assert f"{summary.frames} frames, {summary.passed_over} passed over" in str(summary)
     assert stream.passed_over == 0
+
+
+def test_a_stream_that_breaks_off_after_frames_exits_with_1_and_before_with_2(film, tmp_path, monkeypatch):
+    class Broken(Live):
+        """A file that stands for the stream, and ends by an error after its first frames."""
+
+        def __init__(self, source):
+            super().__init__(film)
+
+        def __iter__(self):
+            yield from islice(super().__iter__(), count)
+            raise VideoError("got a stream, which broke off")
+
+    monkeypatch.setattr("canthus.io.streams.Live", Broken)
+    for count, code in ((2, 1), (0, 2)):
+        out = tmp_path / str(count)
+        result = CliRunner().invoke(app, ["track", "udp://10.0.0.7:5000", "--out", str(out)])
+        assert result.exit_code == code and "broke off" in result.output, result.output
 
 
 def test_the_command_on_an_address(film, tmp_path):

@@ -29,7 +29,9 @@ httpx = pytest.importorskip("httpx2")
 import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from canthus.cli import app as command_line  # noqa: E402
 from canthus.errors import CanthusError, ImageError  # noqa: E402
 from canthus.face.faces import Faces  # noqa: E402
 from canthus.inference.predictor import Predictor  # noqa: E402
@@ -417,6 +419,13 @@ def test_an_address_that_is_taken_is_one_sentence():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("key", ["", "k\u00e9", "a\nb"])
+def test_a_key_that_no_header_holds_is_one_sentence(monkeypatch, key):
+    monkeypatch.setenv("CANTHUS_API_KEY", key)
+    result = CliRunner().invoke(command_line, ["serve", "--port", "0"])
+    assert result.exit_code == 2 and "CANTHUS_API_KEY that no header holds" in result.output
+
+
 def test_the_command_serves_with_a_key_until_sigterm_and_exits_with_0():
     command = [sys.executable, "-m", "canthus", "serve", "--port", "0", "--threads", "1"]
     environment = {**os.environ, "CANTHUS_API_KEY": "k", "PYTHONUNBUFFERED": "1"}

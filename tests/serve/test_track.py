@@ -157,7 +157,8 @@ def test_a_clip_gives_the_trackers_faces_whole_and_as_lines(tmp_path):
     assert whole.status_code == streamed.status_code == 200
     assert whole.headers["content-type"] == "application/json" and streamed.headers["content-type"].startswith(LINES)
     assert streamed.content == b"".join(lines)
-    assert whole.json() == {**json.loads(lines[0]), "frames": [json.loads(line) for line in lines[1:]]}
+    nothing = {"missing": 0, "problems": []}
+    assert whole.json() == {**json.loads(lines[0]), "frames": [json.loads(line) for line in lines[1:]], **nothing}
     assert [[face["id"] for face in frame["faces"]] for frame in whole.json()["frames"]] == [[0]] * 4
     valid(whole.json())
     (tmp_path / "clip.jsonl").write_bytes(streamed.content)
@@ -277,6 +278,23 @@ def test_a_cut_clip_gives_the_frames_that_can_be_read():
     with client() as c:
         answer = c.post("/track", content=data[: len(data) // 2], headers=GIF)
     assert answer.status_code == 200 and 5 < len(answer.json()["frames"]) < 25
+
+
+def test_frames_that_are_missing_are_told_in_the_document_and_in_a_last_line(tmp_path):
+    data = plain(30)
+    data = data[: len(data) // 2]
+    with client() as c:
+        whole = c.post("/track", content=data, headers=GIF).json()
+        lines = [json.loads(line) for line in c.post("/track", content=data, headers={**GIF, **AS_LINES}).iter_lines()]
+        sound = c.post("/track", content=plain(), headers=GIF).json()
+        assert "problems" not in c.post("/track", content=plain(), headers={**GIF, **AS_LINES}).text
+    for document in (whole, *lines):
+        valid(document)
+    assert whole["missing"] > 0 and "cannot be read" in whole["problems"][0]
+    assert lines[-1] == {"missing": whole["missing"], "problems": whole["problems"]}
+    (tmp_path / "answer.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert len(list(read_json_lines(tmp_path / "answer.jsonl"))) == len(whole["frames"])
+    assert lines[1:-1] == whole["frames"] and (sound["missing"], sound["problems"]) == (0, [])
 
 
 def test_more_clips_than_may_be_under_way_are_429_and_too_late_ones_504():

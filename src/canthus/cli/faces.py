@@ -18,7 +18,7 @@ import typer
 import canthus
 from canthus.cli.options import Accuracy, Out, Place, Provider, Threads, Weights
 from canthus.commands.terminal import console, fail, log, plain_errors, print_table, progress, say
-from canthus.errors import CanthusError, OutputError, amount
+from canthus.errors import CanthusError, OutputError, VideoError, amount
 from canthus.io.inputs import check_folder, counted, is_address
 from canthus.threads import MOST_THREADS, cores
 
@@ -322,6 +322,11 @@ def _follow(source: str, out: Path, tracker: Tracker, smooth: bool, send: str | 
         update = open_ones.enter_context(progress("track"))
         try:
             follow(live, out, tracker, summary, smooth, sender, lambda frame: update(frame + 1, None, source))
+        except VideoError as error:
+            if not summary.frames:
+                raise
+            fail(str(error))
+            raise typer.Exit(1) from error
         finally:
             say(str(summary))
 
@@ -385,8 +390,8 @@ def serve(
         from canthus.serve.run import serve as run
 
         key = os.environ.get("CANTHUS_API_KEY")
-        if key == "":
-            raise CanthusError("got an empty CANTHUS_API_KEY, want a key or no such variable")
+        if key is not None and not (key and key.isascii() and key.isprintable()):
+            raise CanthusError("got a CANTHUS_API_KEY that no header holds, want letters, digits and signs of ASCII")
         clip = ClipLimits(
             int(clip_megabytes * 1e6), int(clip_megapixels * 1e6), clip_frames, clip_length,
             seconds=clip_timeout, queue=clips,

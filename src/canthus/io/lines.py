@@ -19,6 +19,7 @@ from canthus.io.columns import ImageFaces
 from canthus.io.outputs import FRAME, POSE_FRAME, face_record, faces_of
 
 SCHEMA = "canthus.video/1"
+LACK = {"missing", "problems"}  # keys of the last line of a service's answer, where frames are missing
 _COEFFICIENTS = ("expression", "expression_sigma")
 
 
@@ -53,8 +54,8 @@ def frame_line(image: ImageFaces) -> bytes:
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
-    """The frames of a file that begins with a `header_line`. Raises `LandmarkError` for a file that cannot be read or
-    is no such file."""
+    """The frames of a file that begins with a `header_line`; it may end with a line of LACK. Raises `LandmarkError` for
+    a file that cannot be read or is no such file."""
     with decoding(LandmarkError, f"got a file {os.fspath(path)} that cannot be read, want lines of a tracked video"):
         lines = read_bytes(path).splitlines()
     with decoding(LandmarkError, f"got a file {os.fspath(path)} that is not {SCHEMA}, want lines of a tracked video"):
@@ -67,7 +68,10 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
             raise ValueError(f"its first line has the schema {header.get('schema')!r}")
     for count, line in enumerate(lines[1:], start=2):
         with decoding(LandmarkError, f"got other JSON in line {count} of {os.fspath(path)}, want a tracked video's"):
-            frame = _frame(parse_json(line), header)
+            document = parse_json(line)
+            if set(document) == LACK and count == len(lines):
+                return
+            frame = _frame(document, header)
         yield frame
 
 

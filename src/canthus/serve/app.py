@@ -24,7 +24,7 @@ from canthus.errors import ImageError, ImageKindError, ImageSizeError, VideoErro
 from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
 from canthus.serve.browser import add_browser_page, browser_page
-from canthus.serve.clips import ClipLimits, ClipWorker, Job
+from canthus.serve.clips import ClipLimits, ClipWorker, Job, Lack
 from canthus.serve.jobs import Closed
 from canthus.serve.openapi import answer, describe
 from canthus.serve.upload import IMAGE, VIDEO, uploaded
@@ -220,7 +220,8 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
 
         The answer is one JSON document: what holds for all frames, and `frames` with the faces of each, every face
         under a number that it keeps. With `Accept: application/x-ndjson` it is the lines that `canthus track` writes,
-        each sent as soon as its frame is done; lines that end by an error end with one that has only `detail`.
+        each sent as soon as its frame is done; lines that end by an error end with one that has only `detail`. Where
+        frames are missing, `missing` counts them and `problems` says why: in a last line, or beside `frames`.
         """
         state = request.app.state
         if state.clips >= limits.clips.queue:
@@ -236,11 +237,17 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
             clip.end()
             raise
 
-    @app.get("/models", summary="The weights that are served, and those shipped", dependencies=[Depends(authorised)])
+    @app.get(
+        "/models",
+        summary="The weights that are served, and those shipped",
+        dependencies=[Depends(authorised)],
+        responses={401: errors[401]},
+    )
     def models() -> dict[str, Any]:
         """Cards of weights: licence, training data and measurements."""
         return {"serving": asdict(predictor.card), "shipped": {name: asdict(card) for name, card in shipped().items()}}
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether images are taken", responses={503: {"description": "Not, or no more."}})
     def healthz(request: Request) -> JSONResponse:
         ready = request.app.state.worker.ready
@@ -268,7 +275,7 @@ class _Clip:
     def __init__(self, state: Any, limits: Limits):
         self.state, self.limits, self.ended = state, limits, False
         self.late = time.monotonic() + limits.clips.seconds
-        self.answers: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[bytes | Lack | Exception | None] = asyncio.Queue()
         self.job: Job | None = None
         self.header = b""
         state.clips += 1
@@ -283,10 +290,12 @@ class _Clip:
             self.state.clip_worker.submit(self.job)
         except Closed:
             raise HTTPException(503, "got a clip while shutting down, want it elsewhere") from None
-        self.header = await self._next(request) or b""
+        first = await self._next(request)
+        self.header = first if isinstance(first, bytes) else b""
 
-    async def _next(self, request: Request | None = None) -> bytes | None:
-        """The next line, None after the last. With a request, the answer ends once its client is gone."""
+    async def _next(self, request: Request | None = None) -> bytes | Lack | None:
+        """The next line; after the last what the clip lacks, and then None. With a request, the answer ends once its
+        client is gone."""
         while True:
             left = self.late - time.monotonic()
             try:
@@ -312,17 +321,24 @@ class _Clip:
 
     async def document(self, request: Request) -> bytes:
         """The whole answer. Raises `HTTPException`."""
-        frames = []
-        while (line := await self._next(request)) is not None:
-            frames.append(line.rstrip())
-        return self.header.rstrip()[:-1] + b', "frames": [' + b",\n".join(frames) + b"]}\n"
+        frames, lack = [], Lack(0, [])
+        while (item := await self._next(request)) is not None:
+            if isinstance(item, Lack):
+                lack = item
+            else:
+                frames.append(item.rstrip())
+        end = json.dumps(lack._asdict())[1:].encode()
+        return self.header.rstrip()[:-1] + b', "frames": [' + b",\n".join(frames) + b"], " + end + b"\n"
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The answer line by line."""
         try:
             yield self.header
-            while (line := await self._next()) is not None:
-                yield line
+            while (item := await self._next()) is not None:
+                if not isinstance(item, Lack):
+                    yield item
+                elif item.missing or item.problems:
+                    yield json.dumps(item._asdict()).encode() + b"\n"
         except HTTPException as error:
             yield json.dumps({"detail": error.detail}).encode() + b"\n"
 

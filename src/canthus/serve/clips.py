@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from canthus.errors import VideoError, VideoSizeError, amount
 from canthus.inference.predictor import Predictor
@@ -39,15 +40,23 @@ class ClipLimits:
     """Clips that are sent, wait, are worked on or read, together."""
 
 
+class Lack(NamedTuple):
+    """What a clip that was read to its end lacks, as of a `Video`."""
+
+    missing: int
+    problems: list[str]
+
+
 @dataclass
 class Job:
-    """A clip under way. `put` is called on the worker's thread with each line, then with None, or with the error that
-    ends it; `gone` is set when the rest is not wanted any more; `late` is the deadline by `time.monotonic`."""
+    """A clip under way. `put` is called on the worker's thread with each line, then with a `Lack` and None, or with the
+    error that ends it; `gone` is set when the rest is not wanted any more; `late` is the deadline by `time.monotonic`.
+    """
 
     data: bytes
     name: str
     late: float
-    put: Callable[[bytes | Exception | None], object]
+    put: Callable[[bytes | Lack | Exception | None], object]
     gone: threading.Event = field(default_factory=threading.Event)
 
 
@@ -101,6 +110,7 @@ class ClipWorker(JobThread[Job]):
             if size > limits.answer:
                 raise _too_long(f"faces of more than {limits.answer} bytes", "so many")
             job.put(line)
+        job.put(Lack(video.missing, video.problems))
 
 
 def _too_long(got: str, want: str) -> VideoSizeError:
