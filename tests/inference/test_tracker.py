@@ -764,3 +764,14 @@ def test_the_first_crop_is_aligned_by_the_points_of_other_weights():
     assert found.batches == [1] and first.batches == [1]
     red = [(np.abs(c[0].astype(int) - COLOURS[0]).sum(-1) < 200).mean() for c in (found.crops[0], first.crops[0])]
     assert red[1] == pytest.approx(red[0], rel=0.1)
+
+
+def test_weights_with_a_mean_shape_see_the_crops_that_they_learnt_from_in_photos_too():
+    first = Crooked()
+    first.tells_sigma, first.judge = False, Discs()  # so that others find the face
+    first.card = replace(CARD, mean_shape=(SHAPE[:, :2] / 3).tolist())
+    faces = first.predict(scene((0, 100, 80, 20)))
+    np.testing.assert_allclose(centres(faces), [(100, 80)], atol=2.5)
+    # the face of the mean shape is a third of the crop's side, and that of crops around boxes 1 / 1.5 of it
+    red = [(np.abs(c[0].astype(int) - COLOURS[0]).sum(-1) < 200).mean() for c in (first.judge.crops[0], first.crops[0])]
+    assert red[1] == pytest.approx(red[0] / 4, rel=0.2)

@@ -141,7 +141,7 @@ class Predictor(ABC):
         Where the weights give no sigma, the default weights confirm the faces, and say where they are.
         """
         if not self.tells_sigma:
-            return self._align_confirmed(pictures, self.judge.align_detected(pictures, found))
+            return self.align_known(pictures, self.judge.align_detected(pictures, found))
         squares = np.concatenate([detections.squares.astype(np.float64) for detections in found])
         scores = np.concatenate([detections.scores for detections in found])
         owner = np.repeat(np.arange(len(pictures)), [len(detections.scores) for detections in found])
@@ -165,10 +165,10 @@ class Predictor(ABC):
 
         return OnnxAligner(find(DEFAULT), self.threads, provider=self.provider)
 
-    def _align_confirmed(self, pictures: Sequence[np.ndarray], known: Sequence[Faces]) -> list[Faces]:
-        """The `known` faces of each picture on upright crops from their landmarks."""
+    def align_known(self, pictures: Sequence[np.ndarray], known: Sequence[Faces]) -> list[Faces]:
+        """The `known` faces of each picture, on crops from their landmarks."""
         owner = np.repeat(np.arange(len(pictures)), [len(faces) for faces in known])
-        crops = [upright_crops(faces, self.card) for faces in known]
+        crops = [known_crops(faces, self.card) for faces in known]
         center, side, angle = (np.concatenate([getattr(c, f) for c in crops]) for f in ("center", "side", "angle"))
         crop = Crop(center, side, angle, self.card.crop_size)
         scores = np.concatenate([faces.detection_scores for faces in known])
@@ -259,6 +259,13 @@ def upright_crops(faces: Faces, card: Card) -> Crop:
     angle = np.where(np.linalg.norm(up, axis=1) > MIN_UP, np.arctan2(up[:, 0], up[:, 1]), 0.0)
     crop = Crop.around_points(faces.xy.astype(np.float64), card.crop_scale, card.crop_size, angle)
     return replace(crop, side=np.maximum(crop.side, 1.0))  # untrained weights may put all points on one spot
+
+
+def known_crops(faces: Faces, card: Card) -> Crop:
+    """Crops of weights for faces with known landmarks: by the mean shape of the card, or upright around them."""
+    if card.mean_shape is None or not len(faces):
+        return upright_crops(faces, card)
+    return Crop.around_shapes(faces.landmarks()[..., :2].astype(np.float64), np.array(card.mean_shape), card.crop_size)
 
 
 def points_within(predictor: Predictor, crops: np.ndarray, crop_scale: float) -> np.ndarray:

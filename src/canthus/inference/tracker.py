@@ -19,8 +19,7 @@ from canthus.face.faces import Faces, TrackedFaces
 from canthus.geometry.crop import Crop, box_centres, box_overlaps
 from canthus.inference.appearance import difference, face_descriptors, frame_descriptor, has_contrast, is_cut
 from canthus.inference.detect import Detections
-from canthus.inference.predictor import SAME_FACE, Predictor, upright_crops
-from canthus.io.card import Card
+from canthus.inference.predictor import SAME_FACE, Predictor, known_crops
 from canthus.io.images import ImageLike, as_image, crop_image
 from canthus.io.recording import faces_from_arrays, faces_to_arrays
 
@@ -266,17 +265,12 @@ class Tracker:
             track.hidden += bool((shared.clip(0).prod(1) >= COVERED * 4 * half.prod()).any())
 
     def _crops(self, last: Faces) -> Crop:
-        return _crops_by(self.tracking.card, last)
+        return known_crops(last, self.tracking.card)
 
     def _aligned(self, picture: np.ndarray, detections: Detections) -> Faces:
         """Detected faces as the first model aligns them."""
-        (found,) = (self.initial or self.aligner).align_detected([picture], [detections])
-        if self.initial is None or not len(found):
-            return found
-        card, crop = self.aligner.card, _crops_by(self.aligner.card, found)
-        aligned = self.aligner.run_batches(crop_image(picture, crop))
-        known = found.detection_scores
-        return aligned.to_image(crop, self._size, scheme=card.scheme, detection_scores=known, weights=card.title)
+        found = (self.initial or self.aligner).align_detected([picture], [detections])
+        return (found if self.initial is None else self.aligner.align_known([picture], found))[0]
 
     def _find_again(self, picture: np.ndarray, lost: _Track) -> None:
         """Search for a missing face around where it should be; others that are found there are left alone."""
@@ -354,14 +348,6 @@ class Tracker:
             if distance < MAX_MATCH_DISTANCE and k not in known and missing[j] not in known.values():
                 known[k] = missing[j]
         return known
-
-
-def _crops_by(card: Card, last: Faces) -> Crop:
-    """Crops for weights from landmarks that are known: by the mean shape of their card, or upright around the box."""
-    if card.mean_shape is not None:
-        points = last.landmarks()[..., :2].astype(np.float64)
-        return Crop.around_shapes(points, np.array(card.mean_shape), card.crop_size)
-    return upright_crops(last, card)
 
 
 def _boxes(tracks: Iterable[_Track]) -> np.ndarray:
