@@ -44,7 +44,7 @@ class BatchTruth:
 
     def having(self, need: Need) -> Tensor | None:
         """Which faces (B,) have what a loss term needs; None if all have."""
-        if need == "visibility":
+        if need == "visibility":  # a guess of it counts as well
             return None
         if need == "points":
             return None if self.known is None else self.known.all(1)
