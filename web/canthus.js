@@ -24,7 +24,8 @@ const LANDMARKS = 68;
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
-const HOPE = 0.5;  // share of the score that its detector wants under which a face is given up early
+const HOPE = 0.35;  // share of the score that its detector wants under which a face is given up early
+const REFINEMENTS = 2;  // at most: a box that is half as large again as the face takes two
 const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
 export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright
@@ -137,15 +138,17 @@ export class Canthus {
 
   /** Once more, on crops from their first answers, the faces that lie turned or that a box did not fit; in place. */
   async refine(image, answers) {
-    const better = answers.map(({face}) => this.uprightCrop(face));
-    const poor = numbersOf(answers, ({crop: was}, k) => {
-      const crop = better[k], turn = crop.angle - was.angle;
-      const roll = Math.abs(Math.atan2(Math.sin(turn), Math.cos(turn)));
-      const shift = Math.hypot(crop.x - was.x, crop.y - was.y) / was.side;
-      return roll > REFINE_ROLL || shift > REFINE_SHIFT || Math.abs(Math.log(crop.side / was.side)) > REFINE_SCALE;
-    });
-    const again = await this.onCrops(image, poor.map(k => better[k]));
-    poor.forEach((k, j) => { answers[k] = again[j]; });
+    for (let poor = [...answers.keys()], look = 0; look < REFINEMENTS; look++) {
+      const better = answers.map(({face}) => this.uprightCrop(face));
+      poor = poor.filter(k => {
+        const crop = better[k], was = answers[k].crop, turn = crop.angle - was.angle;
+        const roll = Math.abs(Math.atan2(Math.sin(turn), Math.cos(turn)));
+        const shift = Math.hypot(crop.x - was.x, crop.y - was.y) / was.side;
+        return roll > REFINE_ROLL || shift > REFINE_SHIFT || Math.abs(Math.log(crop.side / was.side)) > REFINE_SCALE;
+      });
+      const again = await this.onCrops(image, poor.map(k => better[k]));
+      poor.forEach((k, j) => { answers[k] = again[j]; });
+    }
   }
 
   /** The crop in which a face found before stands upright. */

@@ -129,11 +129,12 @@ def test_a_detected_face_whose_box_fits_is_looked_at_once():
     run = fresh.run
     fresh.run = lambda crops: batches.append(len(crops)) or run(crops)
     faces = fresh.predict(photo())
-    assert batches == [2, 1]  # only the second box was wide of the face
+    assert batches[0] == 2 and batches[1:] in ([1], [1, 1])  # only the second box was wide of the face
     np.testing.assert_allclose(faces.xy, [wanted], atol=1e-3)  # and once it fits, it is of the same one
+    batches.clear()
     fresh.detector = Turned(wide)
     (face,) = fresh.predict(photo()).xy
-    assert batches == [2, 1, 1, 1] and distance(face, wanted) < distance(once, wanted) / 2
+    assert batches in ([1, 1], [1, 1, 1]) and distance(face, wanted) < distance(once, wanted) / 2
 
 
 def test_points_on_one_spot_are_looked_at_again_all_the_same():
@@ -189,12 +190,12 @@ class Unsure:
 
 def test_a_detected_face_whose_points_nobody_believes_at_any_turn_is_left_out():
     # The face is 50 px wide, 5 % of it are 2.5 px: sigma 20 makes a = sqrt(3) 2.5 / 20 = 0.22 and a mean score of
-    # 1 - 1.22 exp(-0.22) = 0.02. Four turns, then perhaps a better crop.
+    # 1 - 1.22 exp(-0.22) = 0.02. Four turns, then perhaps two better crops.
     fresh = canthus.load(threads=1)
     fresh.detector = Turned(BOX)
-    fresh.run = Unsure(20, 20, 20, 20, 20)
+    fresh.run = Unsure(20, 20, 20, 20, 20, 20)
     assert len(fresh.predict(photo())) == 0
-    fresh.run = Unsure(20, 20, 1, 20, 1)  # the second of the other turns is believed
+    fresh.run = Unsure(20, 20, 1, 20, 1, 1)  # the second of the other turns is believed
     assert len(fresh.predict(photo())) == 1
     fresh.run = Unsure(20)
     assert len(fresh.predict(photo(), BOX)) == 1  # a box of a user is answered
@@ -202,12 +203,12 @@ def test_a_detected_face_whose_points_nobody_believes_at_any_turn_is_left_out():
 
 def test_a_turned_answer_counts_only_where_it_is_clearly_surer():
     # As above, sigma 5 makes a = 0.87 and a mean score of 0.21; 4.6 makes 0.24, which is no more than chance, and 3.5
-    # makes 0.34. Then perhaps a better crop.
+    # makes 0.34. Then perhaps two better crops.
     fresh = canthus.load(threads=1)
     fresh.detector = Turned(BOX)
-    fresh.run = Unsure(5, 4.6, 5, 5, 5)
+    fresh.run = Unsure(5, 4.6, 5, 5, 5, 5)
     assert abs(fresh.predict(photo()).pose.euler()[0, 2]) < 1
-    fresh.run = Unsure(5, 3.5, 5, 5, 3.5)
+    fresh.run = Unsure(5, 3.5, 5, 5, 3.5, 3.5)
     assert abs(abs(fresh.predict(photo()).pose.euler()[0, 2]) - 90) < 1
 
 
@@ -239,10 +240,21 @@ class Known(Turned):
         return found._replace(angle_known=np.ones(len(found.scores), bool))
 
 
+def test_a_box_that_is_far_too_large_is_looked_at_twice_more():
+    middle, half = (BOX[:2] + BOX[2:]) / 2, (BOX[2:] - BOX[:2]) / 2
+    fresh = canthus.load(threads=1)
+    fresh.detector = Known(np.concatenate([middle - 2.5 * half, middle + 2.5 * half]))
+    batches, run = [], fresh.run
+    fresh.run = lambda crops: batches.append(len(crops)) or run(crops)
+    (face,) = fresh.predict(photo()).xy
+    assert batches == [1, 1, 1]
+    assert distance(face, aligner().predict(photo(), [BOX]).xy[0]) < 0.02
+
+
 def test_a_face_whose_detector_knows_how_it_lies_is_not_turned():
     fresh = canthus.load(threads=1)
     fresh.detector = Known(BOX)
-    fresh.run = Unsure(5, 1)  # perhaps a better crop; three more answers would be missing
+    fresh.run = Unsure(5, 1, 1)  # perhaps two better crops; three more answers would be missing
     assert abs(fresh.predict(photo()).pose.euler()[0, 2]) < 1
 
 

@@ -47,7 +47,8 @@ SAME_FACE = 0.5  # intersection over union above which the landmarks of two dete
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
 # off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in nine.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
-HOPE = 0.5  # share of the score that its detector wants under which a face is given up before that
+REFINEMENTS = 2  # at most: a box that is half as large again as the face takes two
+HOPE = 0.35  # share of the score that its detector wants under which a face is given up before that
 
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
 
@@ -212,15 +213,21 @@ class Predictor(ABC):
     def _refine_crops(
         self, pictures: Sequence[np.ndarray], owner: np.ndarray, crop: Crop, aligned: Alignment
     ) -> tuple[Crop, Alignment]:
-        """Re-run faces whose detector box was off, or that lie turned, on a crop from the first answer."""
-        better = upright_crops(aligned.to_image(crop, (1, 1), scheme=self.card.scheme), self.card)
-        roll = np.abs((better.angle - crop.angle + np.pi) % (2 * np.pi) - np.pi)
-        shift = np.linalg.norm(better.center - crop.center, axis=1) / crop.side
-        scale = np.abs(np.log(better.side / crop.side))
-        poor = np.flatnonzero((roll > REFINE_ROLL) | (shift > REFINE_SHIFT) | (scale > REFINE_SCALE))
-        if not len(poor):
-            return crop, aligned
-        return _replaced(crop, aligned, poor, better[poor], self._run_crops(pictures, owner[poor], better[poor]))
+        """Re-run faces whose detector box was off, or that lie turned, on crops from their answers."""
+        poor = np.arange(len(owner))
+        for _ in range(REFINEMENTS):
+            given, answer = crop[poor], aligned.map(itemgetter(poor))
+            better = upright_crops(answer.to_image(given, (1, 1), scheme=self.card.scheme), self.card)
+            roll = np.abs((better.angle - given.angle + np.pi) % (2 * np.pi) - np.pi)
+            shift = np.linalg.norm(better.center - given.center, axis=1) / given.side
+            scale = np.abs(np.log(better.side / given.side))
+            off = (roll > REFINE_ROLL) | (shift > REFINE_SHIFT) | (scale > REFINE_SCALE)
+            if not off.any():
+                break
+            poor, better = poor[off], better[off]
+            again = self._run_crops(pictures, owner[poor], better)
+            crop, aligned = _replaced(crop, aligned, poor, better, again)
+        return crop, aligned
 
     def run_batches(self, crops: np.ndarray) -> Alignment:
         """`run` for any number of crops, also none; earlier steps and maps are left out."""
