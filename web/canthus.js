@@ -112,7 +112,10 @@ export class Canthus {
     const answers = hopeful.map(k => first[k]), detected = hopeful.map(k => found[k]);
     await this.refine(image, answers);
     answers.forEach(({face}, k) => { face.detection_score = detected[k].score; });
-    const believed = answers.filter(({trust}, k) => trust >= detected[k].leastScore).map(({face}) => face), faces = [];
+    const believed = answers.filter(({face, trust}, k) => {
+      const {leastScore: least, facingScore: facing} = detected[k];
+      return trust >= least + (facing - least) * Math.sqrt(1 - Math.min(face.pose.matrix[2][0] ** 2, 1));
+    }).map(({face}) => face), faces = [];
     for (const face of believed) if (faces.every(other => overlap(other.box, face.box) <= SAME_FACE)) faces.push(face);
     return faces;
   }

@@ -24,9 +24,10 @@ const BELIEF = 0.36;  // least product of a score and of the mean point score of
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
  *
- * The faces of a picture come best first: {box, score, square: {x, y, side, angle}, angleKnown, leastScore}. The box is
- * tight around the landmarks, the square too, of the upright head, whose angle is a guess where it is not known;
- * landmarks with a mean score of `leastScore` confirm the face.
+ * The faces of a picture come best first: {box, score, square: {x, y, side, angle}, angleKnown, leastScore, facingScore}.
+ * The box is tight around the landmarks, the square too, of the upright head, whose angle is a guess where it is not
+ * known; landmarks with a mean score of `leastScore` confirm a profile, with one of `facingScore` a face that looks at
+ * the camera.
  */
 export class FaceDetector {
   constructor(ort, {"model.onnx": session, "refiner.onnx": refiner}) {
@@ -102,11 +103,12 @@ export class FaceDetector {
       const cos = Math.cos(square.angle), sin = Math.sin(square.angle);
       const dx = square.side * (cos * right - sin * down), dy = square.side * (sin * right + cos * down);
       const [x, y] = centre(box), width = (box[2] - box[0]) / 2 * ratio, height = (box[3] - box[1]) / 2 * ratio;
-      const up = row(answer.up, 2, k);
+      const up = row(answer.up, 2, k), least = BELIEF / Math.max(answer.score.data[k], 1e-6);
       return {
         box: [x + dx - width, y + dy - height, x + dx + width, y + dy + height],
         score: answer.score.data[k],
-        leastScore: BELIEF / Math.max(answer.score.data[k], 1e-6),
+        leastScore: least,
+        facingScore: least,
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
         angleKnown: sure(up),
       };

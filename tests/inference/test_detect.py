@@ -285,6 +285,7 @@ def test_a_function_is_a_detector():
         (None, "boxes and scores"),
         ((np.zeros((2, 4)), [1.0]), "x0 < x1"),
         (([[0, 0, 9, 9]], [1.0, 2.0]), "want one a box"),
+        (([[0, 0, 9, 9]], ["x"]), "scores that are no numbers"),
         (([[0, 0, 9, 9]], [np.nan]), "from 0 to 1"),
         (([[0, 0, 9, 9]], [2.0]), "from 0 to 1"),
     ],

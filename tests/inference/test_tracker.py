@@ -14,6 +14,7 @@ from canthus.errors import CanthusError, ImageError, LandmarkError
 from canthus.evaluation.metrics import jitter, nme_box
 from canthus.face.faces import Alignment, TrackedFaces
 from canthus.geometry.crop import Crop
+from canthus.geometry.rotation import matrix_from_vector
 from canthus.inference.detect import Detections, FunctionDetector
 from canthus.inference.predictor import Predictor
 from canthus.inference.smooth import OneEuro, Smoother
@@ -693,9 +694,9 @@ def test_a_tracker_goes_on_from_its_state_as_if_it_had_not_been_stopped() -> Non
 class Unsure(Discs):
     """Always as sure of a face as it is told: by the peaks of its maps, or by a sigma that gives such scores."""
 
-    def __init__(self, confidence: float, by_sigma: bool):
+    def __init__(self, confidence: float, by_sigma: bool, yaw: float = 0.0):
         super().__init__()
-        self.confidence, self.by_sigma = confidence, by_sigma
+        self.confidence, self.by_sigma, self.yaw = confidence, by_sigma, yaw
 
     def run(self, crops):
         out = super().run(crops)
@@ -709,7 +710,8 @@ class Unsure(Discs):
             low, high = np.where(under, a, low), np.where(under, high, a)
         extent = np.ptp(out.xyz[..., :2], axis=1).prod(1) ** 0.5
         sigma = np.sqrt(3) * 0.05 * extent / low
-        return replace(out, sigma=np.repeat(sigma[:, None], 68, 1), score=None)
+        rotation = matrix_from_vector(np.array([[0, self.yaw, 0]])).repeat(len(crops), 0)
+        return replace(out, sigma=np.repeat(sigma[:, None], 68, 1), score=None, rotation=rotation)
 
 
 @pytest.mark.parametrize(
@@ -726,8 +728,10 @@ def test_peaks_of_heatmaps_have_a_lower_limit_than_scores_of_points(by_sigma, co
 
 def test_a_newcomer_has_to_be_surer_than_a_face_that_comes_back():
     # Boxes of a detector that tells no more want a score of 0.15, of newcomers 1.3 times as much: 0.195.
-    strict = Tracker(Unsure(0.17, by_sigma=True), Discs())
-    assert len(strict.step(scene((0, 100, 80, 20)))) == 0
+    # A profile, at 90 degrees, need not be surer; at 30 degrees 0.15 (1 + 0.3 cos 30) = 0.189 is wanted.
+    for degrees, found in ((0, 0), (30, 0), (90, 1), (-90, 1)):
+        strict = Tracker(Unsure(0.17, by_sigma=True, yaw=np.deg2rad(degrees)), Discs())
+        assert len(strict.step(scene((0, 100, 80, 20)))) == found
     tracker = Tracker(Unsure(0.22, by_sigma=True), Discs())
     assert tracker.step(scene((0, 100, 80, 20))).ids.tolist() == [0]
     assert len(tracker.step(scene())) == 0
@@ -739,10 +743,10 @@ def test_no_face_is_looked_for_where_the_detector_doubts_too_much():
     # The wanted score of a newcomer is 1.3 * 0.5 = 0.65, above the 0.6 up to which places are looked at.
     tracker = Tracker(Discs())
     found = tracker.aligner.detector.quick
-    tracker.aligner.detector.quick = lambda image: found(image)._replace(least_score=np.full(1, 0.5))
+    tracker.aligner.detector.quick = lambda image: found(image)._replace(facing_score=np.full(1, 0.5))
     assert len(tracker.step(scene((0, 100, 80, 20)))) == 0
     assert tracker.aligner.batches == []
-    tracker.aligner.detector.quick = lambda image: found(image)._replace(least_score=np.full(1, 0.4))
+    tracker.aligner.detector.quick = lambda image: found(image)._replace(facing_score=np.full(1, 0.4))
     assert tracker.step(scene((0, 100, 80, 20))).ids.tolist() == [0]
 
 

@@ -34,8 +34,20 @@ BOXES = [[178.0, 89.0, 275.0, 176.5], [150.0, 60.0, 300.0, 200.0]]
 
 # both on the one face of the photo
 FOUND = [
-    {"score": 0.9, "square": {"x": 226, "y": 132, "side": 97, "angle": 0}, "angleKnown": True, "leastScore": 0.15},
-    {"score": 0.8, "square": {"x": 236, "y": 140, "side": 110, "angle": 0}, "angleKnown": True, "leastScore": 0.1},
+    {
+        "score": 0.9,
+        "square": {"x": 226, "y": 132, "side": 97, "angle": 0},
+        "angleKnown": True,
+        "leastScore": 0.15,
+        "facingScore": 0.15,
+    },
+    {
+        "score": 0.8,
+        "square": {"x": 236, "y": 140, "side": 110, "angle": 0},
+        "angleKnown": True,
+        "leastScore": 0.1,
+        "facingScore": 0.1,
+    },
 ]
 
 

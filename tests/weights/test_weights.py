@@ -353,3 +353,9 @@ def test_the_detector_finds_a_face_and_its_roll():
     found = PyramidDetector(ROOT / DETECTOR, threads=1)(photo())
     assert box_overlaps(found.boxes[:1], BOX[None])[0, 0] > 0.6
     assert abs(np.rad2deg(found.squares[0, 3])) < 25
+
+
+@pytest.mark.parametrize("name", [[], {}, 1.5, ("swift",), object(), b"swift"])
+def test_weights_of_another_type_are_refused(name):
+    with pytest.raises(WeightsError, match=f"got weights of type {type(name).__name__}"):
+        find(name)

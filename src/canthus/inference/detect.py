@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from canthus.decode import listed
+from canthus.decode import decoding, listed
 from canthus.errors import BoxError, WeightsError, amount
 from canthus.geometry.crop import Crop, as_boxes, box_centres, box_overlaps
 from canthus.io.images import crop_image
@@ -46,7 +46,8 @@ class Detections(NamedTuple):
     angle (radians, as of `geometry.crop.Crop`) of the tight square around the landmarks of the upright head. sigma:
     (N,) standard deviation of the error of a square, in its sides; NaN where a detector does not say. angle_known: (N,)
     False where the angle is a guess and others are worth a try: the head may lie on its side or upside down.
-    least_score: (N,) the mean point score (`Faces.scores`) from which on landmarks confirm that a face is there.
+    least_score: (N,) the mean point score (`Faces.scores`) from which on landmarks confirm that a profile is there;
+    facing_score: (N,) that of a face that looks at the camera. Between them it is by the cosine of the yaw.
     """
 
     boxes: np.ndarray
@@ -55,14 +56,15 @@ class Detections(NamedTuple):
     sigma: np.ndarray
     angle_known: np.ndarray
     least_score: np.ndarray
+    facing_score: np.ndarray
 
     @classmethod
     def of_boxes(cls, boxes: np.ndarray, scores: np.ndarray) -> Detections:
         """From a detector that gives boxes and scores alone: the faces are taken to be upright."""
         exact = boxes.astype(np.float64)
         squares = np.column_stack([box_centres(exact), _sides(exact), np.zeros(len(boxes))])
-        sigma, known = np.full(len(boxes), np.nan), np.zeros(len(boxes), bool)
-        return cls(boxes, scores, squares, sigma, known, np.full(len(boxes), LEAST_SCORE))
+        sigma, known, least = np.full(len(boxes), np.nan), np.zeros(len(boxes), bool), np.full(len(boxes), LEAST_SCORE)
+        return cls(boxes, scores, squares, sigma, known, least, least)
 
     def take(self, index: np.ndarray) -> Detections:
         """Those at `index` (mask or numbers)."""
@@ -106,7 +108,8 @@ class FunctionDetector:
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise BoxError(f"the detector gave {type(answer).__name__}, want boxes and scores")
         boxes = as_boxes(answer[0], (image.shape[1], image.shape[0]))
-        scores = np.asarray(answer[1], np.float32)
+        with decoding(BoxError, "the detector gave scores that are no numbers"):
+            scores = np.asarray(answer[1], np.float32)
         if scores.shape != (len(boxes),):
             gave = f"{amount(len(boxes), 'box', 'boxes')} and scores {scores.shape}"
             raise BoxError(f"the detector gave {gave}, want one a box")
@@ -294,7 +297,8 @@ def corrected(
     half = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]) / 2 * ratio[:, None]
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
-    return Detections(boxes, score, squares, sigma, _sure(up), BELIEF / np.maximum(score, 1e-6))
+    least = BELIEF / np.maximum(score, 1e-6)
+    return Detections(boxes, score, squares, sigma, _sure(up), least, least)
 
 
 class PyramidDetector(FaceDetector):
@@ -343,7 +347,8 @@ class PyramidDetector(FaceDetector):
         boxes = (boxes + 0.5) * np.array(scale * 2, np.float32) - np.float32(0.5)
         centre = (upright[:, :2] + 0.5) * scale - 0.5
         squares = np.column_stack([centre, upright[:, 2] * scale[0], rolls(up)])
-        return Detections(boxes, scores[keep], squares, sigma, _sure(up), np.full(len(keep), LEAST_SCORE))
+        least = np.full(len(keep), LEAST_SCORE)
+        return Detections(boxes, scores[keep], squares, sigma, _sure(up), least, least)
 
     def _refined(self, image: np.ndarray, candidates: Detections) -> Detections:
         """The same candidates as the second network sees them."""

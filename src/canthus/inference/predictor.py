@@ -150,11 +150,15 @@ class Predictor(ABC):
         aligned = self._run_crops(pictures, owner, crop)
         angle_known = np.concatenate([detections.angle_known for detections in found])
         crop, aligned = self._turn_crops(pictures, owner, crop, aligned, angle_known)
-        least = np.concatenate([detections.least_score for detections in found])
+        least, facing = (
+            np.concatenate([getattr(detections, name) for detections in found])
+            for name in ("least_score", "facing_score")
+        )
         hopeful = aligned.confidence() >= HOPE * least
-        owner, crop, scores, least = owner[hopeful], crop[hopeful], scores[hopeful], least[hopeful]
+        owner, crop, scores = owner[hopeful], crop[hopeful], scores[hopeful]
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned.map(itemgetter(hopeful)))
-        believed = aligned.confidence() >= least
+        wanted = least[hopeful] + _facing(aligned) * (facing - least)[hopeful]
+        believed = aligned.confidence() >= wanted
         owner, crop, scores = owner[believed], crop[believed], scores[believed]
         aligned = aligned.map(itemgetter(believed))
         return [_told_apart(faces) for faces in self._faces(pictures, owner, crop, aligned, scores)]
@@ -252,6 +256,11 @@ def _replaced(
     }
     center, side = put(crop.center, new_crop.center), put(crop.side, new_crop.side)
     return Crop(center, side, put(crop.angle, new_crop.angle), crop.size), Alignment(**columns)
+
+
+def _facing(aligned: Alignment) -> np.ndarray | float:
+    """The cosine of the yaw of each face (B,): 1 if it looks at the camera, 0 for a profile; 1 where none is known."""
+    return 1.0 if aligned.rotation is None else np.sqrt(1 - np.clip(np.asarray(aligned.rotation)[:, 2, 0], -1, 1) ** 2)
 
 
 def _told_apart(faces: Faces) -> Faces:

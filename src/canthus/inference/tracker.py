@@ -27,8 +27,9 @@ MIN_SCORE = 0.3  # mean of `Faces.scores`
 MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
-# A newcomer needs so many times the score that its detector wants of a face in a photo: a true one has other frames in
-# which to be that sure, and a collar that looks like a face for two seconds would be followed through all of them.
+# A newcomer that looks at the camera needs so many times the score that its detector wants of such a face in a photo: a
+# true one is far surer in most frames, and a collar that looks like a face would be followed for as long as it does.
+# Profiles are not that sure.
 NEWCOMER = 1.3
 MOST_WANTED = 0.6  # where a face would have to be surer than this, its detector doubts so much that none is looked for
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
@@ -289,8 +290,8 @@ class Tracker:
             return
         found = found.take(~taken)
         known_before = np.isin(np.arange(len(found.scores)), list(self._recognised(found.boxes)))
-        found = found._replace(least_score=found.least_score * np.where(known_before, 1.0, NEWCOMER))
-        faces = self._aligned(picture, found.take(found.least_score <= MOST_WANTED))
+        found = found._replace(facing_score=found.facing_score * np.where(known_before, 1.0, NEWCOMER))
+        faces = self._aligned(picture, found.take(found.facing_score <= MOST_WANTED))
         if not len(faces):
             return
         known, seen = self._recognised(faces.boxes), face_descriptors(crop_image(picture, self._crops(faces)))

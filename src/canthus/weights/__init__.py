@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from os.path import isdir, isfile  # unlike pathlib's, these say False of a name that cannot be
 from pathlib import Path
@@ -31,6 +32,8 @@ def inside(folder: Path) -> dict[str, Card]:
 
 def find(name: str | Path) -> Path:
     """The folder of shipped weights by name, or the user's own folder; raises `WeightsError` for neither."""
+    if not isinstance(name, str | os.PathLike):
+        raise WeightsError(f"got weights of type {type(name).__name__}, want a name or a folder")
     own = ROOT / str(name)
     if isfile(own / CARD_FILE) and isfile(own / MODEL_FILE) and own.name != DETECTOR:
         return own
