@@ -48,7 +48,7 @@ SAME_FACE = 0.5  # intersection over union above which the landmarks of two dete
 # off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in nine.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
 REFINEMENTS = 2  # at most: a box that is half as large again as the face takes two
-HOPE = 0.35  # share of the score that its detector wants under which a face is given up before that
+HOPE = 0.4  # share of the score that its detector wants under which a face is given up before that
 
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
 
