@@ -88,7 +88,8 @@ class Tracker:
     A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face
     lies in the same place, and no detection centred in its box disagrees about that box. An unhealthy face is lost
     unless the detector finds it again in the same frame. The detector searches for lost faces in every frame, around
-    where they should be; while no face is tracked it searches every frame for near faces (`FaceDetector.quick`).
+    where they should be; while no face is tracked it searches every frame for near faces (`FaceDetector.quick`). A
+    newcomer that looks at the camera has to be NEWCOMER times as sure as a face in a photo.
     """
 
     def __init__(
