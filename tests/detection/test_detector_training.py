@@ -163,7 +163,7 @@ def test_crops_of_the_refiner_come_with_what_leads_to_the_truth(candidates, monk
         for sign in (1, -1):  # a mirrored crop has a mirrored truth
             flip = np.array([sign, 1, 1])
             one = np.ones(1)
-            here = Detections(np.zeros((1, 4), np.float32), one, square, one, np.ones(1, bool), one)
+            here = Detections(np.zeros((1, 4), np.float32), one, square, one, np.ones(1, bool), one, one)
             truths.append(corrected(here, np.ones(1), move[None] * flip, up[None] * flip[:2], np.ones(1)).squares[0])
         rows = [candidates.composites.row(n) for n in range(8)]
         wanted = [
