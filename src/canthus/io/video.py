@@ -55,9 +55,9 @@ class Video:
     player shows them: turned and mirrored as the file's display matrix says, and stretched to square pixels.
 
     What is damaged is left out and the rest is read. `missing` and `problems` tell, after an iteration, how many frames
-    are known to be missing and why, one sentence each. Raises `VideoError` for a path that is missing, empty or no
-    video, for one without any readable frame, and for a folder whose pictures differ in size; `CanthusError` for
-    `threads` that are no positive integer.
+    are known to be missing and why, one sentence each; so is a picture of a folder of another size than the first.
+    Raises `VideoError` for a path that is missing, empty or no video, and for one without any readable frame;
+    `CanthusError` for `threads` that are no positive integer.
     """
 
     _data: bytes | None = None  # of a file that is held in memory
@@ -146,14 +146,14 @@ class Video:
         for index, path in enumerate(frames_of(self.path)):
             try:
                 image = read_image(path)
+                size = size or image.shape
+                if image.shape != size:
+                    got, want = (f"{s[1]} x {s[0]} px" for s in (image.shape, size))
+                    raise ImageError(f"got the frame {path} of {got}, want {want} as the first one has")
             except ImageError as error:
                 self.missing += 1
                 self.problems.append(str(error))
                 continue
-            size = size or image.shape
-            if image.shape != size:
-                got, want = (f"{s[1]} x {s[0]} px" for s in (image.shape, size))
-                raise VideoError(f"got the frame {path} of {got} in a folder of {want}, want one size")
             yield index / self.rate, image
 
     def _of_pillow(self, first: int) -> Generator[tuple[float, np.ndarray], None, None]:
