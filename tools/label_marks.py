@@ -3,11 +3,12 @@
     python tools/label_marks.py AFLW_KIT --renders data/held --out data/aflw
 
 AFLW_KIT is what `data.formats.read_aflw21` reads: 21 points a face, hidden ones missing. Trained weights place all 68
-points; the marks then correct them. Errors of the weights are taken for Gaussian, with the covariance S that they have
-on rendered faces (--renders, exact truth; 68 points x, y, z in units of the face's size), GROWTH times as large on
-photos. A mark is M (p + e) + d + n: the map M from 68 points to 21, the prediction p with its error e, the offset d of
-AFLW's points from ours, the same in every head, and noise n. The label is p + E[e | marks] (a Kalman update), so a
-mark corrects its neighbours as far as their errors go together. Faces that their marks still contradict are left out.
+points, by four views; the marks then correct them. Errors of the weights are taken for Gaussian, with the covariance S
+that they have on rendered faces (--renders, exact truth; 68 points x, y, z in units of the face's size), GROWTH times
+as large on photos. A mark is M (p + e) + d + n: the map M from 68 points to 21, the prediction p with its error e, the
+offset d of AFLW's points from ours, the same in every head, and noise n. The label is p + E[e | marks] (a Kalman
+update), so a mark corrects its neighbours as far as their errors go together. Faces that their marks still contradict
+are left out.
 
 Writes shards for `canthus train`, and how well marks that were held back are met: before, after.
 """

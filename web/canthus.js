@@ -25,7 +25,7 @@ const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
 const HOPE = 0.4;  // share of the score that its detector wants under which a face is given up early
-const REFINEMENTS = 2;  // at most: a box that is half as large again as the face takes two
+const REFINEMENTS = 2;  // at most: a box twice and a half as large as the face takes two
 const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
 export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright

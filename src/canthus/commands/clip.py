@@ -256,9 +256,8 @@ class Clip:
     def _write_plot(
         self, files: ExitStack, recording: Recording, series: list[Series], blinks: dict[int, list[Blink]]
     ) -> None:
-        pictures, end, drawn = recording.pictures(chosen(recording.picture_numbers())), 0.0, []
+        pictures, drawn = recording.pictures(chosen(recording.picture_numbers())), []
         for frame in recording:
-            end = frame.time
             if frame.number in pictures:
                 tracked = frame.tracked
                 drawn.append((frame.time, drawn_on(pictures[frame.number], tracked.faces, tracked.ids.tolist())))
@@ -266,7 +265,7 @@ class Clip:
         missing = f", {clip.missing} missing" if clip.missing else ""
         people = amount(clip.people, "person", "people")
         title = f"{self.name}: {amount(clip.frames, 'frame')}{missing}, {people}"
-        figure = track_chart(title, series, blinks, drawn, end)
+        figure = track_chart(title, series, blinks, drawn, self.end)
         files.enter_context(atomic_open(file_of(self.target, PLOT))).write(as_png(figure))
 
     def _write_heads(self, files: ExitStack, heads: Sequence[HeadMotion]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from canthus.commands.photos import LOST, PHOTO_PIXELS, Summary
-from canthus.decode import decoding, encodable, fits, parse_json
+from canthus.decode import decoding, fits, parse_json
 from canthus.errors import CanthusError, OutputError
 from canthus.face.faces import Faces
 from canthus.geometry.crop import as_boxes
@@ -224,7 +224,7 @@ def align_chunk(aligner: Predictor, photos: list[Photo], share: int) -> list[Ans
         try:
             return call()
         except CanthusError as error:
-            answers[number] = Answer(photos[number].name, None, encodable(str(error)))
+            answers[number] = Answer(photos[number].name, None, str(error))
             return None
 
     def read(one: tuple[int, Opened]) -> _Read | None:

@@ -290,8 +290,9 @@ class Tracker:
         if taken.all():
             return
         found = found.take(~taken)
-        known_before = np.isin(np.arange(len(found.scores)), list(self._recognised(found.boxes)))
-        found = found._replace(facing_score=found.facing_score * np.where(known_before, 1.0, NEWCOMER))
+        back = self._recognised(found.boxes)
+        times = np.array([1.0 if k in back else NEWCOMER for k in range(len(found.scores))])
+        found = found._replace(facing_score=found.facing_score * times)
         faces = self._aligned(picture, found.take(found.facing_score <= MOST_WANTED))
         if not len(faces):
             return

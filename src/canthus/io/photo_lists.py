@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from canthus.decode import decoding, encodable
+from canthus.decode import decoding
 from canthus.errors import ImageError
 from canthus.io.images import Picture, decode_picture, memory_of, read_picture
 from canthus.io.inputs import Kind, is_address, paths_of
@@ -101,7 +101,7 @@ def _local(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]
         if path.endswith(".tar"):
             yield from _members(path, kind, passed_over)
         else:
-            yield Photo(encodable(path), path)
+            yield Photo(path, path)
 
 
 def _remote(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]:
@@ -110,7 +110,7 @@ def _remote(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo
         if place.endswith(".tar"):
             yield from _members(place, kind, passed_over)
         elif kind.wanted(place.rsplit("/", 1)[-1]) or places == [given]:
-            yield Photo(encodable(place), place)
+            yield Photo(place, place)
         else:
             passed_over[os.path.splitext(place)[1].lower()] += 1
 
@@ -123,7 +123,7 @@ def _members(archive: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Ph
                 members = [(m.name, m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()]
     for name, start, length in members:
         if kind.wanted(name):
-            yield Photo(encodable(f"{archive}/{name}"), archive, start, length)
+            yield Photo(f"{archive}/{name}", archive, start, length)
         else:
             passed_over[os.path.splitext(name)[1].lower()] += 1
 
@@ -142,7 +142,7 @@ def _listed(given: str, suffix: str) -> Iterator[Photo]:
             known = tuple(box for box in boxes if box is not None)
             if known and len(known) < len(boxes):
                 raise ImageError(f"got rows of {place} in {given} with and without a box, want the one or the other")
-            yield Photo(encodable(place), place, boxes=known or None)
+            yield Photo(place, place, boxes=known or None)
 
 
 def _boxes(table: dict[str, Any]) -> Iterator[Box | None]:

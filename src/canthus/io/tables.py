@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from canthus.decode import decoding, fits, parse_json, read_text
+from canthus.decode import decoding, encodable, fits, parse_json, read_text
 from canthus.errors import LandmarkError, OutputError, amount, pip_install
 from canthus.face.faces import Faces
 from canthus.io.columns import ASSUMED, CANTHUS, COLUMNS, OPENFACE, Camera, Column, ImageFaces, Layout, Rows, images_of
@@ -258,7 +258,7 @@ def _texts(values: np.ndarray, column: Column) -> list[Any]:
 def _csv(*lines: Sequence[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return encodable(text.getvalue()).encode("utf-8")
 
 
 def _parse_csv(text: str) -> Rows:
@@ -313,11 +313,13 @@ def _field(pa: Any, column: Column) -> Any:
 
 def _arrow(pa: Any, values: np.ndarray, kind: Any) -> Any:
     """An Arrow array; what is masked or NaN is null."""
+    if values.dtype.kind == "O":
+        return pa.array([encodable(text) for text in values.tolist()], kind, mask=np.ma.getmaskarray(values))
     hidden = np.ma.getmaskarray(values)
     plain = np.ma.getdata(values)
     if plain.dtype.kind == "f":
         hidden = np.isnan(plain)
-    return pa.array(plain.tolist() if plain.dtype.kind == "O" else plain, kind, mask=hidden, safe=False)
+    return pa.array(plain, kind, mask=hidden, safe=False)
 
 
 def _read_parquet(path: str | os.PathLike[str]) -> Iterator[ImageFaces]:
