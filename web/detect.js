@@ -64,7 +64,17 @@ export class FaceDetector {
       candidates = candidates.filter(({square, score}) => square.side * zoom >= NEAR || score >= FAR_CANDIDATE_SCORE);
     }
     const least = coarse ? HINT_SCORE : MIN_SCORE;
-    return suppressed((await this.refined(image, candidates)).filter(face => face.score >= least));
+    return this.turned(image, suppressed((await this.refined(image, candidates)).filter(face => face.score >= least)));
+  }
+
+  /** Faces whose roll is not known as the second network sees them where they stand most upright, of four quarter turns. */
+  async turned(image, found) {
+    const unknown = found.filter(({angleKnown, score}) => !angleKnown && score >= MIN_SCORE);
+    const quarter = (square, k) => ({...square, angle: square.angle + k * Math.PI / 2});
+    const turns = unknown.flatMap(face => [0, 1, 2, 3].map(k => ({...face, square: quarter(face.square, k)})));
+    const looks = await this.refined(image, turns);
+    const best = unknown.map((_, k) => looks.slice(4 * k, 4 * k + 4).reduce((a, b) => b.upright > a.upright ? b : a));
+    return [...found.filter(face => !unknown.includes(face)), ...best].sort((a, b) => b.score - a.score);
   }
 
   async candidates(image, zoom) {
@@ -89,7 +99,7 @@ export class FaceDetector {
     return suppressed(found);
   }
 
-  /** What the second network says of the candidates. */
+  /** What the second network says of the candidates; `upright` is 1 if a head stands so in its crop, -1 upside down. */
   async refined(image, candidates) {
     if (!candidates.length) return candidates;
     const count = candidates.length, size = REFINER_SIZE, bytes = new Uint8Array(count * size * size * 3);
@@ -111,6 +121,7 @@ export class FaceDetector {
         facingScore: least,
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
         angleKnown: sure(up),
+        upright: -up[1],
       };
     });
   }

@@ -55,12 +55,12 @@ export function reduce({width, height, data}, fx, fy) {
   return {width: across, height: down, data: out};
 }
 
-/** A picture at `zoom` (up to 1) times its size: Pillow's `resize` with BILINEAR and a reducing gap of 2. */
+/** A picture at `zoom` (up to 1) times its size: Pillow's `resize` with BILINEAR and a reducing gap of 1. */
 export function reduced(image, zoom) {
   if (zoom >= 1) return image;
   const width = Math.max(roundEven(image.width * zoom), 1), height = Math.max(roundEven(image.height * zoom), 1);
   if (width === image.width && height === image.height) return image;
-  const fx = Math.max(1, Math.floor(image.width / width / 2)), fy = Math.max(1, Math.floor(image.height / height / 2));
+  const fx = Math.max(1, Math.floor(image.width / width)), fy = Math.max(1, Math.floor(image.height / height));
   const small = reduce(image, fx, fy);
   const across = kernel(small.width, Math.fround(image.width / fx), width);
   const down = kernel(small.height, Math.fround(image.height / fy), height);

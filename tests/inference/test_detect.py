@@ -134,6 +134,36 @@ def test_what_the_second_network_takes_for_no_face_is_none():
     assert not len(with_network(OneFace(), refiner=Denies()).detect_at(np.zeros((64, 64, 3), np.uint8), 1).scores)
 
 
+class Leans(Agrees):
+    """Takes every crop for a face, whose head stands the more upright the more its upper half is lit."""
+
+    def run(self, names, feed):
+        self.seen.append(feed["crops"])
+        lit = feed["crops"].astype(np.float32).mean((2, 3)) / 250
+        upright = lit[:, :32].mean(1) - lit[:, 32:].mean(1)
+        count, none = len(lit), np.zeros(len(lit), np.float32)
+        move = np.zeros((count, 3), np.float32)
+        score, sigma = np.full(count, 0.9, np.float32), np.full(count, 0.1, np.float32)
+        return [score, move, np.column_stack([none, -upright]), sigma]
+
+
+@pytest.mark.parametrize(("lit", "angle"), [("top", 0), ("right", 90), ("bottom", 180), ("left", 270)])
+def test_a_head_of_unknown_roll_is_seen_where_it_stands_most_upright(lit, angle):
+    class Unsure(OneFace):
+        def run(self, names, feed):
+            score, box, upright, up, sigma = super().run(names, feed)
+            return [score, box + 20, upright + [20, 20, 0], up * 0, sigma]
+
+    image = np.zeros((64, 64, 3), np.uint8)
+    part = {"top": np.s_[:31], "right": np.s_[:, 34:], "bottom": np.s_[32:], "left": np.s_[:, :33]}[lit]
+    image[part] = 125  # half as light as would make a head's roll known at once
+    refiner = Leans()
+    found = with_network(Unsure(), refiner=refiner).detect_at(image, 1)
+    assert [len(crops) for crops in refiner.seen] == [1, 4]
+    np.testing.assert_allclose(np.rad2deg(found.squares[:, 3]) % 360, [angle], atol=1e-6)
+    np.testing.assert_allclose(found.squares[:, :3], [[33, 31, 15]], atol=1e-6)
+
+
 def test_an_answer_of_the_network_becomes_pixels_of_the_image():
     found = with_network(OneFace()).detect_at(np.zeros((64, 64, 3), np.uint8), 1)
     np.testing.assert_allclose(found.boxes, [[4, 4, 20, 20]])
@@ -374,10 +404,12 @@ def test_every_face_of_a_crowd_is_found(detector, name, count):
 
 
 def test_a_larger_picture_gives_larger_boxes(detector):
-    small = detector(photo())[0][:1]
+    small = detector(photo())
+    sure = small.sigma[0] * small.squares[0, 2]  # px by which the detector says that it errs
+    assert sure < 0.1 * 104
     for factor in (2, 3):
-        large = detector(resized(photo(), 512 * factor, 512 * factor))[0][:1]
-        np.testing.assert_allclose((large + 0.5) / factor - 0.5, small, atol=1)  # of 104 px
+        large = detector(resized(photo(), 512 * factor, 512 * factor)).boxes[:1]
+        np.testing.assert_allclose((large + 0.5) / factor - 0.5, small.boxes[:1], atol=sure)
 
 
 def test_a_shifted_face_gives_a_shifted_box(detector):

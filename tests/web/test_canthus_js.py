@@ -138,7 +138,7 @@ def test_what_the_detector_sees_has_the_bytes_of_python(pictures):
     noise = np.random.default_rng(4).integers(0, 256, (233, 317, 3), dtype=np.uint8)
     written, sizes = pictures.write(noise), {0.93: (295, 217), 0.5: (158, 116), 0.21: (67, 49), 0.07: (22, 16)}
     for answer, size in zip(pictures.ask([{**written, "zoom": zoom} for zoom in sizes]), sizes.values(), strict=True):
-        wanted = Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        wanted = Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
         np.testing.assert_array_equal(bytes_of(answer, (*size[::-1], 3)), np.asarray(wanted))
 
 
