@@ -24,9 +24,9 @@ const LANDMARKS = 68;
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
-const HOPE = 0.4;  // share of the score that its detector wants under which a face is given up early
+const HOPE = 0.4;  // share of the score that its detector wants of a frontal face under which one is given up early
 const REFINEMENTS = 2;  // at most: a box twice and a half as large as the face takes two
-const REFINE_ROLL = 20 * Math.PI / 180, REFINE_SHIFT = 0.08, REFINE_SCALE = 0.15;
+const REFINE_ROLL = 15 * Math.PI / 180, REFINE_SHIFT = 0.06, REFINE_SCALE = 0.1;
 export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright
 
@@ -108,7 +108,7 @@ export class Canthus {
     const {crop_scale: scale, crop_size: size} = this.card;
     const first = await this.onCrops(image, found.map(({square}) => ({...square, side: square.side * scale, size})));
     await this.turn(image, first, found);
-    const hopeful = numbersOf(first, ({trust}, k) => trust >= HOPE * found[k].leastScore);
+    const hopeful = numbersOf(first, ({trust}, k) => trust >= HOPE * found[k].facingScore);
     const answers = hopeful.map(k => first[k]), detected = hopeful.map(k => found[k]);
     await this.refine(image, answers);
     answers.forEach(({face}, k) => { face.detection_score = detected[k].score; });

@@ -19,7 +19,8 @@ const CANDIDATE_SCORE = 0.15, FAR_CANDIDATE_SCORE = 0.25;
 const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
-const BELIEF = 0.36;  // least product of a score and of the mean point score of the landmarks
+// Least product of a score and of the mean point score of the landmarks: of a face that looks at the camera, of a profile.
+const BELIEF = 0.38, PROFILE_BELIEF = 0.25;
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
@@ -113,12 +114,12 @@ export class FaceDetector {
       const cos = Math.cos(square.angle), sin = Math.sin(square.angle);
       const dx = square.side * (cos * right - sin * down), dy = square.side * (sin * right + cos * down);
       const [x, y] = centre(box), width = (box[2] - box[0]) / 2 * ratio, height = (box[3] - box[1]) / 2 * ratio;
-      const up = row(answer.up, 2, k), least = BELIEF / Math.max(answer.score.data[k], 1e-6);
+      const up = row(answer.up, 2, k), doubt = 1 / Math.max(answer.score.data[k], 1e-6);
       return {
         box: [x + dx - width, y + dy - height, x + dx + width, y + dy + height],
         score: answer.score.data[k],
-        leastScore: least,
-        facingScore: least,
+        leastScore: PROFILE_BELIEF * doubt,
+        facingScore: BELIEF * doubt,
         square: {x: square.x + dx, y: square.y + dy, side: square.side * ratio, angle: square.angle + roll(up)},
         angleKnown: sure(up),
         upright: -up[1],

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from heads_maker import FACE, make_heads, write_heads
 
-from canthus.detection.clothes import _DETAILS, Torso, clothes
 from canthus.detection.composites import (
     MINED_FROM,
     Composer,
@@ -95,7 +94,7 @@ def test_a_face_behind_another_is_not_asked_for(heads):
 def test_what_is_drawn_over_a_face_hides_it(heads):
     head, canvas = heads[0], on_black()
     paste(canvas, _Placed(head, np.array([64.0, 64.0]), 1.0, 0.0, False), head)
-    canvas.draw([(0, 0), (127, 0), (127, 127), (0, 127)], PIL.new("RGB", (128, 128), (9, 9, 9)))
+    canvas.draw([([(0, 0), (127, 0), (127, 127), (0, 127)], (9, 9, 9))])
     assert len(canvas.truth().box) == 0
 
 
@@ -135,37 +134,14 @@ def test_a_relief_is_lit_and_fills_the_square(seed):
     assert all(corner.max() > 0 for corner in corners)  # none is the black outside a turned square
 
 
-TORSO = Torso(np.array([64.0, 40.0]), np.array([30.0, 0.0]), np.array([0.0, 60.0]))
-
-
-def test_a_torso_is_drawn_where_its_outline_lies():
-    canvas, picture = on_black(), PIL.new("RGB", (128, 128), (1, 2, 3))
-    canvas.draw(TORSO.outline(), picture)
-    shown = np.asarray(canvas.image).any(-1)
-    assert shown[90, 38:91].all() and not shown[:39].any() and not shown[:, :33].any() and not shown[102:].any()
-    assert not shown[45, 40] and shown[45, 60]  # the shoulders fall
-
-
-def test_clothes_lie_along_the_torso():
-    """Half a width to the right and one down, of a torso that lies on its side: its right is up in the picture."""
-    lying = Torso(np.array([64.0, 64.0]), np.array([0.0, -20.0]), np.array([50.0, 0.0]))
-    np.testing.assert_allclose(lying.at((0.5, 1.0)), [(64 + 20, 64 - 10)])
-
-
-@pytest.mark.parametrize("detail", [detail for detail, _ in _DETAILS])
-def test_each_detail_of_clothes_is_seen_within_the_torso(detail):
-    for seed in range(6):
-        image = PIL.new("RGB", (128, 128), (120, 120, 120))
-        detail(np.random.default_rng(seed), image, TORSO, [(250, 0, 0), (0, 0, 250)])
-        canvas = on_black()
-        canvas.draw(TORSO.outline(), image)
-        pixels = np.asarray(canvas.image)
-        assert ((pixels != 120).any(-1) & pixels.any(-1)).sum() >= 4
-
-
-def test_clothes_differ_and_come_again():
-    one, again, other = (np.asarray(clothes(np.random.default_rng(seed), 128, TORSO)) for seed in (1, 1, 2))
-    assert one.shape == (128, 128, 3) and np.array_equal(one, again) and not np.array_equal(one, other)
+def test_cloth_covers_the_first_area_and_a_colour_the_second():
+    canvas = on_black(32)
+    whole, cloth = [(0, 0), (31, 0), (31, 31), (0, 31)], PIL.new("RGB", (32, 32), (1, 2, 3))
+    canvas.draw([(whole, cloth), ([(0, 0), (9, 0), (9, 9), (0, 9)], (7, 8, 9))])
+    pixels = np.asarray(canvas.image)
+    assert tuple(pixels[20, 20]) == (1, 2, 3) and tuple(pixels[5, 5]) == (7, 8, 9)
+    canvas.draw([(whole, (9, 9, 9))])
+    assert tuple(np.asarray(canvas.image)[5, 5]) == (9, 9, 9)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from canthus.detection.clothes import Torso, clothes
 from canthus.detection.patterns import pattern, relief, scatter
 from canthus.errors import RecipeError
 from canthus.geometry.crop import Crop, tight_boxes
@@ -39,6 +38,7 @@ COUNTS = ((0, 0), (1, 1), (2, 4), (5, 12), (13, 30))  # faces in a picture, from
 COUNT_SHARES = (0.04, 0.13, 0.34, 0.39, 0.1)
 OBJECTS_SHARE = 0.35  # of backdrops with objects strewn over them, where there are any
 MINED_SHARE, MINED_FROM = 0.16, 8  # of all pictures, where a judge mines: no face, the hardest of so many
+_Outline = tuple[list[tuple[float, float]], tuple[int, ...] | Image.Image]  # corners of an area, px; what it shows
 _MOSTLY = [0] * 128 + [255] * 128  # Pillow's table: what is more than half
 
 
@@ -171,8 +171,11 @@ class Composer:
         placed = _Placed(head, middle, side / head.side, turn, rng.random() < 0.5)
         whole = rng.random() < 0.12  # a picture within the picture, its backdrop included
         alpha = np.full(head.region.shape, 255, np.uint8) if whole else _alpha(head.region > 0)
-        if not whole and rng.random() < 0.7:
-            canvas.dress(rng, placed)
+        if not whole and rng.random() < 0.6:
+            shoulders, *more = _body(rng, placed)
+            if rng.random() < 0.6:
+                shoulders = shoulders[0], relief(rng, self.side)
+            canvas.draw([shoulders, *more])
         canvas.paste(placed, head.image, alpha, head.region == FACE, _tint(rng))
         if head.angle < BACK_ANGLE:
             canvas.add(placed, head.angle < FACE_ANGLE)
@@ -186,14 +189,10 @@ class Composer:
         return min(places, key=lambda place: canvas.crowd(place, side))
 
     def _paste_decoy(self, rng: np.random.Generator, canvas: _Canvas) -> None:
-        """Hands and cloth without a face, clothes without a head, or a face cut into nine pieces in the wrong places:
-        none is a face."""
+        """Hands and cloth without a face, or a face cut into nine pieces in the wrong places: neither is a face."""
         head = self._pick(rng)
         side = math.exp(rng.uniform(math.log(14), math.log(0.5 * self.side)))
         placed = _Placed(head, rng.uniform(0, self.side, 2), side / head.side, rng.uniform(-np.pi, np.pi), False)
-        if rng.random() < 0.3:
-            canvas.dress(rng, placed)
-            return
         image, things = head.image, head.region == THINGS
         if things.mean() > 0.02:
             canvas.paste(placed, image, _alpha(things), np.zeros_like(things), _tint(rng))
@@ -265,17 +264,13 @@ class _Canvas:
         self._owner.paste(0, corner, covered)
         self._last = ImageChops.darker(covered, mask.point(_MOSTLY)), corner
 
-    def dress(self, rng: np.random.Generator, placed: _Placed) -> None:
-        """Clothes below a head that is yet to be pasted."""
-        torso = _torso(rng, placed)
-        self.draw(torso.outline(), clothes(rng, self.image.width, torso))
-
-    def draw(self, corners: Sequence[tuple[float, float]], picture: Image.Image) -> None:
-        """An area that shows its part of a picture as large as the canvas."""
-        area = Image.new("L", self.image.size)
-        ImageDraw.Draw(area).polygon(corners, 255)
-        self.image.paste(picture, (0, 0, *self.image.size), area)
-        self._owner.paste(0, (0, 0, *self.image.size), area)
+    def draw(self, outlines: Sequence[_Outline]) -> None:
+        """Areas of one colour each, or of a picture as large as the canvas."""
+        for corners, fill in outlines:
+            area = Image.new("L", self.image.size)
+            ImageDraw.Draw(area).polygon(corners, 255)
+            self.image.paste(fill, (0, 0, *self.image.size), area)
+            self._owner.paste(0, (0, 0, *self.image.size), area)
 
     def add(self, placed: _Placed, wanted: bool) -> None:
         """Note that what was pasted last is a face."""
@@ -332,15 +327,21 @@ def _tint(rng: np.random.Generator) -> list[int]:
     return [int(v) for v in table.T.ravel()]
 
 
-def _torso(rng: np.random.Generator, placed: _Placed) -> Torso:
-    """Shoulders and breast under a head."""
+def _body(rng: np.random.Generator, placed: _Placed) -> list[_Outline]:
+    """Shoulders of one or two colours under a head: outlines and their colours."""
     low, high = placed.points.min(0), placed.points.max(0)
     side = float((high - low).max())
     angle = math.atan2(placed.up[0], -placed.up[1]) + rng.normal(0, 0.2)
     down = np.array([-math.sin(angle), math.cos(angle)])
     across = np.array([down[1], -down[0]])
-    neck = (low + high) / 2 + down * side * rng.uniform(0.75, 1.1)
-    return Torso(neck, across * side * rng.uniform(1.1, 1.7), down * side * rng.uniform(1.5, 3.5))
+    neck = (low + high) / 2 + down * side * rng.uniform(0.85, 1.1)
+    wide, tall = side * rng.uniform(1.1, 1.7), side * rng.uniform(1.5, 3.5)
+    shape = [(-0.25, 0), (0.25, 0), (0.8, 0.15), (1, 0.4), (1, 1), (-1, 1), (-1, 0.4), (-0.8, 0.15)]
+    outlines: list[_Outline] = []
+    for share in (1.0, rng.uniform(0.1, 0.6))[: int(rng.integers(1, 3))]:
+        corners = [neck + across * x * wide * share + down * y * tall for x, y in shape]
+        outlines.append(([(float(x), float(y)) for x, y in corners], tuple(int(v) for v in rng.integers(0, 256, 3))))
+    return outlines
 
 
 def _camera_effects(rng: np.random.Generator, image: Image.Image) -> tuple[np.ndarray, float]:

@@ -21,13 +21,10 @@ from canthus.errors import RecipeError
 _BALL = 64  # side of the shading of a ball, px
 SKIN = 0.4  # share of pictures in the colours of skin
 
-Colours = list[tuple[int, int, int]]
-"""The colours of one scene, RGB 0..255."""
-
 
 def pattern(rng: np.random.Generator, side: int) -> Image.Image:
     """One picture (side, side) RGB."""
-    colours = palette(rng)
+    colours = _palette(rng)
     image = _gradient(rng, side, colours)
     largest = side * math.exp(rng.uniform(math.log(0.06), math.log(0.45)))
     for _ in range(int(math.exp(rng.uniform(math.log(4), math.log(90))))):
@@ -49,7 +46,7 @@ def relief(rng: np.random.Generator, side: int) -> Image.Image:
     light = rng.normal(0, 1, 2)
     light = light / np.hypot(*light) * rng.uniform(0.3, 1.2)
     shade = np.clip((1 + light[0] * across + light[1] * down) / np.sqrt(1 + across**2 + down**2), 0.05, 2)
-    one, other = (np.array(pick(rng, palette(rng)), float) for _ in range(2))
+    one, other = (np.array(_pick(rng, _palette(rng)), float) for _ in range(2))
     share = np.clip(4 * _waves(rng, wide, 3, 3) + rng.uniform(-2, 1), 0, 1)[..., None]
     pixels = (one + share * (other - one)) * shade[..., None] * rng.uniform(0.6, 1.1)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).rotate(
@@ -68,7 +65,7 @@ def _waves(rng: np.random.Generator, side: int, rows: float, columns: float) -> 
 
 def scatter(rng: np.random.Generator, image: Image.Image, objects: Sequence[Path]) -> None:
     """Strew pictures with opacity over a picture: alone or in heaps, in their colours or as signs of one colour."""
-    sign = pick(rng, palette(rng)) if rng.random() < 0.3 else None
+    sign = _pick(rng, _palette(rng)) if rng.random() < 0.3 else None
     turned = rng.random() < 0.4
     largest = image.width * math.exp(rng.uniform(math.log(0.05), math.log(0.7)))
     for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
@@ -86,7 +83,7 @@ def scatter(rng: np.random.Generator, image: Image.Image, objects: Sequence[Path
         image.paste(thing, (x, y), cover)
 
 
-def palette(rng: np.random.Generator) -> Colours:
+def _palette(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """Three to seven colours of one scene."""
     skin = rng.random() < SKIN
     hue, width = (rng.uniform(0.01, 0.1), 0.02) if skin else (rng.random(), rng.uniform(0.02, 0.3))
@@ -99,33 +96,36 @@ def palette(rng: np.random.Generator) -> Colours:
     return colours
 
 
-def pick(rng: np.random.Generator, colours: Colours) -> tuple[int, int, int]:
-    """One of the colours."""
+def _pick(rng: np.random.Generator, colours: list[tuple[int, int, int]]) -> tuple[int, int, int]:
     return colours[int(rng.integers(len(colours)))]
 
 
-def _gradient(rng: np.random.Generator, side: int, colours: Colours) -> Image.Image:
+def _gradient(rng: np.random.Generator, side: int, colours: list[tuple[int, int, int]]) -> Image.Image:
     across = rng.uniform(-1, 1, 2)
     y, x = np.mgrid[:side, :side] / side
     share = np.clip(across[0] * x + across[1] * y + rng.uniform(0, 1), 0, 1)[..., None]
-    one, other = (np.array(pick(rng, colours)) for _ in range(2))
+    one, other = (np.array(_pick(rng, colours)) for _ in range(2))
     return Image.fromarray((one + share * (other - one)).astype(np.uint8))
 
 
-def _ball(rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: Colours) -> None:
+def _ball(
+    rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: list[tuple[int, int, int]]
+) -> None:
     """A shaded ellipsoid, or a spot of light without an edge."""
     size = max(round(2 * radius * rng.uniform(0.6, 1)), 2), max(round(2 * radius), 2)
     y, x = (np.mgrid[:_BALL, :_BALL] + 0.5) / _BALL * 2 - 1
     away = np.hypot(x, y)
     light = rng.uniform(-0.6, 0.6, 2)
     shade = np.clip(1.1 - 0.7 * np.hypot(x - light[0], y - light[1]), 0.15, 1)[..., None]
-    pixels = Image.fromarray((np.array(pick(rng, colours)) * shade).astype(np.uint8)).resize(size)
+    pixels = Image.fromarray((np.array(_pick(rng, colours)) * shade).astype(np.uint8)).resize(size)
     cover = np.clip(1 - away, 0, 1) if rng.random() < 0.3 else away < 1
     mask = Image.fromarray((255 * cover).astype(np.uint8)).resize(size)
     image.paste(pixels, (round(place[0] - size[0] / 2), round(place[1] - size[1] / 2)), mask)
 
 
-def blossom(rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: Colours) -> None:
+def _blossom(
+    rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: list[tuple[int, int, int]]
+) -> None:
     """Outlines within each other: a polygon, a star or a leaf, up to four times."""
     corners, lobes, depth = int(rng.integers(3, 48)), int(rng.integers(1, 9)), rng.uniform(0, 0.7)
     angle = (
@@ -136,10 +136,12 @@ def blossom(rng: np.random.Generator, image: Image.Image, place: np.ndarray, rad
     for share in np.sort(rng.uniform(0.2, 1, int(rng.integers(1, 5))))[::-1]:
         away = share * radius * (1 - depth * (0.5 + 0.5 * np.cos(lobes * angle)))
         points = np.column_stack([away * np.cos(angle), narrow * away * np.sin(angle)]) @ np.array([[c, s], [-s, c]])
-        ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in points + place], pick(rng, colours))
+        ImageDraw.Draw(image).polygon([(float(x), float(y)) for x, y in points + place], _pick(rng, colours))
 
 
-def _stroke(rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: Colours) -> None:
+def _stroke(
+    rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: list[tuple[int, int, int]]
+) -> None:
     """A bundle of curves, as of hair or grass."""
     bend, first = rng.normal(0, 1, 2), rng.uniform(0, 2 * np.pi)
     width = max(round(radius * rng.uniform(0.02, 0.2)), 1)
@@ -148,14 +150,15 @@ def _stroke(rng: np.random.Generator, image: Image.Image, place: np.ndarray, rad
         t = np.linspace(0, 1, 8)
         angle = first + bend[0] * t + rng.normal(0, 0.15)
         steps = np.cumsum(np.column_stack([np.cos(angle), np.sin(angle)]), 0) * radius / 3
-        ImageDraw.Draw(image).line([(float(x), float(y)) for x, y in start + steps], pick(rng, colours), width)
+        ImageDraw.Draw(image).line([(float(x), float(y)) for x, y in start + steps], _pick(rng, colours), width)
 
 
-def letters(rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: Colours) -> None:
-    """Up to seven letters in a row."""
+def _letters(
+    rng: np.random.Generator, image: Image.Image, place: np.ndarray, radius: float, colours: list[tuple[int, int, int]]
+) -> None:
     text = "".join(chr(int(k)) for k in rng.integers(33, 127, int(rng.integers(1, 8))))
     font = ImageFont.load_default(max(radius * rng.uniform(0.3, 2), 5))
-    ImageDraw.Draw(image).text((float(place[0]), float(place[1])), text, pick(rng, colours), font, anchor="mm")
+    ImageDraw.Draw(image).text((float(place[0]), float(place[1])), text, _pick(rng, colours), font, anchor="mm")
 
 
-_SHAPES = (_ball, _ball, blossom, blossom, blossom, _stroke, letters)
+_SHAPES = (_ball, _ball, _blossom, _blossom, _blossom, _stroke, _letters)

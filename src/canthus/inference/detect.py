@@ -27,9 +27,11 @@ LOOKS = ("score", "move", "up", "sigma")  # of the second network, see `detectio
 REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a candidate's square
 
 # Least mean point score of landmarks that are returned for a detected face. The lowest of a right answer on 300 photos
-# of AFLW2000-3D is 0.16, a profile behind hair; over half of the wrong ones have less. Of a `PyramidDetector`, whose
-# score is lower where it doubts, it is the least product of both.
-LEAST_SCORE, BELIEF = 0.15, 0.36
+# of AFLW2000-3D is 0.16, a profile behind hair; over half of the wrong ones have less.
+LEAST_SCORE = 0.15
+# Of a `PyramidDetector`, whose score is lower where it doubts, the least product of both: of a face that looks at the
+# camera, and of a profile, of whose points half are hidden.
+BELIEF, PROFILE_BELIEF = 0.38, 0.25
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
@@ -297,8 +299,8 @@ def corrected(
     half = (candidates.boxes[:, 2:] - candidates.boxes[:, :2]) / 2 * ratio[:, None]
     middle = box_centres(candidates.boxes) + shift
     boxes = np.column_stack([middle - half, middle + half]).astype(np.float32)
-    least = BELIEF / np.maximum(score, 1e-6)
-    return Detections(boxes, score, squares, sigma, _sure(up), least, least)
+    doubt = 1 / np.maximum(score, 1e-6)
+    return Detections(boxes, score, squares, sigma, _sure(up), PROFILE_BELIEF * doubt, BELIEF * doubt)
 
 
 class PyramidDetector(FaceDetector):

@@ -45,10 +45,10 @@ TURN_GAIN = 1.5
 SAME_FACE = 0.5  # intersection over union above which the landmarks of two detections are of one face
 
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
-# off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in nine.
-REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(20), 0.08, 0.15
+# off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
+REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(15), 0.06, 0.1
 REFINEMENTS = 2  # at most: a box twice and a half as large as the face takes two
-HOPE = 0.4  # share of the score that its detector wants under which a face is given up before that
+HOPE = 0.4  # share of the score that its detector wants of a frontal face under which one is given up before that
 
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
 
@@ -108,9 +108,9 @@ class Predictor(ABC):
         `boxes` (B,4) or (4,) are tight boxes (x0,y0,x1,y1) around the landmarks of upright faces, in pixels; with boxes
         the detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
         detection score; one that lies turned or upside down, or whose detected box was off, is aligned again on an
-        upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (0.36 divided
-        by its score, of the shipped one) is left out, because such points are mostly wrong; so is the second of two
-        that lie on one face. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
+        upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (of the
+        shipped one 0.38 divided by its score, for a profile 0.25) is left out, because such points are mostly wrong; so
+        is the second of two that lie on one face. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
         """
         return self.predict_many([image], None if boxes is None else [boxes])[0]
 
@@ -154,7 +154,7 @@ class Predictor(ABC):
             np.concatenate([getattr(detections, name) for detections in found])
             for name in ("least_score", "facing_score")
         )
-        hopeful = aligned.confidence() >= HOPE * least
+        hopeful = aligned.confidence() >= HOPE * facing
         owner, crop, scores = owner[hopeful], crop[hopeful], scores[hopeful]
         crop, aligned = self._refine_crops(pictures, owner, crop, aligned.map(itemgetter(hopeful)))
         wanted = least[hopeful] + _facing(aligned) * (facing - least)[hopeful]
