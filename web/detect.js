@@ -20,7 +20,7 @@ const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
 // Least product of a score and of the mean point score of the landmarks: of a face that looks at the camera, of a profile.
-const BELIEF = 0.38, PROFILE_BELIEF = 0.25;
+const BELIEF = 0.4, PROFILE_BELIEF = 0.25;
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.
@@ -68,13 +68,19 @@ export class FaceDetector {
     return this.turned(image, suppressed((await this.refined(image, candidates)).filter(face => face.score >= least)));
   }
 
-  /** Faces whose roll is not known as the second network sees them where they stand most upright, of four quarter turns. */
+  /**
+   * Faces whose roll is not known as the second network sees them where they stand most upright, of four quarter turns,
+   * unless it sees none there.
+   */
   async turned(image, found) {
     const unknown = found.filter(({angleKnown, score}) => !angleKnown && score >= MIN_SCORE);
     const quarter = (square, k) => ({...square, angle: square.angle + k * Math.PI / 2});
     const turns = unknown.flatMap(face => [0, 1, 2, 3].map(k => ({...face, square: quarter(face.square, k)})));
     const looks = await this.refined(image, turns);
-    const best = unknown.map((_, k) => looks.slice(4 * k, 4 * k + 4).reduce((a, b) => b.upright > a.upright ? b : a));
+    const best = unknown.map((face, k) => {
+      const look = looks.slice(4 * k, 4 * k + 4).reduce((a, b) => b.upright > a.upright ? b : a);
+      return look.score >= MIN_SCORE ? look : face;
+    });
     return [...found.filter(face => !unknown.includes(face)), ...best].sort((a, b) => b.score - a.score);
   }
 

@@ -5,7 +5,7 @@ import {centre, overlap, sizeOf} from "./geometry.js";
 
 const SEARCH_EVERY = 12;  // frames between two searches for newcomers while all who were there still are
 const MIN_TRUST = 0.3, MAX_GROWTH = 0.4;  // of a face that is followed; of the logarithm of its size in one frame
-const NEWCOMER = 1.25;  // times the score that its detector wants of a face in a picture
+const NEWCOMER = 1.2;  // times the score that its detector wants of a face in a picture
 const KNOWN_FACE = 0.3;  // intersection over union of a face and a detection
 const MEMORY = 25, REACH = 1;  // frames for which a lost face keeps its number, and face sizes in which it comes back
 

@@ -31,7 +31,7 @@ REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a c
 LEAST_SCORE = 0.15
 # Of a `PyramidDetector`, whose score is lower where it doubts, the least product of both: of a face that looks at the
 # camera, and of a profile, of whose points half are hidden.
-BELIEF, PROFILE_BELIEF = 0.38, 0.25
+BELIEF, PROFILE_BELIEF = 0.4, 0.25
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 
@@ -363,7 +363,7 @@ class PyramidDetector(FaceDetector):
 
     def _turned(self, image: np.ndarray, found: Detections) -> Detections:
         """Faces whose roll is not known as the second network sees them where they stand most upright, of four quarter
-        turns."""
+        turns, unless it sees none there."""
         unknown = np.flatnonzero(~found.angle_known & (found.scores >= self.min_score))
         if not len(unknown):
             return found
@@ -371,4 +371,6 @@ class PyramidDetector(FaceDetector):
         squares[:, 3] += np.tile(np.arange(4) * np.pi / 2, len(unknown))
         looked, upright = self._refined(image, found.take(np.repeat(unknown, 4))._replace(squares=squares))
         best = 4 * np.arange(len(unknown)) + upright.reshape(-1, 4).argmax(1)
-        return Detections.concat([found.take(np.delete(np.arange(len(found.scores)), unknown)), looked.take(best)])
+        there = looked.scores[best] >= self.min_score
+        others = np.delete(np.arange(len(found.scores)), unknown[there])
+        return Detections.concat([found.take(others), looked.take(best[there])])

@@ -29,7 +29,7 @@ MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
 # A newcomer needs so many times the score that its detector wants of a face in a photo: a true one is far surer in most
 # frames, and a collar that looks like a face would be followed for as long as it does.
-NEWCOMER = 1.25
+NEWCOMER = 1.2
 MOST_WANTED = 0.6  # where a face would have to be surer than this, its detector doubts so much that none is looked for
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
