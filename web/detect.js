@@ -20,7 +20,7 @@ const MIN_UP = 0.6;  // length of an upward axis from which on it is believed
 const REFINER_SIZE = 64, REFINER_CONTEXT = 1.8;  // of its crops: px, and sides of a candidate's square
 
 // Least product of a score and of the mean point score of the landmarks: of a face that looks at the camera, of a profile.
-const BELIEF = 0.4, PROFILE_BELIEF = 0.25;
+const BELIEF = 0.44, PROFILE_BELIEF = 0.25;
 
 /**
  * The two networks of a detector, by their files; the second looks at the places where the first sees something.

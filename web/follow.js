@@ -5,7 +5,6 @@ import {centre, overlap, sizeOf} from "./geometry.js";
 
 const SEARCH_EVERY = 12;  // frames between two searches for newcomers while all who were there still are
 const MIN_TRUST = 0.3, MAX_GROWTH = 0.4;  // of a face that is followed; of the logarithm of its size in one frame
-const NEWCOMER = 1.2;  // times the score that its detector wants of a face in a picture
 const KNOWN_FACE = 0.3;  // intersection over union of a face and a detection
 const MEMORY = 25, REACH = 1;  // frames for which a lost face keeps its number, and face sizes in which it comes back
 
@@ -69,8 +68,7 @@ export class Follower {
 
   async search(image) {
     const known = ({box}) => this.present().some(({face}) => overlap(face.box, box) >= KNOWN_FACE);
-    const found = (await this.canthus.detector.quick(image)).filter(face => !known(face)).map(face =>
-      this.lost(face.box) ? face : surer(face));
+    const found = (await this.canthus.detector.quick(image)).filter(face => !known(face));
     for (const face of await this.canthus.aligned(image, found)) {
       if (this.present().some(track => overlap(track.face.box, face.box) > SAME_FACE)) continue;
       const track = this.lost(face.box);
@@ -78,9 +76,4 @@ export class Follower {
       else this.tracks.push({id: this.next++, face, missing: 0});
     }
   }
-}
-
-/** A newcomer, of whom more is wanted than of a face in a picture. */
-function surer(face) {
-  return {...face, leastScore: NEWCOMER * face.leastScore, facingScore: NEWCOMER * face.facingScore};
 }

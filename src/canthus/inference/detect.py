@@ -31,7 +31,7 @@ REFINER_SIZE, REFINER_CONTEXT = 64, 1.8  # of its crops: px, and in sides of a c
 LEAST_SCORE = 0.15
 # Of a `PyramidDetector`, whose score is lower where it doubts, the least product of both: of a face that looks at the
 # camera, and of a profile, of whose points half are hidden.
-BELIEF, PROFILE_BELIEF = 0.4, 0.25
+BELIEF, PROFILE_BELIEF = 0.44, 0.25
 
 FINE_SIDE = 1600  # longer side of what the network sees at most, px; more would not fit a small machine
 

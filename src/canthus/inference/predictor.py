@@ -109,7 +109,7 @@ class Predictor(ABC):
         the detector is skipped and the answer has one face a box, in that order. Without, faces come by falling
         detection score; one that lies turned or upside down, or whose detected box was off, is aligned again on an
         upright crop, and one whose mean point score (`Faces.scores`) stays under what its detector wants (of the
-        shipped one 0.4 divided by its score, for a profile 0.25) is left out, because such points are mostly wrong; so
+        shipped one 0.44 divided by its score, for a profile 0.25) is left out, because such points are mostly wrong; so
         is the second of two that lie on one face. No face found gives empty `Faces`. Raises `ImageError`, `BoxError`.
         """
         return self.predict_many([image], None if boxes is None else [boxes])[0]

@@ -27,9 +27,6 @@ MIN_SCORE = 0.3  # mean of `Faces.scores`
 MIN_PEAK = 0.25  # mean peak of heatmaps
 MAX_GROWTH = 0.4  # of the log of a face's size from frame to frame
 MIN_OVERLAP = 0.3  # intersection over union of a face and the detection that confirms it
-# A newcomer needs so many times the score that its detector wants of a face in a photo: a true one is far surer in most
-# frames, and a collar that looks like a face would be followed for as long as it does.
-NEWCOMER = 1.2
 MOST_WANTED = 0.6  # where a face would have to be surer than this, its detector doubts so much that none is looked for
 BESIDE = 0.1  # a face that was behind another is found once they overlap by less, lest it slide onto that one
 MAX_MATCH_DISTANCE = 1.0  # face sizes between where a lost face should be and a detection that is taken for it
@@ -87,8 +84,7 @@ class Tracker:
     A face is healthy while its score suffices, its size does not jump, its centre is in the picture, no other face
     lies in the same place, and no detection centred in its box disagrees about that box. An unhealthy face is lost
     unless the detector finds it again in the same frame. The detector searches for lost faces in every frame, around
-    where they should be; while no face is tracked it searches every frame for near faces (`FaceDetector.quick`). A
-    newcomer has to be NEWCOMER times as sure as a face in a photo.
+    where they should be; while no face is tracked it searches every frame for near faces (`FaceDetector.quick`).
     """
 
     def __init__(
@@ -289,9 +285,6 @@ class Tracker:
         if taken.all():
             return
         found = found.take(~taken)
-        back = self._recognised(found.boxes)
-        times = np.array([1.0 if k in back else NEWCOMER for k in range(len(found.scores))])
-        found = found._replace(least_score=found.least_score * times, facing_score=found.facing_score * times)
         faces = self._aligned(picture, found.take(found.facing_score <= MOST_WANTED))
         if not len(faces):
             return
