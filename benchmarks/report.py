@@ -21,7 +21,7 @@ from accuracy import COLUMNS
 from rich.console import Console
 from rich.table import Table
 
-from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores
+from canthus.evaluation.evaluate import evaluate, predict, write_predictions, write_report, write_scores
 from canthus.inference.predictor import Predictor
 
 
@@ -32,7 +32,8 @@ def report(name: str, protocol: str, folder: Path, out: Path, aligner: Predictor
     predicted = time.perf_counter() - begin
     scores = evaluate(protocol, folder, answers)
     out = out / name / protocol
-    write_scores(out, scores, answers)
+    write_predictions(out, answers)
+    write_scores(out, scores)
     made = write_report(out, protocol, scores, aligner)
     seconds = time.perf_counter() - begin
     times = {"seconds": round(seconds, 1), "ms a face": round(1e3 * predicted / len(scores.pairs.found), 2)}

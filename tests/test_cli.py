@@ -24,7 +24,7 @@ import canthus
 from canthus.__main__ import main
 from canthus.cli import app
 from canthus.commands import terminal
-from canthus.errors import amount, pip_install
+from canthus.errors import CanthusError, amount, pip_install
 from canthus.io.outputs import read_json
 from canthus.weights import find
 
@@ -249,7 +249,7 @@ def test_align_gives_other_landmark_schemes(tmp_path):
     given = "align", PHOTO, "--pts", "--out", tmp_path, "--scheme"
     run(*given, "wflw98")
     faces = read_json(tmp_path / "astronaut.json")
-    np.testing.assert_allclose(faces.xyz, aligner().predict(PHOTO).landmarks("wflw98"), atol=5e-3)
+    np.testing.assert_allclose(faces.xyz, aligner().predict(PHOTO).converted("wflw98").xyz, atol=5e-3)
     assert (tmp_path / "astronaut.pts").read_text().startswith("version: 1\nn_points:  98\n")
     assert "1 skipped" in run(*given, "wflw98", "--resume") and "0 skipped" in run(*given, "lapa106", "--resume")
     assert "2 points cannot be told" in run(*given, "cofw29", code=2)
@@ -427,6 +427,36 @@ def test_evaluate_of_nothing_is_one_sentence_and_exit_2(tmp_path):
     assert f"there is no '{missing}'" in run("evaluate", "aflw2000", missing, "--out", tmp_path / "out", code=2)
     assert "canthus: no protocol 'aflw'" in run("evaluate", "aflw", tmp_path, code=2)
     assert "is not one of 'true', 'own', 'detected'" in run("evaluate", "300w", tmp_path, "--boxes", "given", code=2)
+
+
+def test_evaluate_keeps_predictions_whose_scoring_fails(tmp_path, monkeypatch):
+    pytest.importorskip("scipy")
+    import layouts_maker
+
+    def fails(*_):
+        raise CanthusError("no scores today")
+
+    monkeypatch.setattr("canthus.evaluation.evaluate.evaluate", fails)
+    data = layouts_maker.w300(tmp_path / "300w")
+    text = run("evaluate", "300w", data, "--threads", 1, "--out", tmp_path / "out", code=2)
+    assert "no scores today" in text and [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.npz"]
+
+
+def test_evaluate_tells_at_once_that_a_package_is_missing(tmp_path, monkeypatch):
+    pytest.importorskip("scipy")
+    import layouts_maker
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("canthus.evaluation.evaluate.predict", None)  # is not reached
+    data = layouts_maker.w300(tmp_path / "300w")
+    assert "'pyarrow' is not installed" in run(
+        "evaluate", "300w", data, "--format", "parquet", "--out", tmp_path / "o", code=2
+    )
+
+
+def test_limits_of_the_service_end_somewhere():
+    assert "a finite number is wanted" in run("serve", "--max-megabytes", "inf", code=2)
+    assert "greater than or equal to 0.001" in run("serve", "--max-megabytes", "nan", code=2)
 
 
 def test_evaluate_prints_tables_and_writes_files_that_can_be_scored_again(tmp_path, monkeypatch):

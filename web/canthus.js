@@ -98,6 +98,9 @@ export class Canthus {
       if (box.length !== 4 || !box.every(Number.isFinite) || box[2] <= box[0] || box[3] <= box[1]) {
         throw new RangeError(`got the box ${box}, want x0 < x1 and y0 < y1, in pixels`);
       }
+      if (box[2] <= -0.5 || box[3] <= -0.5 || box[0] >= image.width - 0.5 || box[1] >= image.height - 0.5) {
+        throw new RangeError(`got the box ${box}, want one that overlaps the ${image.width} x ${image.height} px picture`);
+      }
     }
     const crops = boxes.map(box => cropAround(box, this.card.crop_scale, this.card.crop_size));
     return (await this.onCrops(image, crops)).map(({face}) => face);

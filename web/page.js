@@ -174,7 +174,7 @@ async function openVideo(file) {
     return say(`${file.name || "This file"} is no video that this browser plays.`, true);
   }
   $("controls").hidden = false;
-  follow(false);
+  return follow(false);
 }
 
 async function openCamera() {
@@ -195,7 +195,7 @@ async function openCamera() {
   $("film").srcObject = stream;
   $("camera").setAttribute("aria-pressed", true);
   await $("film").play();
-  follow(true);
+  return follow(true);
 }
 
 /** Frame after frame, the newest one when the networks are free. */

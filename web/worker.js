@@ -21,7 +21,12 @@ const tasks = {
   },
 };
 
-addEventListener("message", async ({data: {number, task, ...given}}) => {
+let last = Promise.resolve();
+
+// one message after the other: a follower is in the middle of a frame while it waits for a network
+addEventListener("message", ({data}) => { last = last.then(() => work(data)); });
+
+async function work({number, task, ...given}) {
   const began = performance.now();
   try {
     const answer = await tasks[task](given);
@@ -31,4 +36,4 @@ addEventListener("message", async ({data: {number, task, ...given}}) => {
   } finally {
     given.bitmap?.close();
   }
-});
+}

@@ -7,8 +7,10 @@ import http.server
 import json
 import socket
 import threading
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from typer.testing import CliRunner
 
 from canthus.cli import app
 from canthus.commands.camera import LiveSummary, follow, lines_path
-from canthus.errors import VideoError
+from canthus.errors import OutputError, VideoError
+from canthus.face.faces import Faces, TrackedFaces
 from canthus.inference.tracker import Tracker
 from canthus.io.lines import read_json_lines
 from canthus.io.streams import Live
@@ -111,3 +114,26 @@ def test_files_are_not_sent(film, tmp_path):
 def test_names_of_lines_hold_no_password():
     assert lines_path(Path("o"), "0").name.startswith("camera0-")
     assert lines_path(Path("o"), "rtsp://me:secret@10.0.0.1/live?x=1").name.startswith("10-0-0-1-live-x-1-")
+
+
+def test_a_full_disk_ends_a_stream_with_whole_lines(film, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    summary = LiveSummary(tmp_path / "a.jsonl")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"could not write '.*a\.jsonl': File too large"):
+            follow(Live(film), tmp_path, Tracker(aligner()), summary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert 0 < summary.frames == len(list(read_json_lines(summary.path))) < 12
+
+
+def test_the_lines_name_the_scheme_of_the_points(film, tmp_path, monkeypatch):
+    monkeypatch.setattr("canthus.commands.camera.frame_line", lambda image: b"")
+    tracker = Tracker(aligner())
+    monkeypatch.setattr(tracker, "step", lambda image: TrackedFaces(Faces.empty((1, 1)), [], []))
+    tracker.aligner = SimpleNamespace(card=replace(aligner().card, scheme="menpo84"))
+    summary = LiveSummary(tmp_path / "a.jsonl")
+    follow(Live(film), tmp_path, tracker, summary)
+    assert json.loads(summary.path.read_text())["scheme"] == "menpo84"

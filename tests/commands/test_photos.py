@@ -390,6 +390,15 @@ def test_resume_redoes_what_is_stale_or_broken(folder, tmp_path, change):
     assert run([folder / "a.bmp"], tmp_path, resume=True).skipped == 1
 
 
+def test_files_of_another_scheme_do_not_count_as_done(folder, tmp_path):
+    save(folder / "a.png")
+    run([folder / "a.png"], tmp_path, Outputs(False, pts=True, scheme="wflw98"))
+    run([folder / "a.png"], tmp_path, JSON_ONLY)
+    assert not (tmp_path / "a.pts").exists()
+    assert run([folder / "a.png"], tmp_path, Outputs(False, pts=True), resume=True).files == 1
+    assert "n_points:  68" in (tmp_path / "a.pts").read_text()
+
+
 def test_resume_does_what_was_not_asked_for_before_and_keeps_the_rest(folder, tmp_path):
     save(folder / "a.png")
     for wanted in (JSON_ONLY, Outputs(False, csv=True), Outputs(False, pts=True), Outputs(False, expressions=True)):

@@ -385,3 +385,10 @@ def test_a_pts_file_without_a_brace_is_told_so(tmp_path):
     first.write_text(first.read_text().replace("}", ""))
     with pytest.raises(LandmarkError, match="a line with a brace of its own is missing"):
         read_pts(first)
+
+
+def test_a_link_to_nowhere_is_told(tmp_path):
+    (tmp_path / "x.xml").symlink_to("nowhere")
+    faults = []
+    assert not list(recognise(tmp_path).read(tmp_path, faults))
+    assert len(faults) == 1 and "x.xml" in str(faults[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from heads_maker import write_heads
@@ -215,8 +217,12 @@ def test_the_exported_networks_say_what_torch_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"composites": 100}, {"side": 100}, {"batch": 0}, {"steps": "many"}, {"steps": 0}, {"refiner_steps": 0}]
-)
+    "changes",
+    [
+        {"composites": 100}, {"side": 100}, {"batch": 0}, {"steps": "many"}, {"steps": 0}, {"refiner_steps": 0},
+        {"save_every": 0}, {"seed": -1}, {"workers": 0}, {"lr": -1.0}, {"ema_decay": 7.0}, {"grad_clip": -1.0},
+    ],
+)  # fmt: skip
 def test_recipes_that_make_no_sense_are_refused(heads, changes):
     with pytest.raises(RecipeError):
         recipe(heads, **{"composites": 256} | changes)
@@ -243,3 +249,22 @@ def test_another_recipe_does_not_go_on(heads, tmp_path, small_parts):
     list(train_detector(recipe(heads), tmp_path))
     with pytest.raises(RecipeError, match="lr"):
         next(train_detector(recipe(heads, lr=0.5), tmp_path))
+
+
+def test_composites_of_another_recipe_are_not_taken(heads, tmp_path, small_parts):
+    assert list(draw(recipe(heads, composites=16), tmp_path)) == [8, 16]
+    with pytest.raises(RecipeError, match=r"another recipe \(side, seed differ\)"):
+        next(draw(recipe(heads, composites=16, side=128, seed=1), tmp_path))
+    assert list(draw(recipe(heads, composites=16, lr=1.0), tmp_path)) == []  # what learning depends on may change
+
+
+def test_steps_may_grow_until_the_refiner_begins(heads, tmp_path, small_parts):
+    list(draw(recipe(heads), tmp_path))
+    stages = []
+    for steps, count in ((2, 1), (4, 5)):
+        running = train_detector(recipe(heads, steps=steps), tmp_path)
+        stages += [(row["step"], row["stage"]) for row in islice(running, count)]
+        running.close()
+    assert stages == [*((n, "detector") for n in (1, 2, 3, 4)), (5, "refiner"), (6, "refiner")]
+    with pytest.raises(RecipeError, match="they may grow until the second network begins"):
+        next(train_detector(recipe(heads, steps=5), tmp_path))

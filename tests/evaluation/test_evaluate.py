@@ -17,7 +17,7 @@ pytest.importorskip("scipy.io")
 from canthus.data.formats import FaceSample, read_aflw2000  # noqa: E402
 from canthus.errors import CanthusError  # noqa: E402
 from canthus.evaluation.collect import collect  # noqa: E402
-from canthus.evaluation.evaluate import evaluate, predict, write_report, write_scores  # noqa: E402
+from canthus.evaluation.evaluate import evaluate, predict, write_predictions, write_report, write_scores  # noqa: E402
 from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS, protocol  # noqa: E402
 from canthus.evaluation.scores import score  # noqa: E402
@@ -309,7 +309,8 @@ def test_what_is_written(folder, tmp_path):
     answers = predict("aflw2000", folder, Oracle(samples(folder), lambda _, xyz: xyz + [2, 0, 0]))
     scores = evaluate("aflw2000", folder, answers)
     out = tmp_path / "new" / "out"
-    write_scores(out, scores, answers)
+    write_predictions(out, answers)
+    write_scores(out, scores)
     written = json.loads((out / "scores.json").read_text())
     assert written["faces"] == 6 and written["system"] == "oracle 1" and "68 of 68 points" in written["compared"]
     from canthus.evaluation.predictions import Predictions
@@ -317,7 +318,7 @@ def test_what_is_written(folder, tmp_path):
     again = evaluate("aflw2000", folder, Predictions.read(out / "predictions.npz"))
     assert again.errors["NME box"] == pytest.approx(scores.errors["NME box"], rel=1e-5)
     pytest.importorskip("pyarrow")
-    write_scores(out, scores, answers, "parquet")
+    write_predictions(out, answers, "parquet")
     again = evaluate("aflw2000", folder, Predictions.read(out / "predictions.parquet"))
     assert again.errors["NME box"] == pytest.approx(scores.errors["NME box"], rel=1e-5)
 

@@ -136,3 +136,13 @@ def test_converted_faces_know_sigma_of_landmarks_only_and_go_through_json(tmp_pa
     assert json.loads((tmp_path / "a.json").read_text())["scheme"] == "wflw98"
     np.testing.assert_allclose(read_json(tmp_path / "a.json").xyz, with_98.xyz, atol=1e-3)
     assert Faces.empty((9, 9)).landmarks("mediapipe478").shape == (0, 478, 3)
+
+
+@pytest.mark.parametrize("scheme", ["menpo84", "aflw19", "wflw98", "mediapipe478"])
+def test_converted_points_have_a_mean_z_of_zero(scheme):
+    faces = faces_of(head(-50.0)[1])
+    converted = faces.converted(scheme)
+    assert abs(converted.xyz[..., 2].mean()) < 1e-4
+    moved = faces.landmarks(scheme) - converted.xyz
+    np.testing.assert_allclose(moved[..., :2], 0, atol=1e-6)
+    np.testing.assert_allclose(moved[..., 2], moved[0, 0, 2], atol=1e-4)  # all by the same

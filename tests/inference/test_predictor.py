@@ -353,6 +353,9 @@ def test_one_image_where_several_are_wanted_is_refused(image):
 
 
 def test_as_many_boxes_as_images_are_wanted():
+    for given in (5, (box for box in [BOX])):
+        with pytest.raises(BoxError, match="want those of each image"):
+            aligner().predict_many([photo()], given)
     with pytest.raises(BoxError, match="2 images"):
         aligner().predict_many([photo(), photo()], [BOX])
 

@@ -112,3 +112,10 @@ def test_a_face_that_was_gone_starts_anew() -> None:
     np.testing.assert_allclose(calm[20:, :, 0], calm[:20, :, 0] + 99, atol=1e-3)
     nobody = TrackedFrame(0, 0.0, TrackedFaces(Faces.empty((64, 64)), np.zeros(0, int), np.zeros(0, bool)))
     assert [len(f.tracked) for f in smoothed([nobody])] == [0] and list(smoothed([])) == []
+
+
+def test_faces_that_are_gone_are_forgotten() -> None:
+    smoother, frames = Smoother(), clip(3, still)
+    for number, frame in enumerate(frames):  # three people, one after the other, ten seconds apart
+        smoother(replace(frame.tracked, ids=np.array([number])), 10.0 * number)
+    assert list(smoother._tracks) == [2]

@@ -777,3 +777,9 @@ def test_weights_with_a_mean_shape_see_the_crops_that_they_learnt_from_in_photos
     # the face of the mean shape is a third of the crop's side, and that of crops around boxes 1 / 1.5 of it
     red = [(np.abs(c[0].astype(int) - COLOURS[0]).sum(-1) < 200).mean() for c in (first.judge.crops[0], first.crops[0])]
     assert red[1] == pytest.approx(red[0] / 4, rel=0.2)
+
+
+@pytest.mark.parametrize("value", ["0.5", float("nan"), [0.5]])
+def test_a_least_score_that_is_no_number_is_refused(value):
+    with pytest.raises(CanthusError, match="got min_score=.*, want a number, or None"):
+        Tracker(Discs(), min_score=value)

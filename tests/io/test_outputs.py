@@ -290,3 +290,14 @@ def test_pts_is_one_based(tmp_path: Path) -> None:
     assert lines[3] == f"{x + 1:.3f} {y + 1:.3f}"
     points = np.array([line.split() for line in lines[3:71]], float)
     np.testing.assert_allclose(points - 1, faces.xy[1], atol=6e-4)
+
+
+def test_a_face_that_is_not_there_has_no_pts(tmp_path):
+    with pytest.raises(OutputError, match="got face 3 of 1"):
+        write_pts(tmp_path / "a.pts", made_up_faces([(0, 0, 0)]), 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_an_image_may_be_a_path(tmp_path):
+    write_json(tmp_path / "a.json", made_up_faces([(0, 0, 0)]), image=Path("b.jpg"))
+    assert json.loads((tmp_path / "a.json").read_text())["image"]["name"] == "b.jpg"

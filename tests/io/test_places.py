@@ -96,7 +96,7 @@ def test_folders_and_files_far_away(memory):
 def test_lists_of_paths_and_addresses(room, memory):
     (room / "a.png").write_bytes(png(1))
     memory.pipe_file("/b.png", png(2))
-    (room / "list.txt").write_text("a.png\n\nmemory://b.png\n")
+    (room / "list.txt").write_text("a.png\n\nmemory://b.png\n", encoding="utf-8-sig")  # as editors on Windows do
     (room / "list.csv").write_text("size,image\n3,a.png\n4,memory://b.png\n")
     for name in ("list.txt", "list.csv"):
         assert greys(taken(name)) == [1, 2]

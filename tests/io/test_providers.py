@@ -179,3 +179,28 @@ def test_a_detector_of_ones_own_gets_the_provider(tmp_path, monkeypatch):
     monkeypatch.setattr(PyramidDetector, "__init__", lambda self, *given: seen.append(given))
     canthus.load(threads=1, detector=tmp_path, provider="auto")
     assert seen == [(tmp_path, 1, None, "auto")]
+
+
+def test_opening_in_many_threads_leaves_the_environment_alone(fake, monkeypatch):
+    fake(CPU)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    problems = []
+
+    def ask():
+        try:
+            for _ in range(2000):
+                providers.runtime()
+        except KeyError as error:
+            problems.append(error)
+
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not problems and "ORT_DISABLE_TELEMETRY" not in providers.os.environ

@@ -77,3 +77,15 @@ def test_frames_without_any_face_are_kept(tmp_path: Path) -> None:
     recording.flush({})
     (back,) = Recording(tmp_path / "parts", ABOUT, resume=True)
     assert back.tracked.faces.image_size == (8, 6) and len(back.tracked) == 0
+
+
+def test_points_of_another_scheme_come_back(tmp_path: Path) -> None:
+    faces = made_up_faces([(0.1, 10.0, 0.3)]).converted("menpo84")
+    recording = Recording(tmp_path / "parts", ABOUT)
+    for number, found in enumerate((faces, faces[:0], faces)):
+        tracked = TrackedFaces(found, np.arange(len(found)), np.ones(len(found), bool))
+        recording.add(TrackedFrame(number, number / 3, tracked), PICTURE)
+    recording.flush({})
+    again = [frame.tracked.faces for frame in Recording(tmp_path / "parts", ABOUT, resume=True)]
+    assert [found.scheme for found in again] == ["menpo84"] * 3
+    assert np.array_equal(again[2].xyz, faces.xyz) and again[1].xyz.shape == (0, 84, 3)

@@ -39,6 +39,21 @@ def test_a_file_is_played_at_its_own_speed(film):
         assert frame.time == pytest.approx(frame.number / RATE, abs=0.3)  # as they arrive; the machine may be busy
 
 
+def test_frames_are_as_a_player_shows_them(tmp_path):
+    import av
+
+    path = tmp_path / "wide.mp4"  # stored pixels that are twice as wide as high
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        for _ in range(5):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    with Live(path) as live:
+        assert next(iter(live)).image.shape == (48, 128, 3)
+
+
 def test_who_is_slow_gets_the_newest_frame(film):
     ages, numbers = [], []
     with Live(film) as stream:

@@ -207,3 +207,18 @@ def test_no_column_is_there_twice() -> None:
         names = [column.name for column in layout.columns]
         assert len(set(names)) == len(names)
         assert all(column.about for column in layout.columns)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"timestamps": [0]}, "1 timestamps for 2 frames, want one a frame"),
+        ({"face_ids": [[0, 1]]}, "1 face_ids for 2 frames, want one a frame"),
+        ({"face_ids": [[0, 1], [0]]}, "1 face_ids for 2 faces of frame 1, want one a face"),
+    ],
+)
+def test_times_and_numbers_that_do_not_fit_are_refused(tmp_path: Path, more, told) -> None:
+    faces = made_up_faces(ANGLES)[:2]
+    with pytest.raises(OutputError, match=told):
+        write_csv(tmp_path / "a.csv", [faces, faces], **more)
+    assert not list(tmp_path.iterdir())

@@ -118,6 +118,17 @@ def test_a_network_that_does_not_survive_the_export_is_refused(trained, exported
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: before)
     with pytest.raises(WeightsError, match=r"differs from torch by 0\.21 px"):
         export.export_onnx(tmp_path / "moved", tmp_path / "onnx")
+    assert not list((tmp_path / "onnx").iterdir())
+    monkeypatch.setattr(OnnxAligner, "answer", lambda *_: SimpleNamespace(xyz=np.full((16, 68, 3), np.nan)))
+    with pytest.raises(WeightsError, match="differs from torch by nan px"):
+        export.export_onnx(trained[0], tmp_path / "onnx")
+
+
+def test_a_folder_of_weights_in_training_keeps_its_card(trained):
+    card = (Path(trained[0]) / "card.json").read_bytes()
+    with pytest.raises(OutputError, match="holds the weights that training wrote"):
+        export.export_onnx(trained[0], trained[0])
+    assert (Path(trained[0]) / "card.json").read_bytes() == card
 
 
 def test_eight_bits_move_points_by_little(trained, exported, tmp_path):

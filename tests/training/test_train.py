@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -294,6 +295,16 @@ def test_a_run_starts_from_the_weights_of_another(plan, tmp_path):
     second = load_file(tmp_path / "second" / "weights" / "model.safetensors")
     learnt = [name for name, _ in build(plan.method, plan.config).named_parameters()]
     assert learnt and all(torch.equal(first[name], second[name]) for name in learnt)
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(plan, tmp_path):
+    list(train(replace(plan, steps=2), tmp_path / "first"))
+    begun = replace(plan, steps=4, save_every=2, weights=str(tmp_path / "first" / "weights"))
+    running = train(begun, tmp_path / "second")
+    next(running), next(running), next(running)
+    running.close()
+    shutil.rmtree(tmp_path / "first")
+    assert [row["step"] for row in train(begun, tmp_path / "second")] == [3, 4]
 
 
 def test_weights_of_another_config_are_refused(plan, tmp_path):

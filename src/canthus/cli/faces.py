@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import warnings
 from collections import Counter
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -353,25 +354,32 @@ def models(
         console.print(listing.NOTE, soft_wrap=True)
 
 
+def _limit(name: str, least: float, what: str) -> Any:
+    """An option of a number from `least` on that ends somewhere."""
+
+    def finite(value: float) -> float:
+        if not math.isfinite(value):
+            raise typer.BadParameter(f"{value} is no limit, a finite number is wanted")
+        return value
+
+    return typer.Option(name, min=least, callback=finite, help=what)
+
+
 def serve(
     weights: Weights = "swift",
     accuracy: Accuracy = "normal",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
-    megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Largest image file.")] = 20.0,
-    megapixels: Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest image.")] = 40.0,
+    megabytes: Annotated[float, _limit("--max-megabytes", 0.001, "Largest image file.")] = 20.0,
+    megapixels: Annotated[float, _limit("--max-megapixels", 0.001, "Largest image.")] = 40.0,
     faces: Annotated[int, typer.Option("--max-faces", min=1, help="Most faces in an image.")] = 100,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
+    timeout: Annotated[float, _limit("--timeout", 0.1, "Seconds that a request may take.")] = 30.0,
     waiting: Annotated[int, typer.Option("--queue", min=1, help="Most images that wait.")] = 64,
-    clip_megabytes: Annotated[
-        float, typer.Option("--max-clip-megabytes", min=0.001, help="Largest video file.")
-    ] = 50.0,
-    clip_megapixels: Annotated[float, typer.Option("--max-clip-megapixels", min=0.001, help="Largest frame.")] = 4.0,
+    clip_megabytes: Annotated[float, _limit("--max-clip-megabytes", 0.001, "Largest video file.")] = 50.0,
+    clip_megapixels: Annotated[float, _limit("--max-clip-megapixels", 0.001, "Largest frame.")] = 4.0,
     clip_frames: Annotated[int, typer.Option("--max-clip-frames", min=1, help="Most frames of a clip.")] = 1800,
-    clip_length: Annotated[float, typer.Option("--max-clip-seconds", min=0.0, help="Longest clip.")] = 60.0,
-    clip_timeout: Annotated[
-        float, typer.Option("--clip-timeout", min=0.1, help="Seconds that a clip may take.")
-    ] = 120.0,
+    clip_length: Annotated[float, _limit("--max-clip-seconds", 0.0, "Longest clip.")] = 60.0,
+    clip_timeout: Annotated[float, _limit("--clip-timeout", 0.1, "Seconds that a clip may take.")] = 120.0,
     clips: Annotated[int, typer.Option("--clips", min=1, help="Most clips under way.")] = 4,
     threads: Threads = None,
     provider: Provider = "cpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,6 +54,8 @@ def evaluate(
         from canthus.evaluation import evaluate as measure
         from canthus.evaluation.predictions import Predictions
 
+        if format == "parquet":
+            import_module("pyarrow")  # missed now rather than when all is done
         with progress("evaluate") as show:
             load = partial(canthus.load, accuracy=accuracy, threads=threads, provider=provider)
             predictor = None if predictions else load(weights)
@@ -61,8 +64,9 @@ def evaluate(
             else:
                 second, first = (None if name is None else load(name) for name in (tracking, initial))
                 answers = measure.predict(protocol, data, predictor, boxes, show, second, first)
+            measure.write_predictions(out, answers, format)
             scores = measure.evaluate(protocol, data, answers)
-            measure.write_scores(out, scores, answers, format)
+            measure.write_scores(out, scores)
             if report:
                 measure.write_report(out, protocol, scores, predictor, show)
     console.print(scores.headline(), soft_wrap=True)

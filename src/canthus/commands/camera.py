@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -21,16 +23,19 @@ from canthus.io.outputs import make_folder
 from canthus.io.send import Sender
 from canthus.io.streams import Live
 
+DELAYS = 100_000  # an hour of frames; a stream may run for weeks
+
 
 @dataclass
 class LiveSummary:
     """What became of a stream. path: the file of its lines. frames: that were tracked. passed_over: that came while
-    another one was worked on. delays: seconds from the arrival of each frame until its faces were written and sent."""
+    another one was worked on. delays: seconds from the arrival of a frame until its faces were written and sent, of the
+    last `DELAYS` frames."""
 
     path: Path
     frames: int = 0
     passed_over: int = 0
-    delays: list[float] = field(default_factory=list)
+    delays: deque[float] = field(default_factory=lambda: deque(maxlen=DELAYS))
 
     def __str__(self) -> str:
         if not self.frames:
@@ -49,7 +54,7 @@ def follow(
     """Track the faces of a stream until it ends; `summary` is kept up to date, as whoever stops it wants it too.
 
     Lines of JSON go to `summary.path` as they come. smooth: written and sent are smoothed faces. Raises `VideoError`
-    where the stream breaks off, and `OutputError`.
+    where the stream breaks off, and `OutputError`, with all lines so far in the file.
     """
     tracker.reset()
     smoother = Smoother()
@@ -58,8 +63,16 @@ def follow(
         try:
             lines = files.enter_context(open(summary.path, "xb", buffering=0))
         except OSError as error:
-            raise OutputError(f"could not write '{summary.path}': {reason(error)}") from error
-        lines.write(header_line(live.source, [tracker.aligner.card.title, tracker.tracking.card.title]))
+            raise _unwritten(summary.path, error) from error
+
+        def write(line: bytes) -> None:
+            try:
+                _append(lines, line)
+            except OSError as error:
+                raise _unwritten(summary.path, error) from error
+
+        cards = tracker.aligner.card, tracker.tracking.card
+        write(header_line(live.source, [card.title for card in cards], cards[0].scheme))
         for frame in files.enter_context(live):
             tracked = tracker.step(frame.image)
             if smooth:
@@ -67,10 +80,26 @@ def follow(
             image = ImageFaces(live.source, frame.number, frame.time, tracked.faces, tracked.ids, tracked.followed)
             if send:
                 send(image)
-            lines.write(frame_line(image))
+            write(frame_line(image))
             summary.delays.append(time.perf_counter() - frame.arrived)
             summary.frames, summary.passed_over = summary.frames + 1, live.passed_over
             progress(frame.number)
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    """Write the whole line at once; none of it is left where that fails."""
+    end = file.tell()
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
+
+
+def _unwritten(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"could not write '{path}': {reason(error)}")
 
 
 def lines_path(out: Path, source: str) -> Path:

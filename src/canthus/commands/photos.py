@@ -223,7 +223,8 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
     seen = mesh if picture.reduction == 1 else faces.mesh()  # in pixels of the picture that gives the colours
     written = [target.name + ending for ending in outputs.files(len(faces))]
     earlier = _results(target)
-    if earlier and earlier.source[1:] == photo.source[1:] and earlier.weights == faces.weights:
+    now = photo.source[1:], faces.weights, points.scheme
+    if earlier and (earlier.source[1:], earlier.weights, earlier.scheme) == now:
         written += [name for name in earlier.files if name not in written]  # such as the table of a run with --csv
     elif earlier:
         earlier.remove()

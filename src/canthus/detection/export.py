@@ -56,18 +56,23 @@ def export_detector(weights: str | Path, out: str | Path, recipe: str = "") -> N
     graph = _Graph(load_network(weights / WEIGHTS_FILE)).eval()
     pictures = rng.integers(0, 256, (2, 4 * last, 3 * last, 3), np.uint8)
     dynamic = {0: batch, 1: last * rows, 2: last * columns}
-    _write(graph, {"pictures": pictures}, list(OUTPUTS), dynamic, detector_metadata(card), out / MODEL_FILE)
+    whole = _network(graph, {"pictures": pictures}, list(OUTPUTS), dynamic, detector_metadata(card))
     closer = _Graph(load_refiner(weights / REFINER_WEIGHTS)).eval()
     crops = rng.integers(0, 256, (2, REFINER_SIZE, REFINER_SIZE, 3), np.uint8)
-    _write(closer, {"crops": crops}, list(LOOKS), {0: batch}, refiner_metadata(card), out / REFINER_FILE)
+    near = _network(closer, {"crops": crops}, list(LOOKS), {0: batch}, refiner_metadata(card))
+    atomic_write(out / MODEL_FILE, whole)
+    atomic_write(out / REFINER_FILE, near)
     card["files"] = {name: sha256(out / name) for name in (MODEL_FILE, REFINER_FILE)}
     atomic_write(out / CARD_FILE, (json.dumps(card, indent=2) + "\n").encode())
 
 
-def _write(
-    graph: nn.Module, given: dict[str, np.ndarray], outputs: list[str], dynamic: dict[int, Any],
-    metadata: dict[str, str], path: Path,
-) -> None:  # fmt: skip
+def _network(
+    graph: nn.Module,
+    given: dict[str, np.ndarray],
+    outputs: list[str],
+    dynamic: dict[int, Any],
+    metadata: dict[str, str],
+) -> bytes:
     """One network as ONNX, compared with torch on what is given."""
     ((name, values),) = given.items()
     program = torch.onnx.export(
@@ -75,10 +80,11 @@ def _write(
         opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     assert program is not None
-    atomic_write(path, with_metadata(strip(program.model_proto).SerializeToString(), metadata))
+    data = with_metadata(strip(program.model_proto).SerializeToString(), metadata)
     with torch.inference_mode():
         ours = graph(torch.from_numpy(values))
-    theirs = Session(path).run(outputs, given)
+    theirs = Session(data).run(outputs, given)
     worst = max(float(np.abs(a.numpy() - b).max()) for a, b in zip(ours, theirs))
     if not worst <= PARITY:
         raise WeightsError(f"the exported detector differs from torch by {worst:.2g}; at most {PARITY} is wanted")
+    return data

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from canthus.decode import decoding, fits, read_bytes
+from canthus.decode import decoding, fits, read_bytes, read_json
 from canthus.detection.candidates import Candidates
 from canthus.detection.dataset import PART, Composites, draw_composites
 from canthus.detection.export import REFINER_WEIGHTS, WEIGHTS_FILE, export_detector
@@ -34,12 +34,13 @@ from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.yaml_config import read_keys, refuse_unknown
 from canthus.training import monitor
 from canthus.training.checkpoint import pack, unpack
-from canthus.training.recipe import as_json, refuse_changes
+from canthus.training.recipe import as_json, check_limits, refuse_changes
 from canthus.training.schedule import OptimizerSpan
 from canthus.training.train import CHECKPOINT, RECIPE, WEIGHTS, computes_bf16, move_average, optimizer_of
 
 SHIPPED = Path(__file__).with_name("detector.yaml")
 COMPOSITES = "composites"
+DRAWN = ("heads", "environments", "photos", "objects", "weights", "side", "seed")  # keys that composites depend on
 TERMS = {"score": 1.0, "box": 1.5, "upright": 0.3, "up": 0.5}  # of the pyramid's loss, and their weights
 REFINER_TERMS = {"seen": 1.0, "square": 0.3, "axis": 0.5}
 
@@ -91,8 +92,9 @@ class DetectorRecipe:
             raise RecipeError(
                 f"want composites in multiples of {PART}, a side in multiples of {STRIDES[-1]}, batches, refiner_steps"
             )
-        if self.steps < 0 or (self.steps == 0 and self.weights is None):
+        if self.steps == 0 and self.weights is None:
             raise RecipeError("want steps, or `weights` whose pyramid is kept")
+        check_limits(asdict(self) | {"steps": self.steps or 1})
 
     @classmethod
     def read(cls, path: str | Path | None, **overrides: Any) -> DetectorRecipe:
@@ -106,7 +108,19 @@ class DetectorRecipe:
 
 
 def draw(recipe: DetectorRecipe, out: str | Path) -> Iterator[int]:
-    """Draw the composites of a run that are missing; yields the number of those that are there."""
+    """Draw the composites of a run that are missing; yields the number of those that are there. Raises `RecipeError`
+    where `out` holds composites of another recipe, and where a source cannot be read, and `OutputError`."""
+    drawn = {key: value for key, value in json.loads(as_json(recipe)).items() if key in DRAWN}
+    about = make_folder(Path(out, COMPOSITES)) / RECIPE
+    if os.path.exists(about):
+        with decoding(RecipeError, f"'{about}', which says what the composites there were drawn from, cannot be read"):
+            before = dict(read_json(about))
+        if differ := ", ".join(key for key in DRAWN if before.get(key) != drawn[key]):
+            raise RecipeError(
+                f"'{about.parent}' holds composites of another recipe ({differ} differ); take another folder"
+            )
+    else:
+        atomic_write(about, json.dumps(drawn, indent=2).encode())
     judge = None if recipe.weights is None else str(Path(recipe.weights, WEIGHTS_FILE))
     sources = recipe.heads, recipe.environments, recipe.photos, recipe.objects, judge
     parts = recipe.composites // PART
@@ -125,23 +139,29 @@ def train_detector(recipe: DetectorRecipe, out: str | Path) -> Iterator[dict[str
     out = make_folder(out)
     remove_leftovers(out)
     resumed = os.path.exists(out / CHECKPOINT)
-    if resumed:
-        refuse_changes(recipe, out / RECIPE)
-    atomic_write(out / RECIPE, as_json(recipe).encode())
     tensors: dict[str, Tensor] = {}
     with decoding(RecipeError, f"the checkpoint '{out / CHECKPOINT}' does not fit the recipe"):
         if resumed:
             tensors = load(read_bytes(out / CHECKPOINT))
         step = int(tensors.get("step", torch.tensor(0)))
+    if resumed:
+        refuse_changes(recipe, out / RECIPE)
+        before = read_json(out / RECIPE)["steps"]
+        if step > before != recipe.steps:
+            raise RecipeError(
+                f"the run in '{out}' began with `steps` {before}, now {recipe.steps}; they may grow until the "
+                "second network begins"
+            )
+    atomic_write(out / RECIPE, as_json(recipe).encode())
     composites = Composites(out / COMPOSITES, recipe.composites // PART)
     monitor.note_start(out, step=step, composites=recipe.composites)
     log = monitor.Log(out, [*TERMS, *REFINER_TERMS], step, False)
     try:
         if step <= recipe.steps:
-            yield from _learn(_pyramid(recipe, composites), recipe, tensors, out, log)
+            yield from _learn(_pyramid(recipe, composites, not resumed), recipe, tensors, out, log)
             tensors = {}
         candidates = Candidates(composites, load_network(out / WEIGHTS_FILE))
-        yield from _learn(_refiner(recipe, candidates), recipe, tensors, out, log)
+        yield from _learn(_refiner(recipe, candidates, not tensors), recipe, tensors, out, log)
     finally:
         log.close()
     export_detector(out, out / WEIGHTS, json.dumps(asdict(recipe)))
@@ -160,10 +180,11 @@ class _Part(NamedTuple):
     weights: dict[str, float]
 
 
-def _pyramid(recipe: DetectorRecipe, composites: Composites) -> _Part:
+def _pyramid(recipe: DetectorRecipe, composites: Composites, new: bool) -> _Part:
+    """new: it starts, by the weights that the recipe may name."""
     torch.manual_seed(recipe.seed)
     network = DetectorNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.weights is not None:
+    if recipe.weights is not None and new:
         network.load_state_dict(load_network(Path(recipe.weights, WEIGHTS_FILE)).state_dict())
 
     def losses(batch: tuple[Tensor, FacesTruth]) -> dict[str, Tensor]:
@@ -176,10 +197,11 @@ def _pyramid(recipe: DetectorRecipe, composites: Composites) -> _Part:
     )
 
 
-def _refiner(recipe: DetectorRecipe, candidates: Candidates) -> _Part:
+def _refiner(recipe: DetectorRecipe, candidates: Candidates, new: bool) -> _Part:
+    """new: as for `_pyramid`."""
     torch.manual_seed(recipe.seed)
     network = RefinerNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.weights is not None:
+    if recipe.weights is not None and new:
         network.load_state_dict(load_refiner(Path(recipe.weights, REFINER_WEIGHTS)).state_dict())
     # the pyramid gains nothing from it: its depthwise convolutions take longer in bfloat16
     bf16 = computes_bf16(torch.device("cpu"))

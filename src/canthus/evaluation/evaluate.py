@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from canthus.errors import CanthusError, LandmarkError, OutputError
+from canthus.errors import CanthusError, LandmarkError
 from canthus.evaluation.collect import Progress, collect, silent
 from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import protocol
@@ -15,7 +15,7 @@ from canthus.evaluation.report import Report, jpeg, make_report, png
 from canthus.evaluation.scores import Scores, score
 from canthus.inference.predictor import Predictor
 from canthus.io import charts
-from canthus.io.outputs import atomic_write
+from canthus.io.outputs import atomic_write, make_folder
 
 
 def predict(
@@ -27,7 +27,7 @@ def predict(
     tracking: Predictor | None = None,
     initial: Predictor | None = None,
 ) -> Predictions:
-    """What `predictor` answers on the faces of a protocol, see `benchmark.collect.collect`. Raises `CanthusError`."""
+    """What `predictor` answers on the faces of a protocol, see `evaluation.collect.collect`. Raises `CanthusError`."""
     rules = protocol(name)
     if boxes == "tracked" and not rules.video:
         raise CanthusError(f"'{name}' is a set of single photos; only frames of videos can be tracked")
@@ -45,11 +45,14 @@ def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
     return score(rules, faces, predictions)
 
 
-def write_scores(out: str | Path, scores: Scores, predictions: Predictions, format: str = "npz") -> None:
-    """Write `predictions.npz`, or .jsonl or .parquet, and `scores.json` into the folder `out`. Raises `OutputError`."""
-    out = _folder(out)
-    predictions.write(out / f"predictions.{format}")
-    atomic_write(out / "scores.json", _json(scores.to_json()))
+def write_predictions(out: str | Path, predictions: Predictions, format: str = "npz") -> None:
+    """Write `predictions.npz`, or .jsonl or .parquet, into the folder `out`. Raises `OutputError`."""
+    predictions.write(make_folder(out) / f"predictions.{format}")
+
+
+def write_scores(out: str | Path, scores: Scores) -> None:
+    """Write `scores.json` into the folder `out`. Raises `OutputError`."""
+    atomic_write(make_folder(out) / "scores.json", _json(scores.to_json()))
 
 
 def write_report(
@@ -61,7 +64,7 @@ def write_report(
     With a predictor, and a set that is no video, also sweeps over moved boxes and corrupted photos. Charts need
     matplotlib; without it a warning is logged and the rest is written. Raises `CanthusError`.
     """
-    out, rules = _folder(out), protocol(name)
+    out, rules = make_folder(out), protocol(name)
     if reason := charts.missing():
         logging.getLogger(__name__).warning(reason)
     report = make_report(rules, scores.pairs.samples, scores, predictor, progress)
@@ -76,11 +79,3 @@ def write_report(
 
 def _json(values: Any) -> bytes:
     return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _folder(out: str | Path) -> Path:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"could not make the folder '{out}': {error.strerror}") from error
-    return Path(out)

@@ -302,7 +302,8 @@ class Faces:
         return head
 
     def landmarks(self, scheme: str = "ibug68") -> np.ndarray:
-        """The landmarks in another scheme, (N,M,3) image pixels; NaN for points that this one cannot give.
+        """The landmarks in another scheme, (N,M,3) image pixels, z as of `xyz`; NaN for points that this one cannot
+        give.
 
         Where a map leads from this scheme to the other, by `landmarks.convert`; WFLW 98, LaPa 106 and MediaPipe 478
         have places on a head that is fitted to the landmarks (`surface`). `landmark_quality` tells how good each is.
@@ -323,9 +324,9 @@ class Faces:
         return not can_convert(self.scheme, scheme) and scheme in surface_schemes()
 
     def converted(self, scheme: str = "ibug68") -> Faces:
-        """The same faces with the points of another scheme; sigma and visibility of a point between others are their
-        mean in the map's weights, and NaN of a point from a fitted head that is no landmark of this scheme. Raises
-        `LandmarkError` as `landmarks`, and for a scheme of which points are missing."""
+        """The same faces with the points of another scheme, whose mean z is 0; sigma and visibility of a point between
+        others are their mean in the map's weights, and NaN of a point from a fitted head that is no landmark of this
+        scheme. Raises `LandmarkError` as `landmarks`, and for a scheme of which points are missing."""
         if scheme == self.scheme:
             return self
         pairs = (np.stack([values, values], -1) for values in (self.sigma, self.visible))
@@ -335,7 +336,9 @@ class Faces:
             sigma, visible = (np.where(own >= 0, values[:, own], np.nan) for values in known)
         else:
             sigma, visible = (convert(pair, self.scheme, scheme)[0][..., 0] for pair in pairs)
-        return replace(self, xyz=self.landmarks(scheme), sigma=sigma, visible=visible.clip(0, 1), scheme=scheme)
+        xyz = self.landmarks(scheme)
+        xyz[..., 2] -= xyz[..., 2].mean(1, keepdims=True)
+        return replace(self, xyz=xyz, sigma=sigma, visible=visible.clip(0, 1), scheme=scheme)
 
     def mesh(self, model: MorphableModel | None = None) -> FaceMeshes:
         """Whole heads: `model` (None: the default one) fitted to the landmarks, each weighted by 1 / sigma^2.

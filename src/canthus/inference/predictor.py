@@ -7,7 +7,7 @@ to the image are written here once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
 from functools import cached_property
 from io import IOBase
@@ -119,6 +119,8 @@ class Predictor(ABC):
         if not isinstance(images, Iterable) or isinstance(images, _ONE_IMAGE) or getattr(images, "ndim", 4) < 4:
             raise ImageError(f"got one image ({type(images).__name__}), want several; `predict` takes one")
         pictures = [as_image(image) for image in images]
+        if boxes is not None and not isinstance(boxes, Sized):
+            raise BoxError(f"got boxes of type {type(boxes).__name__}, want those of each image, (N,4), in a list")
         if boxes is not None and len(boxes) != len(pictures):
             got = f"boxes for {amount(len(boxes), 'image')} and {amount(len(pictures), 'image')}"
             raise BoxError(f"got {got}, want the same number")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canthus.face.blinks import LONGEST_GAP
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.morphable_fit import FLIP
 from canthus.face.pose import Pose
@@ -76,6 +77,15 @@ class _Filter(NamedTuple):
 _FILTERS = _Parts(_Filter(1.0, 5.0, 1.0), _Filter(1.5, 8.0, 1.0), _Filter(1.0, 10.0, 4.0), _Filter(1.0, 4.0, 6.0))  # type: ignore[arg-type]
 
 
+class _Track(NamedTuple):
+    """A face that is smoothed: its size where it began, px, its filters, one for each of `_Parts`, and when it was last
+    seen, seconds."""
+
+    unit: float
+    filters: list[OneEuro]
+    last: float
+
+
 class Smoother:
     """Tracked faces smoothed one frame after the other, by `OneEuro`: later frames are not known yet, so quick
     motion is delayed a little. For video files there is `smoothed`.
@@ -85,18 +95,23 @@ class Smoother:
     """
 
     def __init__(self) -> None:
-        self._filters: dict[int, tuple[float, list[OneEuro]]] = {}
+        self._tracks: dict[int, _Track] = {}
 
     def __call__(self, tracked: TrackedFaces, time: float) -> TrackedFaces:
-        """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts again."""
+        """The faces of the frame at `time` seconds, smoothed. A face that was not followed starts again, and so does
+        one that comes back after more than `LONGEST_GAP` seconds."""
         smooth = []
         for k, face in enumerate(tracked.faces):
             number = int(tracked.ids[k])
-            if not tracked.followed[k] or number not in self._filters:
-                self._filters[number] = float(face.sizes[0]), [OneEuro(*settings) for settings in _FILTERS]
-            unit, filters = self._filters[number]
+            track = self._tracks.get(number)
+            if not tracked.followed[k] or track is None:
+                track = _Track(float(face.sizes[0]), [OneEuro(*settings) for settings in _FILTERS], time)
+            unit, filters, _ = track
+            self._tracks[number] = track._replace(last=time)
             parts = _Parts(*(f(part, time) for f, part in zip(filters, _split(face, unit))))
             smooth.append(face if filters[0].fresh else _join(face, parts, unit))
+        here = set(tracked.ids.tolist())
+        self._tracks = {n: t for n, t in self._tracks.items() if n in here or time - t.last <= LONGEST_GAP}
         return replace(tracked, faces=Faces.concat(smooth, tracked.faces.image_size)) if smooth else tracked
 
 

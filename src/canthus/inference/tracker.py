@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -108,6 +108,8 @@ class Tracker:
         for name, value in (("detect_every", detect_every), ("memory", memory), ("recall", recall)):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
                 raise CanthusError(f"got {name}={value!r}, want a number of frames, 0 or more")
+        if min_score is not None and not (isinstance(min_score, Real) and np.isfinite(min_score)):
+            raise CanthusError(f"got min_score={min_score!r}, want a number, or None")
         self.initial = initial
         self.detect_every, self.min_score = detect_every, min_score
         self.memory, self.recall = memory, recall

@@ -170,7 +170,7 @@ def to_json(
     faces: Faces,
     *,
     mesh: FaceMeshes | None = None,
-    image: str | Source | None = None,
+    image: str | os.PathLike[str] | Source | None = None,
     reduction: int = 1,
     files: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -191,7 +191,10 @@ def to_json(
             record["identity"] = _rounded(identity, 5)
             if "expression" not in record:  # the network gives none
                 record["expression"] = dict(zip(mesh.expression_names, _rounded(expression, 5), strict=True))
-    named = {"name": Path(image.path).name, **image._asdict()} if isinstance(image, Source) else {"name": image}
+    if isinstance(image, Source):
+        named = {"name": Path(image.path).name, **image._asdict()}
+    else:
+        named = {"name": None if image is None else os.fspath(image)}
     width, height = faces.image_size
     return {
         "schema": SCHEMA,
@@ -274,7 +277,10 @@ def faces_of(records: Any, size: tuple[Any, Any], scheme: Any, weights: Any) -> 
 
 
 def write_pts(path: str | os.PathLike[str], faces: Faces, face: int = 0) -> None:
-    """Write one face as menpo PTS: x and y in 1-based pixels with 3 decimals. Raises `OutputError`."""
+    """Write one face as menpo PTS: x and y in 1-based pixels with 3 decimals. Raises `OutputError`, also for a face
+    that is not there."""
+    if not 0 <= face < len(faces):
+        raise OutputError(f"got face {face} of {len(faces)} for {os.fspath(path)!r}, want one from 0 on")
     atomic_write(path, as_pts(faces.xy[face]))
 
 

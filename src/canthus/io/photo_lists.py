@@ -130,7 +130,7 @@ def _members(archive: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Ph
 
 def _listed(given: str, suffix: str) -> Iterator[Photo]:
     if suffix == ".txt":
-        with open_file(given) as file, io.TextIOWrapper(file, "utf-8", "surrogateescape") as lines:
+        with open_file(given) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape") as lines:
             yield from (Photo(line.strip(), line.strip()) for line in lines if line.strip())
         return
     with open_file(given) as file:

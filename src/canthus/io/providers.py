@@ -7,7 +7,9 @@ is therefore a requirement of canthus: the extras `cpu` and `gpu` bring one, and
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import distributions
+from threading import Lock
 from typing import Any
 
 from canthus.errors import CanthusError, pip_install
@@ -26,23 +28,25 @@ BEST_FIRST = ("cuda", "directml", "coreml", "openvino")  # what `auto` tries bef
 # From 1.29 on, ONNX Runtime reports to its maker and keeps an identifier in the home folder, unless this variable is
 # set when it is imported. What a user said is left alone, and so is the environment after the import.
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_IMPORTING = Lock()
 
 
 def runtime() -> Any:
     """The module onnxruntime. Raises `CanthusError` where no package of it is installed."""
-    undecided = _TELEMETRY not in os.environ
-    if undecided:
-        os.environ[_TELEMETRY] = "1"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        wanted = f"{pip_install('cpu')}, or with an NVIDIA GPU: {pip_install('gpu')}"
-        raise CanthusError(
-            f"networks are run by ONNX Runtime, which is not installed; to get it, run: {wanted}"
-        ) from error
-    finally:
+    with _IMPORTING:
+        undecided = "onnxruntime" not in sys.modules and _TELEMETRY not in os.environ
         if undecided:
-            del os.environ[_TELEMETRY]
+            os.environ[_TELEMETRY] = "1"
+        try:
+            import onnxruntime
+        except ImportError as error:
+            wanted = f"{pip_install('cpu')}, or with an NVIDIA GPU: {pip_install('gpu')}"
+            raise CanthusError(
+                f"networks are run by ONNX Runtime, which is not installed; to get it, run: {wanted}"
+            ) from error
+        finally:
+            if undecided:
+                del os.environ[_TELEMETRY]
     return onnxruntime
 
 

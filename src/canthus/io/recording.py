@@ -25,7 +25,7 @@ from canthus.face.pose import Pose
 from canthus.face.series import TrackedFrame
 from canthus.io.outputs import atomic_write, make_folder
 
-SCHEMA = "canthus.recording/3"
+SCHEMA = "canthus.recording/4"
 PART_FRAMES = 100  # about two seconds of work
 BETWEEN_PICTURES = 20  # frames
 PICTURE_SIDE = 160  # px
@@ -156,6 +156,7 @@ def faces_to_arrays(images: Sequence[Faces]) -> dict[str, np.ndarray]:
         "count": np.array([len(faces) for faces in images], int),
         "size": np.array([faces.image_size for faces in images], int).reshape(-1, 2),
         "weights": np.array([faces.weights for faces in images] or np.zeros(0, "U1"), dtype=np.str_),
+        "scheme": np.array([faces.scheme for faces in images] or np.zeros(0, "U1"), dtype=np.str_),
         "matrix": together.pose.matrix,
         **{name: getattr(together, name) for name in FACES_COLUMNS},
     }
@@ -165,8 +166,10 @@ def faces_from_arrays(arrays: dict[str, np.ndarray]) -> list[Faces]:
     """What `faces_to_arrays` took. Raises anything for other arrays."""
     images = []
     ends = np.cumsum(arrays["count"]).tolist()
-    for count, end, size, weights in zip(arrays["count"].tolist(), ends, arrays["size"].tolist(), arrays["weights"]):
+    about = (arrays[name].tolist() for name in ("count", "size", "scheme", "weights"))
+    for end, count, size, scheme, weights in zip(ends, *about, strict=True):
         rows = slice(end - count, end)
         columns: dict[str, Any] = {name: arrays[name][rows] for name in FACES_COLUMNS}
-        images.append(Faces(**columns, pose=Pose(arrays["matrix"][rows]), image_size=tuple(size), weights=str(weights)))
+        pose = Pose(arrays["matrix"][rows])
+        images.append(Faces(**columns, pose=pose, image_size=tuple(size), scheme=scheme, weights=weights))
     return images

@@ -14,6 +14,7 @@ import numpy as np
 
 from canthus.errors import VideoError, pip_install
 from canthus.io.inputs import is_address
+from canthus.io.video import as_shown
 
 PATIENCE = 10.0  # seconds that a stream may take to open or to give its next frame
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
@@ -46,8 +47,8 @@ class Live:
 
     source: the number of a camera, an address (rtsp://, http:// and others that FFmpeg reads), or the path of a video
     file, which is played at its own speed. A thread decodes all frames and keeps the last one; each iteration waits for
-    one that has not been seen. `passed_over`: frames that came and went meanwhile. Raises `VideoError` for a source
-    that cannot be opened, and while it is read where the stream breaks off.
+    one that has not been seen, and gives it as a player shows it. `passed_over`: frames that came and went meanwhile.
+    Raises `VideoError` for a source that cannot be opened, and while it is read where the stream breaks off.
     """
 
     def __init__(self, source: int | str | PathLike[str]):
@@ -73,6 +74,9 @@ class Live:
             self._container.close()
 
     def __iter__(self) -> Iterator[LiveFrame]:
+        from av.video.reformatter import VideoReformatter
+
+        convert = VideoReformatter().reformat
         last, first = -1, None
         while True:
             with self._changed:
@@ -90,7 +94,8 @@ class Live:
             number, arrived, frame = newest
             self.passed_over += number - last - 1
             last, first = number, arrived if first is None else first
-            yield LiveFrame(number, arrived - first, arrived, frame.to_ndarray(format="rgb24"))
+            aspect = float(self._container.streams.video[0].sample_aspect_ratio or 1)
+            yield LiveFrame(number, arrived - first, arrived, as_shown(frame, aspect, convert))
 
     def _read(self) -> None:
         try:

@@ -189,6 +189,13 @@ def write_csv(
     frames = [frames] if isinstance(frames, Faces) else frames
     timestamps = [0.0] * len(frames) if timestamps is None else timestamps
     face_ids = [range(len(faces)) for faces in frames] if face_ids is None else face_ids
+    for what, given in (("timestamps", timestamps), ("face_ids", face_ids)):
+        if len(given) != len(frames):
+            raise OutputError(f"got {len(given)} {what} for {amount(len(frames), 'frame')}, want one a frame")
+    for number, (faces, ids) in enumerate(zip(frames, face_ids)):
+        if len(ids) != len(faces):
+            got = f"{len(ids)} face_ids for {amount(len(faces), 'face')} of frame {number}"
+            raise OutputError(f"got {got}, want one a face")
     images = [
         ImageFaces("", number, time, faces, np.asarray(ids, int))
         for number, (faces, time, ids) in enumerate(zip(frames, timestamps, face_ids, strict=True))

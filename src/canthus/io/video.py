@@ -198,7 +198,7 @@ class Video:
                     times.append(max(time, times[-1] + 1 / TICKS if times else 0.0))  # broken files repeat times
                     shown = float((frame.duration or 0) * (frame.time_base or 0))
                     seen = len(times) > first
-                    yield times[-1], _as_shown(frame, aspect, convert) if seen else _UNSEEN
+                    yield times[-1], as_shown(frame, aspect, convert) if seen else _UNSEEN
             if damaged:
                 self.problems.append(f"{amount(damaged, 'damaged packet was', 'damaged packets were')} left out")
             if self.count:
@@ -313,7 +313,7 @@ def frames_of(folder: Path) -> list[Path]:
     return sorted((p for p in inside if is_frame(p.name) and not isdir(p)), key=natural)
 
 
-def _as_shown(frame: Any, aspect: float, convert: Callable[..., Any]) -> np.ndarray:
+def as_shown(frame: Any, aspect: float, convert: Callable[..., Any]) -> np.ndarray:
     """The pixels (H,W,3) of a decoded frame as a player shows them. aspect: width of a pixel / its height. convert: the
     `VideoReformatter.reformat` of PyAV.
 

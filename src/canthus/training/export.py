@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from canthus.decode import decoding, read_bytes
-from canthus.errors import WeightsError
+from canthus.errors import OutputError, WeightsError
 from canthus.face.faces import ALIGNMENT_FIELDS
 from canthus.geometry.crop import Crop, tight_boxes
 from canthus.inference.runtime import OnnxAligner
@@ -26,7 +26,7 @@ from canthus.io.images import crop_image
 from canthus.io.outputs import atomic_write, make_folder
 from canthus.io.session import MODEL_FILE
 from canthus.io.shards import open_shard
-from canthus.training.aligner import Aligner
+from canthus.training.aligner import WEIGHTS_FILE, Aligner
 from canthus.training.metadata import network_metadata, with_metadata
 
 OPSET = 18
@@ -47,10 +47,11 @@ class _Graph(nn.Module):
 def export_onnx(weights: str | Path, out: str | Path) -> float:
     """Write the aligner of folder `weights` as an ONNX folder; returns the largest difference to torch, px.
 
-    Raises `WeightsError` if it is more than the method's `parity`, and `OutputError`.
+    Raises `WeightsError` if it is more than the method's `parity`, in which case nothing is written, and `OutputError`,
+    also for a folder that holds weights as training writes them, whose card would no longer be theirs.
     """
     aligner = Aligner.load(weights)
-    out = make_folder(out)
+    out = _folder(out)
     size = aligner.config.size
     inputs = {"crops": torch.zeros((2, size, size, 3), dtype=torch.uint8)}
     if aligner.starter is not None:
@@ -60,14 +61,17 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
         names = list(graph(**inputs))
     model = _traced(graph, inputs, names) if aligner.unrolled else _exported(graph, inputs, names)
     card = replace(aligner.card, start=aligner.starter)
-    _write(out, card, strip(model).SerializeToString())
+    data = strip(model).SerializeToString()
     pictures = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
-    ours, theirs = aligner.answer(pictures), OnnxAligner(out).answer(pictures)
+    with TemporaryDirectory() as temporary:
+        _write(Path(temporary), card, data)
+        ours, theirs = aligner.answer(pictures), OnnxAligner(Path(temporary)).answer(pictures)
     worst = float(np.abs(ours.xyz - theirs.xyz).max())
-    if worst > aligner.parity:
+    if not worst <= aligner.parity:
         raise WeightsError(
             f"the exported network differs from torch by {worst:.2g} px; at most {aligner.parity} px is wanted"
         )
+    _write(out, card, data)
     return worst
 
 
@@ -188,7 +192,13 @@ def copy_onnx(folder: Path, out: str | Path) -> None:
     """Rewrite an ONNX folder with this version's metadata in the file. Raises `WeightsError`,
     `OutputError`."""
     card = Card.read(folder)
-    _write(make_folder(out), card, read_bytes(card.checked(folder, MODEL_FILE)))
+    _write(_folder(out), card, read_bytes(card.checked(folder, MODEL_FILE)))
+
+
+def _folder(out: str | Path) -> Path:
+    if Path(out, WEIGHTS_FILE).exists():
+        raise OutputError(f"got the folder '{out}', which holds the weights that training wrote, want another one")
+    return make_folder(out)
 
 
 def _write(folder: Path, card: Card, data: bytes) -> None:

@@ -220,7 +220,8 @@ def _check_types(where: str, values: dict[str, Any], options: type) -> None:
 _LIMITS = {
     "steps": (1, math.inf), "batch": (1, math.inf), "save_every": (1, math.inf), "picture_every": (0, math.inf),
     "warmup_steps": (0, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf), "final_lr_ratio": (0, 1),
-    "ema_decay": (0, 1), "share": (0, math.inf), "seed": (0, math.inf),
+    "ema_decay": (0, 1), "share": (0, math.inf), "seed": (0, math.inf), "grad_clip": (0, math.inf),
+    "workers": (1, math.inf), "refiner_lr": (0, math.inf),
 }  # fmt: skip
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
@@ -241,6 +242,12 @@ def _check(values: dict[str, Any], options: type, where: str) -> None:
             raise RecipeError(f"`{where}{key}` is {value!r}; a number is wanted (YAML reads 2e-3 as text: 2.0e-3)")
         if type(kinds.get(key)) is int and value != int(value):
             raise RecipeError(f"`{where}{key}` is {value!r}; a whole number is wanted")
+    check_limits(values, where)
+
+
+def check_limits(values: Mapping[str, Any], where: str = "") -> None:
+    """Raise `RecipeError` for a number that is out of the range of its key. `where` goes before the keys."""
+    for key, value in values.items():
         low, high = _LIMITS.get(key, (-math.inf, math.inf))
         if key in _LIMITS and not low <= value <= high:
             wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"

@@ -80,7 +80,7 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
             aligner.prepare(augmenter.points(points, boxes, _generator(recipe, -1, 0, torch.device("cpu"))))
         if recipe.trunk_weights and not resumed:
             load_trunks(aligner, recipe.trunk_weights)
-        if recipe.weights:
+        if recipe.weights and not resumed:
             _copy_weights(recipe.weights, aligner)
         run = _Run(aligner, recipe, stages, accelerator)
         if resumed:

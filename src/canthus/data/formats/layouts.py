@@ -221,8 +221,11 @@ def _read_dlib_files(folder: Path, faults: Faults | None = None) -> Iterator[Fac
 
 
 def _is_dlib(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return b"<dataset" in file.read(4096)
+    try:
+        with open(path, "rb") as file:
+            return b"<dataset" in file.read(4096)
+    except OSError:
+        return True  # its reader says what is wrong with it
 
 
 def _for_training(paths: list[Path]) -> list[Path]:
