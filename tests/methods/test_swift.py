@@ -15,20 +15,21 @@ from canthus.data.sample import FaceBatch  # noqa: E402
 from canthus.errors import RecipeError  # noqa: E402
 from canthus.face.expressions import EXPRESSIONS  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
+from canthus.face.measures import eye_aspect_ratio  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
-from canthus.methods.swift import (  # noqa: E402
+from canthus.methods.swift.answers import USUAL, Heatmaps, ShapeModes, landmark_modes  # noqa: E402
+from canthus.methods.swift.config import SwiftConfig  # noqa: E402
+from canthus.methods.swift.details import (  # noqa: E402
     LEFT_EYE,
+    LOWER,
     MOUTH,
     PATCH,
     RIGHT_EYE,
-    USUAL,
-    Heatmaps,
+    UPPER,
+    Lids,
     Patches,
-    ShapeModes,
-    Swift,
-    SwiftConfig,
-    landmark_modes,
 )
+from canthus.methods.swift.method import Swift  # noqa: E402
 
 
 def test_sigma_is_scaled_and_nothing_else():
@@ -238,3 +239,69 @@ def test_what_is_said_of_expressions_teaches_the_trunk():
 def test_sizes_that_do_not_fit_are_refused(sizes, said):
     with pytest.raises(RecipeError, match=said):
         Swift(SwiftConfig(**sizes))
+
+
+def mean_head(yaw: float = 0.3) -> torch.Tensor:
+    """The mean landmarks of the shipped head, seen from a side, in sides of the crop (1,68,3), y down."""
+    points = torch.tensor(MorphableModel.default().landmarks()[0], dtype=torch.float32) / 250
+    c, s = np.cos(yaw), np.sin(yaw)
+    turned = points @ torch.tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=torch.float32)
+    return (turned - turned.mean(0))[None] * torch.tensor([1.0, -1, 1])
+
+
+def test_lids_alone_move_by_shares_of_the_eyes_width_along_the_faces_vertical():
+    lids, points = Lids(4), mean_head()
+    expression = torch.rand(1, 52, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(lids(points, expression), points, rtol=0, atol=0)  # untrained
+    with torch.no_grad():
+        lids.moves[2].bias.copy_(torch.tensor([0.1, -0.05]))  # upper lids up, lower ones down
+    moved = lids(points, expression)
+    before, after = (torch.tensor(eye_aspect_ratio(p.numpy() * [1, -1, 1])) for p in (points, moved.detach()))
+    torch.testing.assert_close(after, before + 0.15, rtol=0, atol=1e-4)
+    still = [k for k in range(68) if k not in UPPER + LOWER]
+    torch.testing.assert_close(moved[:, still], points[:, still], rtol=0, atol=0)
+
+
+def test_lids_of_a_mirrored_face_are_those_of_the_face_mirrored():
+    torch.manual_seed(0)
+    lids, points, expression = Lids(8), mean_head(), torch.rand(1, 52)
+    torch.nn.init.normal_(lids.moves[2].weight)
+    swapped = [EXPRESSIONS.index(_other_side(name)) for name in EXPRESSIONS]
+    mirror, flip = list(scheme("ibug68").mirror), torch.tensor([-1.0, 1, 1])
+    expected = (lids(points, expression) * flip)[:, mirror]
+    torch.testing.assert_close(lids((points * flip)[:, mirror], expression[:, swapped]), expected, rtol=0, atol=1e-6)
+
+
+def _other_side(name: str) -> str:
+    for a, b in (("Left", "Right"), ("Right", "Left")):
+        if name.endswith(a):
+            return name.removesuffix(a) + b
+    return name
+
+
+def test_lids_learn_what_expressions_say():
+    """Points that know nothing of the blink; the loss of the stage, its optimiser and rate."""
+    torch.manual_seed(0)
+    lids, points = Lids(16), mean_head().repeat(64, 1, 1)
+    expression = torch.zeros(64, 52)
+    for side in ("Left", "Right"):
+        expression[:, EXPRESSIONS.index(f"eyeBlink{side}")] = torch.linspace(0, 1, 64)
+    truth = points.clone()
+    truth[:, UPPER] += torch.linspace(0, 1, 64)[:, None, None] * (points[:, LOWER] - points[:, UPPER])
+    optimizer = torch.optim.AdamW(lids.parameters(), 3e-3)
+
+    def loss() -> torch.Tensor:
+        error = lids(points, expression) - truth
+        return 1e3 * ((error[:, UPPER] - error[:, LOWER])[..., :2] ** 2).sum(-1).mean()
+
+    first = loss().item()
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < 0.1 * first
+
+
+def test_lids_without_expressions_are_refused():
+    with pytest.raises(RecipeError, match="`details: true` is wanted"):
+        SwiftConfig(lids=16, details=False)

@@ -1,0 +1,5 @@
+"""swift: the fast default (see `method`)."""
+
+from canthus.methods.swift.method import Swift
+
+__all__ = ["Swift"]
