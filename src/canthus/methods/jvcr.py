@@ -167,11 +167,13 @@ class Jvcr(Aligner):
 
     def true_volumes(self, xyz: Tensor) -> list[Tensor]:
         """V^m (B,d_m,S/4,S/4) of true points (B,68,3), eq. 1 and 2 with a peak of 1."""
-        own, c = self.own_from_68 @ xyz, self.config
-        return [
-            encode_volume(voxel_from_crop(own, c.size, self.side, depth, c.z_range), self.side, depth)
-            for depth in c.depths
-        ]
+        c = self.config
+        with torch.autocast(xyz.device.type, enabled=False):  # bf16 would put points on a grid of a pixel
+            own = self.own_from_68 @ xyz
+            return [
+                encode_volume(voxel_from_crop(own, c.size, self.side, depth, c.z_range), self.side, depth)
+                for depth in c.depths
+            ]
 
     def loss(self, alignment: Alignment, truth: FaceBatch) -> dict[str, Tensor]:
         """voxel: eq. 3, a mean over the voxels of each volume, then a sum over volumes. coordinate: eq. 4, the mean

@@ -201,8 +201,9 @@ class PoseAware(Aligner):
         rough = alignment.steps[0] if alignment.steps else alignment.xyz
         terms = {"rough": self._wing(rough[..., :2], truth.xyz[..., :2], truth.known)}
         if self.config.second != "none":
-            frame = self._frame(rough[..., :2].detach())
-            predicted, true = (self._into_frame(p[..., :2], frame)[:, self.ids] for p in (alignment.xyz, truth.xyz))
+            with torch.autocast(rough.device.type, enabled=False):
+                frame = self._frame(rough[..., :2].detach())
+                predicted, true = (self._into_frame(p[..., :2], frame)[:, self.ids] for p in (alignment.xyz, truth.xyz))
             terms["stable"] = self._wing(predicted, true, self._known_in(frame, truth))
         return terms
 
@@ -210,10 +211,11 @@ class PoseAware(Aligner):
         """The second network learns from true frames, shaken as much as a first network's are off."""
         if "rough" in stage.terms:
             return {"rough": self._wing(self.rough(truth.crops), truth.xyz[..., :2], truth.known)}
-        frame = self._shaken_frame(truth.xyz[..., :2])
-        true = self._into_frame(truth.xyz[..., :2], frame)[:, self.ids]
-        predicted, known = self.stable(frame.picture(truth.crops)), self._known_in(frame, truth)
-        return {"stable": self._wing(predicted, true, known)}
+        with torch.autocast(truth.crops.device.type, enabled=False):  # bf16 would move the picture by pixels
+            frame = self._shaken_frame(truth.xyz[..., :2])
+            true = self._into_frame(truth.xyz[..., :2], frame)[:, self.ids]
+            picture = frame.picture(truth.crops)
+        return {"stable": self._wing(self.stable(picture), true, self._known_in(frame, truth))}
 
     def stages(self) -> tuple[Stage, ...]:
         """One network after the other; the weights turn means over coordinates into the paper's sums."""

@@ -2,8 +2,8 @@
 relations between the vertices found there, and update shape and pose of a morphable model one after the other.
 
 Wu, Ha, Xu, Kakadiaris, "Convolutional point-set representation: a convolutional bridge between a densely annotated
-image and 3D face alignment", arXiv 1803.06542. The representations are in `codecs.pointset`, the face model in
-`nn.linear_face`, what the paper leaves open in docs/methods/cprfa.md.
+image and 3D face alignment", arXiv 1803.06542. The representations are in `pointset`, the face model in `linear_face`,
+what the paper leaves open in docs/methods/cprfa.md.
 """
 
 from __future__ import annotations
