@@ -23,7 +23,7 @@ folder.mkdir(exist_ok=True)
 for photo in photos:
     faces = canthus.load().predict(photo)
     points, angles = faces.xyz[0], np.deg2rad(faces.pose.euler("aflw"))
-    Image.open(photo).convert("RGB").save(folder / f"{photo.stem}.jpg")
+    Image.fromarray(canthus.read_image(photo)).save(folder / f"{photo.stem}.jpg")  # upright, as the points are
     savemat(folder / f"{photo.stem}.mat", {"pt3d_68": points.T + [[1], [1], [0]], "Pose_Para": angles})  # from 1
 
 changes = [f"steps={steps}", "batch=8", "warmup_steps=2", f"weights={ROOT / 'weights/swift'}"]

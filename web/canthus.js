@@ -21,6 +21,7 @@ import {asRgb, cut} from "./pixels.js";
 export {EXPRESSIONS, ort};
 
 const LANDMARKS = 68;
+const MAX_BOX = 10;  // longest side of a box that is taken, in longer sides of the picture
 const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
@@ -97,6 +98,9 @@ export class Canthus {
     for (const box of boxes) {
       if (box.length !== 4 || !box.every(Number.isFinite) || box[2] <= box[0] || box[3] <= box[1]) {
         throw new RangeError(`got the box ${box}, want x0 < x1 and y0 < y1, in pixels`);
+      }
+      if (Math.max(box[2] - box[0], box[3] - box[1]) > MAX_BOX * Math.max(image.width, image.height)) {
+        throw new RangeError(`got the box ${box}, want at most ${MAX_BOX} times the size of the ${image.width} x ${image.height} px picture`);
       }
       if (box[2] <= -0.5 || box[3] <= -0.5 || box[0] >= image.width - 0.5 || box[1] >= image.height - 0.5) {
         throw new RangeError(`got the box ${box}, want one that overlaps the ${image.width} x ${image.height} px picture`);

@@ -13,6 +13,7 @@ import pytest
 from photos import PHOTO, aligner, photo, resized
 from PIL import Image, features
 
+import canthus
 import canthus.commands.photos
 from canthus.commands.photos import Outputs, Summary, align, find_images
 from canthus.errors import ImageError, pip_install
@@ -397,6 +398,16 @@ def test_files_of_another_scheme_do_not_count_as_done(folder, tmp_path):
     assert not (tmp_path / "a.pts").exists()
     assert run([folder / "a.png"], tmp_path, Outputs(False, pts=True), resume=True).files == 1
     assert "n_points:  68" in (tmp_path / "a.pts").read_text()
+
+
+def test_results_of_another_min_face_do_not_count_as_done(folder, tmp_path):
+    save(folder / "a.png")
+    strict = canthus.load(threads=1, min_face=90)
+    align(find_images([folder / "a.png"]), tmp_path, Lanes(strict), JSON_ONLY)
+    assert json.loads((tmp_path / "a.json").read_text())["min_face"] == 90
+    assert run([folder / "a.png"], tmp_path, JSON_ONLY, resume=True).files == 1
+    assert "min_face" not in json.loads((tmp_path / "a.json").read_text())
+    assert run([folder / "a.png"], tmp_path, JSON_ONLY, resume=True).skipped == 1
 
 
 def test_resume_does_what_was_not_asked_for_before_and_keeps_the_rest(folder, tmp_path):

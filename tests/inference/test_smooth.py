@@ -119,3 +119,12 @@ def test_faces_that_are_gone_are_forgotten() -> None:
     for number, frame in enumerate(frames):  # three people, one after the other, ten seconds apart
         smoother(replace(frame.tracked, ids=np.array([number])), 10.0 * number)
     assert list(smoother._tracks) == [2]
+
+
+def test_slow_videos_are_smoothed_and_pauses_are_no_gaps() -> None:
+    """Three frames a second: the times between them are longer than a face may be gone."""
+    frames = [frame._replace(time=k / 3) for k, frame in enumerate(clip(40, still, noise=0.5))]
+    calm = points(list(smoothed(frames)))
+    assert jitter(calm[10:]) < 0.9 * jitter(points(frames)[10:])
+    apart = [frame._replace(number=10 * k) for k, frame in enumerate(frames)]  # frames between, without the face
+    np.testing.assert_allclose(points(list(smoothed(apart))), points(frames), atol=1e-6)

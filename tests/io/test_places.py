@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from canthus.commands.photos import photo_kind
-from canthus.errors import CanthusError, ImageError, OutputError
+from canthus.errors import CanthusError, ImageError, LandmarkError, OutputError
 from canthus.io import places
 from canthus.io.photo_lists import Opened, Photo, photos_in
 from canthus.io.places import LocalFolder, folder
@@ -194,3 +194,12 @@ def test_photos_of_a_web_server(room, monkeypatch):
             Opened.of(missing)
         assert asked.count("/none.png") == 1
         server.shutdown()
+
+
+def test_boxes_with_gaps_are_told(room):
+    (room / "some.csv").write_text("image,box_x0,box_y0\na.png,1,2\n")
+    with pytest.raises(LandmarkError, match="it has box_x0, box_y0 without box_x1, box_y1"):
+        taken("some.csv")
+    (room / "gap.csv").write_text("image,box_x0,box_y0,box_x1,box_y1\na.png,1,2,,4\n")
+    (photo,) = photos_in(["gap.csv"], photo_kind(), Counter())
+    assert np.isnan(photo.boxes[0][2]) and photo.boxes[0][:2] == (1, 2)  # refused with its photo

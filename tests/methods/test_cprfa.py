@@ -16,6 +16,7 @@ from torch import Tensor  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
+from canthus.errors import RecipeError  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.face.morphable import MorphableModel  # noqa: E402
 from canthus.face.morphable_fit import bounded_minimum  # noqa: E402
@@ -1021,3 +1022,9 @@ def test_a_model_of_ones_own(faces, tmp_path):
     out = aligner(faces.crops)
     assert out.coefficients.shape == (6, 9 + 52)
     assert all(torch.isfinite(term).all() for term in aligner.loss(out, faces).values())
+
+
+@pytest.mark.parametrize("change", [{"size": 66}, {"recurrences": 0}, {"samples": 0}, {"vertices": 0}])
+def test_values_that_do_not_fit_are_refused(change):
+    with pytest.raises(RecipeError, match="wanted"):
+        CprfaConfig(**change)

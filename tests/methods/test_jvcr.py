@@ -346,3 +346,17 @@ def test_the_published_recipe_is_the_default_configuration():
     # 25 epochs of 61,225 pictures, the rate a tenth after 10 and 20 of them
     assert paper["steps"] == pytest.approx(25 * 61_225 / paper["batch"], rel=1e-4)
     assert [25 * drop for drop in paper["lr_milestones"]] == [10, 20] and paper["optimizer"] == "rmsprop"
+
+
+def test_true_volumes_are_exact_where_networks_run_in_bfloat16(batch):
+    aligner = small()
+    exact = aligner.true_volumes(batch.xyz)
+    with torch.autocast("cpu", torch.bfloat16):
+        for one, other in zip(aligner.true_volumes(batch.xyz), exact, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"size": 96, "levels": 4}, {"depths": (1, 0)}, {"depths": ()}, {"widths": ()}])
+def test_sizes_that_do_not_fit_are_refused(change):
+    with pytest.raises(RecipeError, match="wanted"):
+        JvcrConfig(**change)

@@ -258,3 +258,9 @@ def test_onnx_says_what_torch_says(changes, tmp_path, batch):
             shaken(stack.head)
     aligner.save(tmp_path / "weights")
     assert export_onnx(tmp_path / "weights", tmp_path / "onnx") < 1e-3
+
+
+@pytest.mark.parametrize("change", [{"size": 112}, {"radius": 0.0}, {"stacks": 0}, {"finetune_widths": (8,) * 7}])
+def test_values_that_do_not_fit_are_refused(change):
+    with pytest.raises(RecipeError, match="wanted"):
+        LocalGlobalConfig(**change)

@@ -332,3 +332,9 @@ def test_onnx_says_what_torch_says(overfitted, tmp_path):
     np.testing.assert_allclose(theirs.xyz, ours.xyz, atol=1e-3)
     np.testing.assert_allclose(theirs.score, ours.score, atol=1e-4)
     assert ours.score.mean() > 0.3  # of faces that it knows
+
+
+@pytest.mark.parametrize("change", [{"size": 160, "map_stride": 2}, {"size": 96}, {"prior": 0.0}, {"sigma": 0.0}])
+def test_values_that_do_not_fit_are_refused(change):
+    with pytest.raises(RecipeError, match="wanted"):
+        PartHeatmapConfig(**change)

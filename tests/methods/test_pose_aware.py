@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from canthus.data.augment import Augmentation, Augmenter  # noqa: E402
 from canthus.data.datasets import StoredFaces  # noqa: E402
 from canthus.data.sample import FaceBatch  # noqa: E402
+from canthus.errors import RecipeError  # noqa: E402
 from canthus.face.faces import Alignment  # noqa: E402
 from canthus.inference.runtime import OnnxAligner  # noqa: E402
 from canthus.methods.pose_aware import SEMIFACE, PoseAware, PoseAwareConfig, Regressor  # noqa: E402
@@ -308,3 +309,22 @@ assert np.ptp(faces.xyz[0, :, 2]) > 5 and faces.landmarks("aflw19").shape == (1,
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_frames_are_exact_where_networks_run_in_bfloat16(batch):
+    """The second network sees the same picture and learns the same points."""
+    aligner, stage, seen = small(), PoseAware.stages(small())[1], []
+    aligner.stable.forward = lambda picture: seen.append(picture) or torch.zeros(len(picture), len(aligner.ids), 2)
+    aligner._wing = lambda predicted, true, known: seen.append(true) or true.mean((1, 2))
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            aligner.training_terms(batch, stage)
+    for one, other in zip(seen[:2], seen[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"bins": 0}, {"extra": (70,)}, {"omega": -3.0}, {"epsilon": 0.0}])
+def test_values_that_make_no_sense_are_refused(change):
+    with pytest.raises(RecipeError, match="wanted"):
+        PoseAwareConfig(**change)

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -27,7 +28,7 @@ pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx2")
 
 import uvicorn  # noqa: E402
-from fastapi import FastAPI  # noqa: E402
+from fastapi import FastAPI, HTTPException  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -38,7 +39,7 @@ from canthus.inference.predictor import Predictor  # noqa: E402
 from canthus.io.images import decode_image  # noqa: E402
 from canthus.io.outputs import to_json  # noqa: E402
 from canthus.serve import run  # noqa: E402
-from canthus.serve.app import Limits, create_app  # noqa: E402
+from canthus.serve.app import Limits, _Clip, _while_wanted, create_app  # noqa: E402
 from canthus.serve.jobs import Closed  # noqa: E402
 from canthus.serve.worker import BATCH_IMAGES, QueueFull, Worker  # noqa: E402
 from canthus.weights import DEFAULT, DETECTOR  # noqa: E402
@@ -455,3 +456,33 @@ def test_decoding_bytes_is_reading_the_file():
 
 def test_limits_are_those_documented():
     assert Limits() == replace(Limits(), bytes=20_000_000, pixels=40_000_000, faces=100, seconds=30.0, queue=64)
+
+
+class Gone:
+    """A request whose client has gone."""
+
+    async def is_disconnected(self) -> bool:
+        return True
+
+
+def test_a_photo_whose_client_has_gone_is_given_up(monkeypatch):
+    monkeypatch.setattr("canthus.serve.app.ASK_EVERY", 0.01)
+    found: Future[Faces] = Future()
+    with pytest.raises(HTTPException, match="no client any more"):
+        asyncio.run(_while_wanted(Gone(), found))
+    assert found.cancelled()
+    found = Future()
+    found.set_result(Faces.empty((4, 3)))  # one that is there is not lost
+    assert asyncio.run(_while_wanted(Gone(), found)).image_size == (4, 3)
+
+
+def test_a_clip_whose_client_has_gone_ends_while_its_frames_come():
+    async def waiting() -> None:
+        clip = _Clip(SimpleNamespace(clips=0), Limits())
+        clip.answers.put_nowait(b"a frame")
+        assert await clip._next() == b"a frame"  # lines that are sent end when sending fails
+        clip.answers.put_nowait(b"a frame")
+        await clip._next(Gone())
+
+    with pytest.raises(HTTPException, match="no client any more"):
+        asyncio.run(waiting())

@@ -299,7 +299,8 @@ def track(
             f"{video.name}: {amount(clip.frames, 'frame')}{missing}, {clip.faces_per_frame:.2f} faces per frame, "
             f"{amount(clip.people, 'person', 'people')}, {amount(clip.reinitialisations, 're-initialisation')}, "
             f"{amount(clip.losses, 'loss', 'losses')}, {amount(clip.without_face, 'frame')} without a face, "
-            f"{clip.fps:.1f} fps" + ("" if clip.people or animation is None else "; no face to animate")
+            + (f"{clip.fps:.1f} fps" if clip.tracked else "done before")
+            + ("" if clip.people or animation is None else "; no face to animate")
         )
     skipped = f", {summary.skipped} skipped" if resume else ""
     passed = f"\npassed over: {counted(summary.passed_over, found.hints)}" if summary.passed_over else ""

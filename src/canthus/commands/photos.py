@@ -164,7 +164,7 @@ def _align_chunk(
 
     def read(file: tuple[Path, Path]) -> _Photo | None:
         path, target = file
-        if resume and _is_done(path, target, outputs, aligner.card):
+        if resume and _is_done(path, target, outputs, aligner):
             summary.skipped += 1
             log.info("%s: done before", path)
             return None
@@ -181,7 +181,7 @@ def _align_chunk(
         answers = aligner.predict_many([photo.picture.pixels for photo in load])
         for photo, faces in zip(load, answers, strict=True):
             try:
-                _write(photo, faces, outputs)
+                _write(photo, faces, outputs, aligner.min_face)
                 summary.files += 1
                 summary.faces += len(faces)
                 log.info("%s: %s", photo.path, amount(len(faces), "face"))
@@ -214,7 +214,7 @@ def _make_folder(target: Path, folders: set[Path]) -> None:
         folders.add(target.parent)
 
 
-def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
+def _write(photo: _Photo, faces: Faces, outputs: Outputs, min_face: float | None) -> None:
     target, picture = photo.target, photo.picture
     shown = faces.converted(outputs.scheme or faces.scheme)
     points = shown.scaled(picture.reduction, picture.first, picture.size)
@@ -223,8 +223,8 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
     seen = mesh if picture.reduction == 1 else faces.mesh()  # in pixels of the picture that gives the colours
     written = [target.name + ending for ending in outputs.files(len(faces))]
     earlier = _results(target)
-    now = photo.source[1:], faces.weights, points.scheme
-    if earlier and (earlier.source[1:], earlier.weights, earlier.scheme) == now:
+    now = photo.source[1:], faces.weights, points.scheme, min_face
+    if earlier and (earlier.source[1:], earlier.weights, earlier.scheme, earlier.min_face) == now:
         written += [name for name in earlier.files if name not in written]  # such as the table of a run with --csv
     elif earlier:
         earlier.remove()
@@ -244,7 +244,8 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs) -> None:
             write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:
         write_csv(file_of(target, ".csv"), [whole])
-    write_json(json_file, points, mesh=mesh, image=photo.source, reduction=picture.reduction, files=written)
+    about = {"image": photo.source, "reduction": picture.reduction, "files": written, "min_face": min_face}
+    write_json(json_file, points, mesh=mesh, **about)
 
 
 @dataclass
@@ -255,6 +256,7 @@ class _Results:
     source: Source
     weights: str
     scheme: str
+    min_face: float | None
     files: list[str]
     faces: int
     expressions: bool
@@ -286,18 +288,19 @@ def _results(target: Path) -> _Results | None:
         source=Source(str(image.get("path")), image.get("bytes"), image.get("sha256")),
         weights=document["weights"],
         scheme=faces.scheme,
+        min_face=document.get("min_face"),
         files=own,
         faces=len(faces),
         expressions=all("identity" in face for face in document["faces"]),
     )
 
 
-def _is_done(path: Path, target: Path, outputs: Outputs, card: Card) -> bool:
-    """Whether all results exist, made by the weights of this card from the file as it is now."""
+def _is_done(path: Path, target: Path, outputs: Outputs, aligner: Predictor) -> bool:
+    """Whether all results exist, made by this aligner from the file as it is now."""
     results = _results(target)
-    if not results or results.weights != card.title or (outputs.expressions and not results.expressions):
+    if not results or results.weights != aligner.card.title or (outputs.expressions and not results.expressions):
         return False
-    if results.scheme != (outputs.scheme or card.scheme):
+    if results.scheme != (outputs.scheme or aligner.card.scheme) or results.min_face != aligner.min_face:
         return False
     wanted = [target.name + ending for ending in outputs.files(results.faces)]
     if not (set(wanted) <= set(results.files) and all(isfile(target.with_name(name)) for name in wanted)):

@@ -65,6 +65,8 @@ class Augmentation:
             most, wanted = (1.0, "0 to 1") if name in PROBABILITIES else (math.inf, "zero or more")
             if not isinstance(value, str) and not (0 <= value <= most and math.isfinite(value)):
                 raise RecipeError(f"`augment.{name}` is {value}; {wanted} is wanted")
+        if self.draws == "uniform" and self.scale >= 1:
+            raise RecipeError(f"`augment.scale` is {self.scale}, half of a range about 1; less than 1 is wanted")
 
 
 def warp_batch(images: Tensor, crop: Crop, outside: Literal["mirrored", "black"] = "mirrored") -> Tensor:
@@ -100,6 +102,9 @@ class Augmenter:
         self.options, self.size, self.crop_scale, self.scheme = options, size, crop_scale, points
         self.mean_shape = None if mean_shape is None else torch.tensor(mean_shape)
         self.mirror = torch.tensor(scheme(points).mirror)
+        inner = convert(torch.zeros(scheme(points).count, 2), points, "ibug68")[0]
+        if mean_shape is not None and inner.isnan().any():
+            raise RecipeError(f"crops are aligned by the 68 points, not all of which {points} gives; boxes are wanted")
 
     def __call__(self, stored: StoredBatch, rng: torch.Generator) -> FaceBatch:
         """Augmented crops of stored pictures; these and the generator are on one device."""

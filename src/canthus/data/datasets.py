@@ -125,6 +125,7 @@ class PhotoFaces:
         corners = self._crops.crop_from_image(truth.boxes.reshape(-1, 2, 2).astype(np.float64))
         self.boxes = corners.reshape(-1, 4).astype(np.float32)
         self.xyz = self._crops.crop_from_image(truth.xyz).astype(np.float32)
+        self._places = truth.xyz[..., :2]  # in the photos
         self.visible, self.rotation = truth.visible, truth.rotation
         self.known, self.deep, self.posed, self._marked = truth.known, truth.deep, truth.posed, truth.marked
         unknown = np.full(len(EXPRESSIONS), np.nan)
@@ -162,15 +163,19 @@ class PhotoFaces:
 
     def take(self, index: np.ndarray) -> StoredBatch:
         """As `StoredFaces.take`; photos have no dense truth."""
-        pictures = np.stack(list(self._readers.map(self._picture, index)))
+        pictures, inside = (np.stack(parts) for parts in zip(*self._readers.map(self._picture, index)))
         fields = ("xyz", "visible", "rotation", "expression", "known", "deep", "posed", "boxes")
         truth = {name: torch.from_numpy(getattr(self, name)[index]) for name in fields}
         if self.modes is not None:
             truth["modes"] = torch.from_numpy(self.modes[index])
+        truth["visible"] = truth["visible"] & torch.from_numpy(inside)
         return StoredBatch(images=torch.from_numpy(pictures).permute(0, 3, 1, 2), **truth)
 
-    def _picture(self, k: int) -> np.ndarray:
-        return crop_image(as_image(self._images[k]), self._crops[k : k + 1])[0]
+    def _picture(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The square of a face, and which of its points lie in the photo (L,)."""
+        image = as_image(self._images[k])
+        end = np.array([image.shape[1], image.shape[0]]) - 0.5
+        return crop_image(image, self._crops[k : k + 1])[0], ((self._places[k] > -0.5) & (self._places[k] < end)).all(1)
 
 
 def in_scheme(xyz: np.ndarray, visible: np.ndarray, points: str) -> tuple[np.ndarray, np.ndarray]:

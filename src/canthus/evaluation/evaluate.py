@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from canthus.errors import CanthusError, LandmarkError
+from canthus.errors import CanthusError, LandmarkError, amount
 from canthus.evaluation.collect import Progress, collect, silent
 from canthus.evaluation.predictions import Predictions
 from canthus.evaluation.protocols import protocol
@@ -42,6 +42,9 @@ def evaluate(name: str, folder: str | Path, predictions: Predictions) -> Scores:
     if len(predictions) and not {face.name for face in faces} & set(predictions.names):
         got, wanted = predictions.names[0], faces[0].name
         raise LandmarkError(f"no prediction is of a face in '{folder}': got '{got}', want names such as '{wanted}'")
+    if unknown := sorted(set(predictions.names) - {face.name for face in faces}):
+        what = f"{amount(len(unknown), 'prediction')} of no face in '%s', such as '%s', left out"
+        logging.getLogger(__name__).warning(what, folder, unknown[0])
     return score(rules, faces, predictions)
 
 

@@ -56,7 +56,7 @@ class Scores:
         points = compared(self.pairs)
         if self.errors and f"{points.partition(' ')[0]} points" not in self.title:  # others than the set's own
             faces += f", {points}"
-        what = f"{self.title}: {self.pairs.predictions.system}, {faces}"
+        what = f"{self.title}: {self.pairs.predictions.system or 'predictions'}, {faces}"
         if self.errors:
             text = f"{self.main} {100 * _mean(self.errors[self.main][found]):.2f} %, mean of images"
             bins = [t for t in self.tables if t.columns[:3] == BINS]

@@ -55,9 +55,10 @@ class Series:
         return flags
 
 
-def gaps(times: np.ndarray) -> np.ndarray:
-    """Indices into rising times (T,), seconds, before which a face was gone for longer than `LONGEST_GAP`."""
-    return np.flatnonzero(np.diff(times) > LONGEST_GAP) + 1
+def gaps(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Indices before which a face was gone for longer than `LONGEST_GAP`, in the rising numbers (T,) and times (T,),
+    seconds, of the frames that it is in. Frames that are far apart are no gap if none between them lacks the face."""
+    return np.flatnonzero((np.diff(times) > LONGEST_GAP) & (np.diff(frames) > 1)) + 1
 
 
 def series_of(frames: Iterable[TrackedFrame], euler: str = "aflw") -> list[Series]:

@@ -130,7 +130,8 @@ def smoothed(frames: Iterable[TrackedFrame]) -> Iterator[TrackedFrame]:
     answers: list[list[Faces]] = [list(frame.tracked.faces) for frame in kept]
     for places in tracks.values():
         times = np.array([kept[n].time for n, _ in places])
-        for part in np.split(np.arange(len(places)), gaps(times)):
+        numbers = np.array([kept[n].number for n, _ in places])
+        for part in np.split(np.arange(len(places)), gaps(numbers, times)):
             faces = [answers[places[i][0]][places[i][1]] for i in part]
             for i, face in zip(part, _smooth_track(faces, times[part])):
                 answers[places[i][0]][places[i][1]] = face

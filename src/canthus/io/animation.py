@@ -61,7 +61,7 @@ def _motion(
     if np.isnan(expression).all():
         expression = person.fit(together.xyz, together.fit_weights(), iterations=MESH_ITERATIONS).expression
     poses = camera.head_poses(together, sizes, person.landmarks()[0])
-    breaks = [0, *gaps(times).tolist(), len(times)]
+    breaks = [0, *gaps(numbers, times).tolist(), len(times)]
     return HeadMotion(
         name,
         identity,

@@ -233,11 +233,11 @@ def _rgb(image: Image.Image, reduction: int) -> np.ndarray:
     width, height = image.size
     rows = max(1, _BAND // (width * reduction)) * reduction
     if height <= rows and reduction == 1:
-        return as_rgb(_plain_array(image))
+        return as_rgb(plain_array(image))
     out = np.empty((-(-height // reduction), -(-width // reduction), 3), np.uint8)
     for top in range(0, max(1, height - 1), rows):  # a single row that is left joins the band before it
         bottom = height if top + rows >= height - 1 else top + rows
-        band = as_rgb(_plain_array(image.crop((0, top, width, bottom))))
+        band = as_rgb(plain_array(image.crop((0, top, width, bottom))))
         if reduction > 1:
             band = np.asarray(Image.fromarray(band).reduce(reduction))
         out[top // reduction :][: len(band)] = band
@@ -347,7 +347,7 @@ def _cut(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     out[...] = np.asarray(cut)
 
 
-def _plain_array(image: Image.Image) -> np.ndarray:
+def plain_array(image: Image.Image) -> np.ndarray:
     """The pixels of a decoded file in one of the forms that `as_rgb` takes."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which some formats hold in 32
         values = np.asarray(image)

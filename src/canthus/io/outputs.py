@@ -173,12 +173,14 @@ def to_json(
     image: str | os.PathLike[str] | Source | None = None,
     reduction: int = 1,
     files: Sequence[str] | None = None,
+    min_face: float | None = None,
 ) -> dict[str, Any]:
     """`faces` as plain data that `json` can write, described by `faces.schema.json` of this package.
 
     `mesh` adds the identity and expression coefficients of `faces.mesh()`. `image` is the image's name, or also its
     path, length and SHA-256. `reduction` is `images.Picture.reduction`. `files` are the names of other files that hold
-    results of this image. Angles are in degrees, numbers that are not known are null. Pixels are rounded to 3 decimals.
+    results of this image, `min_face` is the detector's. Angles are in degrees, numbers that are not known are null.
+    Pixels are rounded to 3 decimals.
     Raises `LandmarkError` if `mesh` has another number of faces.
     """
     if mesh is not None and len(mesh) != len(faces):
@@ -199,6 +201,7 @@ def to_json(
     return {
         "schema": SCHEMA,
         "image": {**named, "width": width, "height": height, **({"reduction": reduction} if reduction > 1 else {})},
+        **({} if min_face is None else {"min_face": min_face}),
         **({} if files is None else {"files": list(files)}),
         "frame": dict(FRAME),
         "pose_frame": dict(POSE_FRAME),

@@ -150,4 +150,4 @@ def _boxes(table: dict[str, Any]) -> Iterator[Box | None]:
         yield from (None for _ in table["image"])
         return
     for box in np.stack([table[name] for name in BOX], 1).tolist():
-        yield None if np.isnan(box).any() else (box[0], box[1], box[2], box[3])
+        yield None if np.isnan(box).all() else (box[0], box[1], box[2], box[3])  # one with gaps is refused later

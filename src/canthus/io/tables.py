@@ -116,17 +116,19 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
 def read_columns(file: BinaryIO, name: str, wanted: Sequence[str], also: Sequence[str] = ()) -> Iterator[Rows]:
     """Columns of COLUMNS out of a table that anybody wrote, some rows at a time; a Parquet file if `name` says so.
 
-    Those of `also` only if all of them are there. Raises `LandmarkError` for a file that is no such table.
+    Those of `also` are all there, or none. Raises `LandmarkError` for a file that is no such table.
     """
     of_name = {column.name: column for column in COLUMNS}
     what = f"got a table {name} that cannot be read, want the columns {', '.join(wanted)}"
     groups = _parquet_groups if Path(name).suffix.lower() == ".parquet" else _csv_groups
     with decoding(LandmarkError, what):
         header, tables = groups(file)
-        names = [*wanted, *(also if set(also) <= set(header) else ())]
+        if there := [name for name in also if name in header]:
+            if missing := [name for name in also if name not in header]:
+                raise ValueError(f"it has {', '.join(there)} without {', '.join(missing)}")
         if not set(wanted) <= set(header):
             raise ValueError(f"it has the columns {', '.join(header[:20])}" if header else "it has no columns")
-        columns = [of_name[name] for name in names]
+        columns = [of_name[name] for name in (*wanted, *there)]
     while True:
         with decoding(LandmarkError, what):
             table = tables(columns)

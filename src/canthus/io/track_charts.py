@@ -54,12 +54,12 @@ def track_chart(
     axes = figure.add_subplot(next(places), sharex=first)
     first = first or axes
     for one in series:
-        axes.plot(*_broken(one.times, one.confidence), color=_colour(one.id), linewidth=1, label=f"face {one.id}")
+        axes.plot(*_broken(one, one.confidence), color=_colour(one.id), linewidth=1, label=f"face {one.id}")
     axes.set_ylim(0, 1.05)
     _finish(axes, "confidence", legend=1 < len(series) <= len(COLOURS))
     axes = figure.add_subplot(next(places), sharex=first)
     for row, one in enumerate(series):
-        for start, end in _spans(one.times):
+        for start, end in _spans(one):
             axes.barh(row, max(end - start, length / WIDTH), left=start, height=0.7, color=_colour(one.id))
     axes.set_yticks(range(len(series)), [str(one.id) for one in series], fontsize="small")
     axes.set_ylim(max(len(series), 1) - 0.4, -0.6)
@@ -97,15 +97,15 @@ def _draw_pictures(figure: Figure, place: Any, pictures: Sequence[tuple[float, n
 def _pose(axes: Any, one: Series, blinks: Sequence[Blink]) -> None:
     """head pose, degrees"""
     for k, name in enumerate(("pitch", "yaw", "roll")):
-        axes.plot(*_broken(one.times, one.euler[:, k]), color=COLOURS[k], linewidth=1, label=name)
+        axes.plot(*_broken(one, one.euler[:, k]), color=COLOURS[k], linewidth=1, label=name)
     axes.axhline(0, color=FAINT, linewidth=1, zorder=0)
 
 
 def _openings(axes: Any, one: Series, blinks: Sequence[Blink]) -> None:
     """eye aspect ratios, mouth opening, blinks"""
     for k, side in enumerate(("right", "left")):
-        axes.plot(*_broken(one.times, one.eyes[:, k]), color=COLOURS[k], linewidth=1, label=f"{side} eye")
-    axes.plot(*_broken(one.times, one.mouth), color=COLOURS[2], linewidth=1, label="mouth")
+        axes.plot(*_broken(one, one.eyes[:, k]), color=COLOURS[k], linewidth=1, label=f"{side} eye")
+    axes.plot(*_broken(one, one.mouth), color=COLOURS[2], linewidth=1, label="mouth")
     axes.set_ylim(0, max(0.5, 1.05 * float(max(one.eyes.max(), one.mouth.max()))))
     half = np.median(np.diff(one.times)) / 2 if len(one.times) > 1 else 0.02
     for blink in blinks:
@@ -119,7 +119,7 @@ def _expressions(axes: Any, one: Series, blinks: Sequence[Blink]) -> None:
     moves = np.where(known, np.ptp(np.nan_to_num(one.expression), axis=0), -1.0)
     for k, e in enumerate(np.argsort(-moves)[:MOST_EXPRESSIONS].tolist()):
         if moves[e] >= 0:
-            axes.plot(*_broken(one.times, one.expression[:, e]), color=COLOURS[k], linewidth=1, label=EXPRESSIONS[e])
+            axes.plot(*_broken(one, one.expression[:, e]), color=COLOURS[k], linewidth=1, label=EXPRESSIONS[e])
     axes.set_ylim(0, 1.05)
 
 
@@ -136,13 +136,14 @@ def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _broken(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times and values with NaN where the face was gone, so that no line is drawn there."""
-    at = gaps(times)
-    return np.insert(times, at, np.nan), np.insert(values.astype(np.float64), at, np.nan)
+def _broken(one: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times and values (T,) of a face with NaN where it was gone, so that no line is drawn there."""
+    at = gaps(one.frames, one.times)
+    return np.insert(one.times, at, np.nan), np.insert(values.astype(np.float64), at, np.nan)
 
 
-def _spans(times: np.ndarray) -> list[tuple[float, float]]:
+def _spans(one: Series) -> list[tuple[float, float]]:
     """Starts and ends of the stretches in which a face is there."""
-    breaks = [0, *gaps(times).tolist(), len(times)]
+    times = one.times
+    breaks = [0, *gaps(one.frames, times).tolist(), len(times)]
     return [(float(times[a]), float(times[b - 1])) for a, b in zip(breaks, breaks[1:])]

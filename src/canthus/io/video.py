@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from canthus.errors import CanthusError, ImageError, VideoError, VideoSizeError, amount, pip_install
-from canthus.io.images import as_rgb, can_read, read_image
+from canthus.io.images import as_rgb, can_read, plain_array, read_image
 from canthus.io.inputs import is_address, is_apple_double
 from canthus.threads import check_threads
 
@@ -162,7 +162,7 @@ class Video:
             for number in range(count):
                 try:
                     opened.seek(number)
-                    image = as_rgb(np.asarray(opened.convert("RGB")))
+                    image = as_rgb(plain_array(opened))
                 except Exception as error:  # each frame is drawn over the one before: the rest is lost
                     self.missing = count - number
                     self.problems.append(f"frame {number} cannot be read ({error})")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from canthus.codecs.volumes import encode_volume, voxel_from_crop
 from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import convert
 from canthus.nn.hourglass import Hourglass, nearest
@@ -41,6 +42,14 @@ class JvcrConfig(AlignerConfig):
     voxel_loss: Literal["mse", "weighted", "bce"] = "mse"
     balance: float = 10.0  # lambda of eq. 5, where both losses are means
     training: Literal["joint", "separate"] = "joint"  # separate: without the last stage
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % (STRIDE * 2**self.levels):
+            raise RecipeError(f"`size` is {self.size}; a multiple of {STRIDE * 2**self.levels} is wanted")
+        for name in ("depths", "widths"):
+            if min(getattr(self, name), default=0) < 1:
+                raise RecipeError(f"`{name}` is {getattr(self, name)}; numbers above zero are wanted")
 
 
 class VoxelNet(nn.Module):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from canthus.data.augment import warp_batch
 from canthus.data.balance import PoseSpace, balanced_weights, coefficient, pose_space
 from canthus.data.sample import FaceBatch
+from canthus.errors import RecipeError
 from canthus.face.completion import Completion
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import convert, scheme
@@ -73,6 +74,14 @@ class PoseAwareConfig(AlignerConfig):
     depths: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     bottleneck: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 <= k < 68 for k in self.extra):
+            raise RecipeError(f"`extra` is {self.extra}; numbers of the 68 landmarks, 0 to 67, are wanted")
+        for name in ("bins", "oversampling", "omega", "epsilon", "gain", "width"):
+            if getattr(self, name) <= 0:
+                raise RecipeError(f"`{name}` is {getattr(self, name)}; more than 0 is wanted")
 
 
 class Regressor(nn.Module):

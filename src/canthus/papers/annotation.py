@@ -29,10 +29,11 @@ COLUMNS = (*BINS, "mean of bins", "std (ddof 1)", "std (ddof 0)", "failure")
 def annotation_tables(aligner: Aligner, samples: Sequence[FaceSample], folder: Path) -> list[Table]:
     """Two tables in percent, "dense annotation, NME" and "dense annotation, ADR", with the rows of the paper's Table 1.
 
-    Of rendered faces that store their vertices; none for other methods and other faces. NME is over
+    Of rendered faces that store their vertices, which are those of the default head; none for other methods, heads and
+    faces. NME is over
     the vertices that were found; a face of which none is found has failed and counts in no mean.
     """
-    if not isinstance(aligner, Cprfa):
+    if not isinstance(aligner, Cprfa) or aligner.config.model:
         return []
     vertices = stored_vertices(folder)
     if any(s.name not in vertices for s in samples):

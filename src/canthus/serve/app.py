@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import canthus
 from canthus.errors import ImageError, ImageKindError, ImageSizeError, VideoError, VideoSizeError, amount
+from canthus.face.faces import Faces
 from canthus.inference.predictor import Predictor
 from canthus.io.outputs import to_json
 from canthus.serve.browser import add_browser_page, browser_page
@@ -33,6 +35,8 @@ from canthus.weights import shipped
 
 KEY_HEADER = "X-API-Key"
 LINES = "application/x-ndjson"  # what a client accepts that wants lines
+ASK_EVERY = 1.0  # seconds, whether a client that waits is still there
+GONE = "got no client any more, want it to wait"
 # The page runs its own script and talks to this server alone.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
@@ -192,7 +196,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
             raise HTTPException(503, "got a request while shutting down, want it elsewhere") from None
         try:
             with anyio.fail_after(max(0.0, late - anyio.current_time())):
-                faces = await asyncio.wrap_future(found)
+                faces = await _while_wanted(request, found)
         except TimeoutError:
             raise HTTPException(
                 504, f"found no answer in {limits.seconds:g} s, want fewer requests at a time"
@@ -269,6 +273,18 @@ def create_app(predictor: Predictor, limits: Limits | None = None, api_key: str 
     return app
 
 
+async def _while_wanted(request: Request, found: Future[Faces]) -> Faces:
+    """The answer, which is given up when the client goes."""
+    awaited = asyncio.wrap_future(found)
+    try:
+        while not (await asyncio.wait({awaited}, timeout=ASK_EVERY))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(400, GONE)
+        return awaited.result()
+    finally:
+        awaited.cancel()  # an answer that is there stays
+
+
 class _Clip:
     """One request of /track, which counts as under way from its making to `end`."""
 
@@ -278,6 +294,7 @@ class _Clip:
         self.answers: asyncio.Queue[bytes | Lack | Exception | None] = asyncio.Queue()
         self.job: Job | None = None
         self.header = b""
+        self.ask_at = 0.0  # when to ask next whether the client is still there
         state.clips += 1
 
     async def begin(self, request: Request) -> None:
@@ -297,16 +314,18 @@ class _Clip:
         """The next line; after the last what the clip lacks, and then None. With a request, the answer ends once its
         client is gone."""
         while True:
-            left = self.late - time.monotonic()
+            now = time.monotonic()
+            if request is not None and now >= self.ask_at:
+                self.ask_at = now + ASK_EVERY
+                if await request.is_disconnected():
+                    raise HTTPException(400, GONE)
+            left = self.late - now
             try:
-                item = await asyncio.wait_for(self.answers.get(), max(0.0, min(left, 1.0)))
+                item = await asyncio.wait_for(self.answers.get(), max(0.0, min(left, ASK_EVERY)))
             except asyncio.TimeoutError:
-                if left <= 1.0:
-                    item = TimeoutError()
-                elif request is not None and await request.is_disconnected():
-                    raise HTTPException(400, "got no client any more, want it to wait") from None
-                else:
+                if left > ASK_EVERY:
                     continue
+                item = TimeoutError()
             if isinstance(item, Exception):
                 raise self._refusal(item) from item
             return item

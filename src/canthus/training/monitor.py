@@ -158,14 +158,15 @@ def learning_figure(folder: Path) -> Figure:
     """The figure of `learning_curve`: each line is the mean over a two-hundredth of the run, stages are marked."""
     with open(folder / LOG, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    parts = np.array_split(np.arange(len(rows)), min(len(rows), 200))
+    parts = np.array_split(np.arange(len(rows)), min(max(len(rows), 1), 200))
 
     def averaged(name: str) -> list[float]:
         values = np.array([float(row[name] or "nan") for row in rows])
         return [_mean(values[part]) for part in parts]
 
     at = averaged("step")
-    curves = {name: (at, averaged(name)) for name in rows[0] if name not in ("step", "stage", "lr")}
+    names = [name for name in (rows[0] if rows else ()) if name not in ("step", "stage", "lr")]
+    curves = {name: (at, averaged(name)) for name in names}
     changes = [k for k in range(len(rows)) if k == 0 or rows[k]["stage"] != rows[k - 1]["stage"]]
     positive = all(not value <= 0 for _, values in curves.values() for value in values)
     chart = Chart("Training loss", "step", "loss and its terms", log=positive, size=(900, 500))

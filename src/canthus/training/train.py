@@ -71,6 +71,10 @@ def train(recipe: Recipe, out: str | Path) -> Iterator[dict[str, Any]]:
     faces = FaceMix(recipe.faces, size, crop_scale, recipe.seed, accelerator.device, recipe.head_model, aligner.scheme)
     try:
         stages = plan(recipe, learnable(aligner, faces))
+        least = min(stage.batch for stage in stages)
+        if least < accelerator.num_processes:
+            got = f"{accelerator.num_processes} processes and a stage whose batch is {least}"
+            raise RecipeError(f"got {got}; at least one face for each process is wanted")
         weights = aligner.sampling_weights(faces.xyz) if len(faces) else None
         if weights is not None:
             faces.weigh(weights)
@@ -143,14 +147,14 @@ def _steps(run: _Run, faces: FaceMix, augmenter: Augmenter, out: Path) -> Iterat
             if log is not None:
                 log.close()
     if main:
-        if reason := charts.missing():
-            logging.getLogger(__name__).warning(reason)
-        else:
-            atomic_write(out / CURVE, monitor.learning_curve(out))
         run.aligner.load_state_dict(run.ema)
         limits = [f"In training {line}." for line in missing(run.aligner, faces)]
         run.aligner.card = replace(run.aligner.card, version="trained", commit=monitor.commit(), limits=limits)
         run.aligner.save(out / WEIGHTS)
+        if reason := charts.missing():
+            logging.getLogger(__name__).warning(reason)
+        else:
+            atomic_write(out / CURVE, monitor.learning_curve(out))
     accelerator.wait_for_everyone()
 
 
