@@ -136,6 +136,17 @@ def test_lists_and_archives_that_are_none_are_told_by_a_sentence(room):
             taken(name)
 
 
+def test_an_archive_that_is_cut_off_is_one_failure_among_its_photos(room):
+    whole = tar()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        last = archive.getmembers()[-1]
+    (room / "cut.tar").write_bytes(whole[: last.offset_data + 10])
+    *photos, archive = photos_in(["cut.tar"], photo_kind(), Counter())
+    assert photos and all(not photo.problem for photo in photos) and archive.name == "cut.tar"
+    with pytest.raises(ImageError, match="got the archive cut.tar that cannot be read"):
+        Opened.of(archive)
+
+
 def test_a_short_answer_is_asked_for_again(room, memory, monkeypatch):
     memory.pipe_file("/s.tar", tar())
     photo, waited, whole = taken("memory://s.tar")[0], [], type(memory).cat_file

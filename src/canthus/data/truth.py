@@ -48,9 +48,11 @@ def whole_truth(samples: Sequence[FaceSample], target: str = "ibug68") -> Truth:
     """The truth of annotated faces of any schemes, as L points of `target`, and the guess for the rest.
 
     Where a set does not say which points are visible, those count as visible at which the surface of the mean head, in
-    the pose of the face, looks at the camera. Raises `LandmarkError` for a face with fewer than two known points, and
-    for a scheme that has no map to `target`.
+    the pose of the face, looks at the camera. Raises `LandmarkError` for no face, for one with fewer than two known
+    points, and for a scheme that has no map to `target`.
     """
+    if not samples:
+        raise LandmarkError("got no annotated face, want one or more")
     parts = [_whole_truth(samples[k : k + AT_ONCE], target) for k in range(0, len(samples), AT_ONCE)]
     return Truth(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Truth)))
 

@@ -31,7 +31,7 @@ class Photo(NamedTuple):
 
     name: in results: the path or address as it was given; of a member of an archive ARCHIVE/MEMBER. place: path or
     address of the file. start, length: its bytes in that file; None: all. boxes: tight boxes of its faces; None: they
-    are to be detected.
+    are to be detected. problem: why it cannot be read, which is told when it is its turn; "": nothing is known.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Photo(NamedTuple):
     start: int = 0
     length: int | None = None
     boxes: tuple[Box, ...] | None = None
+    problem: str = ""
 
 
 class Opened(NamedTuple):
@@ -50,6 +51,8 @@ class Opened(NamedTuple):
     @classmethod
     def of(cls, photo: Photo) -> Opened:
         """Fetch the bytes of what is not a file of its own on this machine. Raises `ImageError`."""
+        if photo.problem:
+            raise ImageError(photo.problem)
         if photo.length is None and not is_address(photo.place):
             return cls(photo, None)
         return cls(photo, read_bytes(photo.place, photo.start, photo.length))
@@ -116,16 +119,28 @@ def _remote(given: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo
 
 
 def _members(archive: str, kind: Kind, passed_over: Counter[str]) -> Iterator[Photo]:
-    """The photos in a tar archive, such as a shard of WebDataset, by the place of their bytes in it."""
-    with open_file(archive) as file:
-        with decoding(ImageError, f"got the archive {archive} that cannot be read, want an uncompressed tar"):
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                members = [(m.name, m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()]
+    """The photos in a tar archive, such as a shard of WebDataset, by the place of their bytes in it. Of one that is cut
+    off those before the cut, and one that is the archive itself, with what is wrong as its `problem`."""
+    members: list[tuple[str, int, int]] = []
+    problem = ""
+    try:
+        with open_file(archive) as file:
+            with decoding(ImageError, f"got the archive {archive} that cannot be read, want an uncompressed tar"):
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    for member in tar:
+                        if member.isreg() and not member.issparse():
+                            members.append((member.name, member.offset_data, member.size))
+    except ImageError as error:
+        if not members:
+            raise
+        problem = str(error)
     for name, start, length in members:
         if kind.wanted(name):
             yield Photo(f"{archive}/{name}", archive, start, length)
         else:
             passed_over[os.path.splitext(name)[1].lower()] += 1
+    if problem:
+        yield Photo(archive, archive, problem=problem)
 
 
 def _listed(given: str, suffix: str) -> Iterator[Photo]:

@@ -40,7 +40,7 @@ class HeadPreparer:
     def group(self, number: int) -> list[PreparedHead]:
         """Person `number` with FACES_PER_PERSON expressions, VIEWS_PER_HEAD views of each.
 
-        The first views are the samples of group `number` of `SynthGenerator`.
+        The first views are the samples of group `number` of `SynthGenerator`, where `own_expressions` is 0.
         """
         planner, streams = self.planner, RandomStreams(self.planner.recipe.seed, number)
         person = sample_person(streams, planner.assets, planner.recipe)
