@@ -513,10 +513,16 @@ def test_train_from_a_recipe_and_on_with_the_same_one_only(tmp_path, made_shards
     assert "`augment.scale` 0.2, now not given" in again
 
 
-def test_train_by_name_lists_the_recipes_of_the_package():
-    pytest.importorskip("torch")
+def test_recipes_are_listed_without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("canthus.training")]:
+        monkeypatch.delitem(sys.modules, name)
     text = run("train", "--list")
     assert "jvcr-paper" in text and "swift" in text
+
+
+def test_a_recipe_that_is_not_there_is_named():
+    pytest.importorskip("torch")
     assert "there is no recipe 'jvcr-papr', neither a file nor a name ('jvcr-paper'?)" in run(
         "train", "jvcr-papr", code=2
     )

@@ -20,7 +20,8 @@ from typer.testing import CliRunner  # noqa: E402
 from canthus.cli import app  # noqa: E402
 from canthus.errors import RecipeError  # noqa: E402
 from canthus.training.aligner import build, method_class  # noqa: E402
-from canthus.training.recipe import Recipe, packaged  # noqa: E402
+from canthus.training.packaged import packaged  # noqa: E402
+from canthus.training.recipe import Recipe  # noqa: E402
 from canthus.training.schedule import plan  # noqa: E402
 from canthus.training.train import train  # noqa: E402
 

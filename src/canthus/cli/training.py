@@ -16,7 +16,7 @@ from canthus.threads import MOST_THREADS
 
 
 def _recipe_names() -> list[str]:
-    from canthus.training.recipe import packaged  # needs the train extra
+    from canthus.training.packaged import packaged
 
     return list(packaged())
 
@@ -104,15 +104,17 @@ def train(
 ) -> None:
     """Train a method from a recipe; run it again to resume after a stop."""
     with plain_errors():
-        from canthus.training.memory import keep_freed_memory
-        from canthus.training.recipe import Recipe, packaged, title
-        from canthus.training.train import leave_processes
-        from canthus.training.train import train as run
-
         if listed:
+            from canthus.training.packaged import packaged, title
+
             rows = [[name, title(path)] for name, path in packaged().items()]
             print_table("", {"recipe": "left", "what": "left"}, rows)
             return
+        from canthus.training.memory import keep_freed_memory
+        from canthus.training.recipe import Recipe
+        from canthus.training.train import leave_processes
+        from canthus.training.train import train as run
+
         if recipe is None:
             raise RecipeError("got no recipe, want the name of one (`canthus train --list`) or a file")
         plan = Recipe.read(recipe, changes or (), **({"faces": faces} if faces else {}))

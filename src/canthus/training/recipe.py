@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,6 +16,7 @@ from canthus.decode import decoding, fits, read_json
 from canthus.errors import RecipeError
 from canthus.io.yaml_config import parse_yaml, read_keys, refuse_unknown
 from canthus.training.aligner import method_class
+from canthus.training.packaged import packaged
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -135,19 +133,6 @@ class Recipe:
         values = self.stages.get(name, {})
         milestones = {k: _as_tuple(v) for k, v in values.items() if k == "lr_milestones"}
         return StageRecipe(**{**values, **milestones})
-
-
-def packaged() -> dict[str, Path]:
-    """The recipes that come with canthus, by name."""
-    folder = Path(str(resources.files("canthus") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def title(path: Path) -> str:
-    """The first sentence of the comment that a recipe begins with."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-    text = " ".join(line.removeprefix("#").strip() for line in lines)
-    return re.split(r"(?<=[^ ]{3}[.]) (?=[A-Z0-9\"])", text)[0].rstrip(":.")
 
 
 def _file(path: str | Path) -> Path:
