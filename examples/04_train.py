@@ -27,6 +27,7 @@ for photo in photos:
     savemat(folder / f"{photo.stem}.mat", {"pt3d_68": points.T + [[1], [1], [0]], "Pose_Para": angles})  # from 1
 
 changes = [f"steps={steps}", "batch=8", "warmup_steps=2", f"weights={ROOT / 'weights/swift'}"]
+changes += ["stages.lids.share=0"]  # what moves the lids learns from closed eyes, of which few photos have labels
 recipe = Recipe.read(ROOT / "src/canthus/recipes/swift.yaml", changes, faces=[str(folder)])
 for step in train(recipe, "my-run"):
     print(f"step {step['step']}: loss {step['loss']:.3f}")

@@ -41,7 +41,8 @@ def frames(count: int = 20) -> list[TrackedFrame]:
     xyz = xyz - [0, 0, 1] * xyz.mean(1, keepdims=True)
     faces = Faces(xyz, nan[:, 0], nan, nan, Pose(rotation), SIZE, expression=expression)
     times = [k / 25 if k < 10 else k / 25 + 0.6 for k in range(count)]
-    return [TrackedFrame(k, t, TrackedFaces(faces[k], [0], [k > 0])) for k, t in enumerate(times)]
+    numbers = [round(25 * t) for t in times]
+    return [TrackedFrame(n, t, TrackedFaces(faces[k], [0], [k > 0])) for k, (n, t) in enumerate(zip(numbers, times))]
 
 
 def arrays(gltf, number: int) -> np.ndarray:
