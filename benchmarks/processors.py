@@ -32,7 +32,7 @@ import canthus
 from canthus.evaluation.collect import collect, true_boxes
 from canthus.evaluation.protocols import protocol
 from canthus.evaluation.scores import score
-from canthus.geometry.crop import Crop
+from canthus.geometry.crop import Crop, box_sizes
 from canthus.io.images import crop_image
 from canthus.io.session import MODEL_FILE
 
@@ -52,15 +52,13 @@ def processor_ms(call: Callable[[], Any], repeats: int = 30) -> float:
     return round(float(np.median(times[3:])), 2)
 
 
-def exported(name: str, out: Path) -> Path:
-    """The folder of weights, or a copy as ONNX if they are not stored so."""
-    folder = common.weights()[name]
-    if (folder / MODEL_FILE).exists():
-        return folder
+def export(out: Path) -> None:
+    """Those weights of `WEIGHTS` that are not stored as ONNX, each in a folder of its name."""
     from canthus.training.export import export_onnx
 
-    export_onnx(folder, out / name)
-    return out / name
+    for name in WEIGHTS:
+        if not (common.weights()[name] / MODEL_FILE).exists():
+            export_onnx(common.weights()[name], out / name)
 
 
 def times(folder: Path) -> dict[str, Any]:
@@ -86,8 +84,7 @@ def points(data: Path, out: Path) -> dict[str, dict[str, float]]:
     """NME by bins of yaw; the points go into `out`, in face sizes."""
     rules, rows = protocol("aflw2000"), {}
     samples = rules.faces(data)
-    boxes = true_boxes(samples)
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+    sizes = box_sizes(true_boxes(samples))
     for name in POINTS:
         found = collect(canthus.load(name, threads=1), samples)
         np.save(out / f"{name}.npy", found.xyz[..., :2] / sizes[:, None, None])
@@ -137,8 +134,7 @@ def main() -> None:
     command = [sys.executable, __file__] + (["--data", str(given.data)] if given.data else [])
     with tempfile.TemporaryDirectory() as room:
         weights, folders = Path(room, "weights"), {"as it is": Path(room, "as it is")}
-        for name in WEIGHTS:
-            exported(name, weights)
+        export(weights)
         run(command, weights, folders["as it is"], dict(os.environ))
         for without in missing:
             name = f"without {without}"

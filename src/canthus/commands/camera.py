@@ -13,13 +13,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from canthus.errors import OutputError, amount
+from canthus.errors import amount
 from canthus.inference.smooth import Smoother
 from canthus.inference.tracker import Tracker
 from canthus.io.columns import ImageFaces
-from canthus.io.inputs import reason
 from canthus.io.lines import frame_line, header_line
-from canthus.io.outputs import make_folder
+from canthus.io.outputs import make_folder, unwritten
 from canthus.io.send import Sender
 from canthus.io.streams import Live
 
@@ -63,13 +62,13 @@ def follow(
         try:
             lines = files.enter_context(open(summary.path, "xb", buffering=0))
         except OSError as error:
-            raise _unwritten(summary.path, error) from error
+            raise unwritten(summary.path, error) from error
 
         def write(line: bytes) -> None:
             try:
                 _append(lines, line)
             except OSError as error:
-                raise _unwritten(summary.path, error) from error
+                raise unwritten(summary.path, error) from error
 
         cards = tracker.aligner.card, tracker.tracking.card
         write(header_line(live.source, [card.title for card in cards], cards[0].scheme))
@@ -96,10 +95,6 @@ def _append(file: BinaryIO, line: bytes) -> None:
         with suppress(OSError):
             file.truncate(end)
         raise
-
-
-def _unwritten(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"could not write '{path}': {reason(error)}")
 
 
 def lines_path(out: Path, source: str) -> Path:

@@ -73,7 +73,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         file = _new_part(Path(path).with_name("x").parent)
     except (OSError, ValueError) as error:  # ValueError: no file name, or a zero byte in it
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     try:
         with file:
             yield file
@@ -83,7 +83,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except CanthusError:  # of the block, such as a video that cannot be read
         raise
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         Path(file.name).unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except CanthusError:
         raise
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     finally:
         if lock is not None:
             os.close(lock)
@@ -162,7 +162,8 @@ def _new_part(folder: Path) -> BinaryIO:
         file.close()  # taken for a leftover
 
 
-def _unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+def unwritten(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    """What tells that a file could not be written."""
     return OutputError(f"could not write {os.fspath(path)!r}: {reason(error)}")
 
 

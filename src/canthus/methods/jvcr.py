@@ -45,8 +45,7 @@ class JvcrConfig(AlignerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % (STRIDE * 2**self.levels):
-            raise RecipeError(f"`size` is {self.size}; a multiple of {STRIDE * 2**self.levels} is wanted")
+        self.want_multiple(STRIDE * 2**self.levels)
         for name in ("depths", "widths"):
             if min(getattr(self, name), default=0) < 1:
                 raise RecipeError(f"`{name}` is {getattr(self, name)}; numbers above zero are wanted")

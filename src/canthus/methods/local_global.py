@@ -25,7 +25,7 @@ from canthus.codecs import (
     map_from_crop,
 )
 from canthus.data.sample import FaceBatch
-from canthus.errors import LandmarkError, RecipeError, amount
+from canthus.errors import LandmarkError, amount
 from canthus.face.completion import Completion
 from canthus.face.faces import Alignment
 from canthus.face.landmarks import scheme
@@ -74,11 +74,9 @@ class LocalGlobalConfig(AlignerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         halved = max(self.depth, 0 if self.finetune == "none" else len(self.finetune_widths))
-        if self.arch == "hourglass" and self.size % (STRIDE * 2**halved):
-            raise RecipeError(f"`size` is {self.size}; a multiple of {STRIDE * 2**halved} is wanted")
-        for name in ("stacks", "depth", "channels", "radius", "finetune_features"):
-            if getattr(self, name) <= 0:
-                raise RecipeError(f"`{name}` is {getattr(self, name)}; more than 0 is wanted")
+        if self.arch == "hourglass":
+            self.want_multiple(STRIDE * 2**halved)
+        self.want_positive("stacks", "depth", "channels", "radius", "finetune_features")
 
 
 def first_bias(config: LocalGlobalConfig) -> float:

@@ -72,14 +72,10 @@ class PartHeatmapConfig(AlignerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("regression_levels", "disc_radius", "sigma"):
-            if getattr(self, name) <= 0:
-                raise RecipeError(f"`{name}` is {getattr(self, name)}; more than 0 is wanted")
+        self.want_positive("regression_levels", "disc_radius", "sigma")
         if not 0 < self.prior < 1:
             raise RecipeError(f"`prior` is {self.prior}; a probability between 0 and 1 is wanted")
-        unit = math.lcm(32, self.map_stride * 4 * 2**self.regression_levels)
-        if self.size % unit:
-            raise RecipeError(f"`size` is {self.size}; a multiple of {unit} is wanted")
+        self.want_multiple(math.lcm(32, self.map_stride * 4 * 2**self.regression_levels))
 
 
 class Detection(nn.Module):

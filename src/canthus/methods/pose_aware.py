@@ -79,9 +79,7 @@ class PoseAwareConfig(AlignerConfig):
         super().__post_init__()
         if not all(0 <= k < 68 for k in self.extra):
             raise RecipeError(f"`extra` is {self.extra}; numbers of the 68 landmarks, 0 to 67, are wanted")
-        for name in ("bins", "oversampling", "omega", "epsilon", "gain", "width"):
-            if getattr(self, name) <= 0:
-                raise RecipeError(f"`{name}` is {getattr(self, name)}; more than 0 is wanted")
+        self.want_positive("bins", "oversampling", "omega", "epsilon", "gain", "width")
 
 
 class Regressor(nn.Module):

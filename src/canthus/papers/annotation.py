@@ -30,8 +30,7 @@ def annotation_tables(aligner: Aligner, samples: Sequence[FaceSample], folder: P
     """Two tables in percent, "dense annotation, NME" and "dense annotation, ADR", with the rows of the paper's Table 1.
 
     Of rendered faces that store their vertices, which are those of the default head; none for other methods, heads and
-    faces. NME is over
-    the vertices that were found; a face of which none is found has failed and counts in no mean.
+    faces. NME is over the vertices that were found; a face of which none is found has failed and counts in no mean.
     """
     if not isinstance(aligner, Cprfa) or aligner.config.model:
         return []

@@ -67,6 +67,17 @@ class AlignerConfig:
             if not low <= getattr(self, name) <= high:
                 raise RecipeError(f"`{name}` is {getattr(self, name)}; {low} to {high} is wanted")
 
+    def want_positive(self, *names: str) -> None:
+        """Raise `RecipeError` for the first of these numbers that is not above zero."""
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise RecipeError(f"`{name}` is {getattr(self, name)}; more than 0 is wanted")
+
+    def want_multiple(self, unit: int) -> None:
+        """Raise `RecipeError` unless `size` is a multiple of `unit`."""
+        if self.size % unit:
+            raise RecipeError(f"`size` is {self.size}; a multiple of {unit} is wanted")
+
 
 class Aligner(nn.Module, Predictor):
     """Base class of the methods. A method defines `Config`, `forward`, `loss` and, if it needs them, `stages`."""

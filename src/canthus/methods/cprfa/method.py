@@ -68,12 +68,8 @@ class CprfaConfig(UpdateConfig, AlignerConfig):
         super().__post_init__()
         if self.depths and len(self.depths) != len(self.widths):
             raise RecipeError(f"`depths` is {self.depths}; as many as `widths`, which is {self.widths}, are wanted")
-        unit = 2 ** (len(self.widths) - (0 if self.depths else 1))
-        if self.size % unit:
-            raise RecipeError(f"`size` is {self.size}; a multiple of {unit} is wanted")
-        for name in ("vertices", "recurrences", "samples", "hidden"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"`{name}` is {getattr(self, name)}; 1 or more is wanted")
+        self.want_multiple(2 ** (len(self.widths) - (0 if self.depths else 1)))
+        self.want_positive("vertices", "recurrences", "samples", "hidden")
 
 
 class Cprfa(Aligner):

@@ -37,5 +37,4 @@ class SwiftConfig(AlignerConfig):
             raise RecipeError(f"{got}; as many numbers above zero in each, two or more, are wanted")
         if self.lids and not self.details:
             raise RecipeError("`lids` are moved by expressions; `details: true` is wanted, which gives these")
-        if self.size % 2 ** len(self.widths):
-            raise RecipeError(f"`size` is {self.size}; a multiple of {2 ** len(self.widths)} is wanted")
+        self.want_multiple(2 ** len(self.widths))
