@@ -89,6 +89,17 @@ def test_dlib(tmp_path):
     with pytest.raises(LandmarkError, match="has a part 66; 0 to 65"):
         list(formats.read_dlib_xml(tmp_path / "x.xml", "3dfaw66"))
 
+    # what is to be ignored, or has no parts, is no face; and five points are not the first five of 68
+    others = box.replace("<box", '<box ignore="1"') + '<box top="2" left="1" width="3" height="4"/>'
+    (tmp_path / "x.xml").write_text(f'<dataset><images><image file="a.jpg">{box}{others}</image></images></dataset>')
+    (again,) = formats.read_dlib_xml(tmp_path / "x.xml")
+    assert again.scheme == "ibug68" and again.name == "a"
+    five = "".join(f'<part name="{k}" x="{20 + 9 * k}" y="40"/>' for k in range(5))
+    five = f'<box top="20" left="10" width="30" height="40">{five}</box>'
+    (tmp_path / "x.xml").write_text(f'<dataset><images><image file="a.jpg">{five}</image></images></dataset>')
+    with pytest.raises(LandmarkError, match="5 points"):
+        list(formats.read_dlib_xml(tmp_path / "x.xml"))
+
 
 # ---- fitted sets
 
@@ -264,7 +275,7 @@ def test_biwi(tmp_path):
 def test_a_missing_picture_and_a_far_point_are_named(tmp_path):
     make.w300(tmp_path)
     (tmp_path / "ibug" / "c.png").unlink()
-    with pytest.raises(LandmarkError, match=r"ibug/c\.pts' has no picture 'c\.jpg' or \.png"):
+    with pytest.raises(LandmarkError, match=r"ibug/c\.pts' has no picture 'c\.jpg', \.png or the like"):
         list(formats.read_300w(tmp_path))
     make.w300(tmp_path)
     make.pts(tmp_path / "ibug" / "c.pts", make.turned(0) + [0, 700, 0])

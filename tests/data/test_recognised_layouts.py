@@ -82,6 +82,21 @@ def test_every_layout_is_a_source_of_crops_with_masks(made):
     assert batch.having("depth") is None or batch.having("depth").float().mean() == pytest.approx(mix.share("depth"))
 
 
+def test_a_folder_of_300w_has_the_faces_for_training_that_it_has_in_the_set(tmp_path):
+    folder = make.w300(tmp_path / "300w")
+    make.pts(folder / "helen" / "trainset" / "e.pts", make.turned(0))
+    make.picture(folder / "helen" / "trainset" / "e.png")
+    assert read(folder / "helen") == (["trainset/e"], [])
+    assert recognise(folder / "ibug").title == "300-W, test part"
+
+
+def test_points_of_the_mesh_of_300w_lp_are_found_at_any_depth(tmp_path):
+    make.lp300w(tmp_path / "data" / "300W_LP", landmarks=True)
+    deep, own = (list(recognise(folder).read(folder)) for folder in (tmp_path / "data", tmp_path / "data" / "300W_LP"))
+    for one, other in zip(deep, own, strict=True):
+        np.testing.assert_array_equal(one.points, other.points)
+
+
 def test_aflw_full_gives_its_training_part(tmp_path):
     folder = make.aflw_full(tmp_path)
     layout = recognise(folder)
@@ -169,7 +184,7 @@ def test_a_label_of_3dfaw_of_another_form_is_a_fault(tmp_path):
         assert sum(f"valid_lm/{k}_lm.csv' " in fault and reason in fault for fault in faults) == 1
     assert len(faults) == 3
     (tmp_path / "valid_img" / "2.jpg").unlink()
-    assert "valid_lm/2_lm.csv' has no picture '2.jpg' or .png in '" in read(tmp_path)[1][-2]
+    assert "valid_lm/2_lm.csv' has no picture '2.jpg', .png or the like in '" in read(tmp_path)[1][-2]
 
 
 def test_every_bad_frame_of_300vw_is_named_and_the_others_kept(tmp_path):
@@ -185,7 +200,7 @@ def test_every_bad_frame_of_300vw_is_named_and_the_others_kept(tmp_path):
     assert [fault.partition(" ")[0].rpartition("/")[2] for fault in faults] == [
         "cover.pts'", "000001.pts'", "000004.pts'", "000006.pts'"
     ]  # fmt: skip
-    assert f"'{labels / '000004.pts'}' has no picture '000004.jpg' or .png in '{pictures}'" in faults[2]
+    assert f"'{labels / '000004.pts'}' has no picture '000004.jpg', .png or the like in '{pictures}'" in faults[2]
 
 
 def coco_file(folder, change) -> None:

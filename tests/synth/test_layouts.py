@@ -14,7 +14,7 @@ from rendering import ASSETS, make_generator
 pytest.importorskip("moderngl")
 loadmat = pytest.importorskip("scipy.io").loadmat
 
-from canthus.errors import RecipeError  # noqa: E402
+from canthus.errors import ModelError, RecipeError  # noqa: E402
 from canthus.geometry.projection import project  # noqa: E402
 from canthus.geometry.rotation import matrix_from_euler  # noqa: E402
 from canthus.io.shards import read_shard, shard_path, write_shard  # noqa: E402
@@ -120,9 +120,22 @@ def test_our_own_reader_reads_it_too(tmp_path, samples):
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
     for recipe, layout in ((SynthRecipe(size=64, hair=0.5), "npz"), (SynthRecipe(size=64), "tar")):
-        shards._claim(tmp_path / layout, {"recipe": {"size": 64, "hair": 0.5}, "layout": layout, "quality": "raster"})
+        job = {"recipe": {"size": 64, "hair": 0.5}, "layout": layout, "quality": "raster", "heads": "simple"}
+        shards._claim(tmp_path / layout, job)
         with pytest.raises(RecipeError, match="another recipe"):
-            list(shards.render_shards(tmp_path / layout, "assets", recipe, 1, 1, "300wlp"))
+            list(shards.render_shards(tmp_path / layout, None, recipe, 1, 1, "300wlp"))
+
+
+def test_a_folder_of_other_heads_is_refused_and_assets_that_are_none_claim_none(tmp_path):
+    recipe = SynthRecipe(size=64)
+    (tmp_path / "assets" / "ict").mkdir(parents=True)
+    (tmp_path / "assets" / "ict" / "ict_facekit_light.npz").write_bytes(b"other heads")
+    shards.shards(tmp_path / "out", None, recipe, 1)
+    with pytest.raises(RecipeError, match=r"another recipe \(heads differ\)"):
+        shards.shards(tmp_path / "out", tmp_path / "assets", recipe, 1)
+    with pytest.raises(ModelError, match="no head assets"):
+        shards.shards(tmp_path / "new", tmp_path / "nowhere", recipe, 1)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("layout", ["npz", "tar", "300wlp"])
@@ -131,6 +144,14 @@ def test_a_contact_sheet_of_every_layout(tmp_path, samples, layout):
     write_shard(path, samples, 0, layout)
     shards.contact_sheet(path, tmp_path / "sheet.png", rows=1, columns=3)
     assert Image.open(tmp_path / "sheet.png").size == (3 * SIZE, SIZE)
+
+
+def test_a_contact_sheet_of_a_damaged_shard_is_refused(tmp_path, samples):
+    path = shard_path(tmp_path, 0, "npz")
+    write_shard(path, samples, 0, "npz")
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RecipeError, match=r"shard-00000\.npz' cannot be read"):
+        shards.contact_sheet(path, tmp_path / "sheet.png")
 
 
 def test_the_worker_writes_the_pictures_of_its_numbers(tmp_path, monkeypatch):

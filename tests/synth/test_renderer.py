@@ -322,7 +322,7 @@ def no_renderer(monkeypatch) -> None:
 
 def render(out: Path, count: int) -> list[int]:
     """Numbers of the shards that were rendered, in order."""
-    paths = shards.render_shards(out, "assets", RECIPE, count * shards.SHARD_SIZE, workers=1)
+    paths = shards.render_shards(out, None, RECIPE, count * shards.SHARD_SIZE, workers=1)
     return sorted(int(path.stem.removeprefix("shard-")) for path in paths)
 
 
@@ -335,7 +335,7 @@ def test_finished_shards_are_not_rendered_again(no_renderer, tmp_path):
 
 
 def test_a_count_is_rounded_up_to_whole_shards(no_renderer, tmp_path):
-    paths = shards.render_shards(tmp_path, "assets", RECIPE, shards.SHARD_SIZE + 1, workers=1)
+    paths = shards.render_shards(tmp_path, None, RECIPE, shards.SHARD_SIZE + 1, workers=1)
     assert len(list(paths)) == 2
 
 
@@ -352,7 +352,7 @@ def test_workers_that_only_die_end_in_an_error(no_renderer, tmp_path):
 
 def test_a_job_that_is_stopped_stops(no_renderer, tmp_path):
     (tmp_path / "slow").touch()
-    rendering = shards.render_shards(tmp_path, "assets", RECIPE, 12 * shards.SHARD_SIZE, workers=1)
+    rendering = shards.render_shards(tmp_path, None, RECIPE, 12 * shards.SHARD_SIZE, workers=1)
     next(rendering)
     rendering.close()  # type: ignore[attr-defined]  # a generator
     # A pool hands out one or two jobs ahead; the rest is left for next time.
@@ -374,3 +374,12 @@ def test_a_contact_sheet_shows_the_faces_with_their_points(tmp_path):
                 assert ([40, 220, 60] in around, [230, 50, 40] in around) == (visible[point], not visible[point])
                 checked.append(bool(visible[point]))
     assert min(checked.count(True), checked.count(False)) > 5
+
+
+def test_environment_maps_that_cannot_be_read_or_are_too_small_are_refused(tmp_path):
+    pytest.importorskip("OpenEXR")
+    (tmp_path / "a.exr").write_bytes(b"no picture")
+    with pytest.raises(ModelError, match=r"a\.exr' cannot be read"):
+        Environment.load(tmp_path / "a.exr")
+    with pytest.raises(ModelError, match="32 x 64 pixels or more"):
+        Environment(np.ones((16, 32, 3)))

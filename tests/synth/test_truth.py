@@ -16,7 +16,7 @@ from canthus.synth.generator import VIEWS_PER_HEAD  # noqa: E402
 from canthus.synth.person import pose_head, sample_expression, sample_person  # noqa: E402
 from canthus.synth.recipe import RandomStreams  # noqa: E402
 from canthus.synth.scene import PerspectiveCamera  # noqa: E402
-from canthus.synth.truth import REGIONS, maps, occlusion, weak_camera  # noqa: E402
+from canthus.synth.truth import REGIONS, is_visible, maps, occlusion, weak_camera  # noqa: E402
 
 NOTHING_ON = dict.fromkeys(("glasses", "headwear", "hands", "objects", "masks", "scarves", "hair"), 0.0)
 
@@ -52,6 +52,16 @@ def test_depth_and_outline_are_those_of_the_rays_through_the_pixels(generator, y
     error = np.abs(depth[both] - expected[both]) * camera.focal / camera.distance
     # Along the ray, so on a slope of 45 degrees it is also how far the surface is off across it.
     assert np.median(error) < 0.002 and np.percentile(error, 95) < 0.01  # px
+
+
+def test_points_outside_the_picture_are_not_visible():
+    xyz = np.full((3, 68, 3), 30.0)
+    xyz[1, 5, 0], xyz[1, 6, 1] = -0.6, 63.4  # the border is half a pixel beyond the middle of a pixel
+    xyz[2, 7, 1] = 63.6
+    hidden = np.zeros((3, 68), np.uint8)
+    hidden[0, 9] = 2
+    seen = is_visible(hidden, xyz, 64)
+    assert np.argwhere(~seen).tolist() == [[0, 9], [1, 5], [2, 7]]
 
 
 def test_landmarks_are_on_the_surface_that_is_drawn(generator):

@@ -42,9 +42,9 @@ def synth(
         ),
     ] = None,
     layout: Annotated[
-        Literal["npz", "tar", "300wlp"],
-        typer.Option("--format", help="Layout: tar is WebDataset, 300wlp is jpg, mat and npz."),
-    ] = "npz",
+        Literal["npz", "tar", "300wlp"] | None,
+        typer.Option("--format", help="Layout: npz (default), tar (WebDataset) or 300wlp (jpg, mat and npz)."),
+    ] = None,
     quality: Annotated[
         Literal["raster", "path"], typer.Option("--quality", help="Renderer: path is path tracing (Mitsuba), slow.")
     ] = "raster",
@@ -61,10 +61,14 @@ def synth(
 
         changes = SynthRecipe.parse(change or []) | ({} if seed is None else {"seed": seed})
         plan = SynthRecipe.read(recipe, **changes)
+        if sequence and layout:
+            raise RecipeError(
+                "--format is of shards, and clips are folders of pictures: leave --format or --sequence out"
+            )
         if sequence:
             wanted, each = clips(out, assets, plan, count, sequence, quality), sequence
         else:
-            wanted, each = shards(out, assets, plan, count, layout, quality), SHARD_SIZE
+            wanted, each = shards(out, assets, plan, count, layout or "npz", quality), SHARD_SIZE
         if ray is None:
             jobs = render(wanted, workers)
         else:

@@ -31,7 +31,8 @@ PROBABILITIES = (
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Amounts, as standard deviations unless said otherwise; probabilities are per face. 0 switches an effect off.
+    """Amounts, as standard deviations unless said otherwise; probabilities are per face. One of 0 switches its effect
+    off.
 
     With uniform draws rotation, scale and shift are half of a range: +-35 degrees, factors of 0.85 to 1.15.
     Raises `RecipeError` for an amount that is negative or not finite, and for a probability above 1.
@@ -50,13 +51,13 @@ class Augmentation:
     colour: float = 0.5  # probability of a colour cast: factors of the channels with a standard deviation of 0.15
     grey: float = 0.15  # probability
     texture: float = 0.0  # probability of a random convolution, mixed with the picture
-    blur: float = 0.5  # probability of a lower resolution
+    blur: float = 0.5  # probability that half of a batch has a lower resolution
     soft: float = 0.0  # probability of a Gaussian blur of 0.5 px or more
     softest: float = 2.0  # largest standard deviation of that blur, px
     noise: float = 0.3  # probability
     occlusion: float = 0.45  # probability of a rectangle or ellipse over part of the face
     cover: float = 0.52  # its longest possible side, in crop sides; 0.12 is the shortest
-    border: float = 0.15  # probability that the picture ends within the crop; black beyond, as `images.crop_image` does
+    border: float = 0.15  # probability that each side of the picture ends within the crop with a chance of 0.35
     draws: Literal["normal", "uniform"] = "normal"  # of rotation, scale and shift
     outside: Literal["mirrored", "black"] = "mirrored"  # what a crop shows beyond the picture's own border
 
@@ -65,6 +66,9 @@ class Augmentation:
             most, wanted = (1.0, "0 to 1") if name in PROBABILITIES else (math.inf, "zero or more")
             if not isinstance(value, str) and not (0 <= value <= most and math.isfinite(value)):
                 raise RecipeError(f"`augment.{name}` is {value}; {wanted} is wanted")
+        for name, of, low in (("cover", "occlusion", 0.12), ("softest", "soft", 0.5)):
+            if getattr(self, of) and getattr(self, name) < low:
+                raise RecipeError(f"`augment.{name}` is {getattr(self, name)}; {low} or more is wanted")
         if self.draws == "uniform" and self.scale >= 1:
             raise RecipeError(f"`augment.scale` is {self.scale}, half of a range about 1; less than 1 is wanted")
 

@@ -145,7 +145,7 @@ class FaceMix:
         picture is read."""
         points, boxes = [], []
         for faces, share in self.live:
-            batch = _as_batch(faces.take(0, round(share * count)), self.points_scheme)
+            batch = _as_batch(faces.take(0, max(round(share * count), 1)), self.points_scheme)
             points.append(batch.xyz)
             boxes.append(tight_boxes(batch.xyz) if batch.boxes is None else batch.boxes)
         if self.stored:

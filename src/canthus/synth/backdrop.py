@@ -54,7 +54,8 @@ def choose_backdrop(
 ) -> Backdrop:
     """A random backdrop for a light that comes from environment `own`; `pan` as in `view_light`."""
     rng = streams.generator("backdrop")
-    kind, here = streams.generator("backdrop kind").random(), light.exposure != 1.0 and rng.random() < 0.6
+    kind, near = streams.generator("backdrop kind").random(), rng.random() < 0.6
+    here = near and light.exposure != 1.0
     content: Panorama | Clutter | np.ndarray
     if kind < recipe.environment_backdrop:
         number = own if here else int(rng.integers(len(environments)))

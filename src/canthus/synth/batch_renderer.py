@@ -27,7 +27,7 @@ from canthus.synth.person import lash_texture
 from canthus.synth.preparation import VIEWS_PER_PERSON, HeadPreparer, PreparedHead
 from canthus.synth.recipe import RandomStreams, SynthRecipe
 from canthus.synth.renderers.torch import MAX_VIEWS, Scene, TorchRenderer
-from canthus.synth.truth import hidden_by
+from canthus.synth.truth import hidden_by, is_visible
 
 # ITU-T T.81, annex K: the quantisation tables that libjpeg scales by the quality
 LUMINANCE = (
@@ -78,7 +78,8 @@ class BatchRenderer:
         hidden = self._hidden(scenes, heads)
         truth = stack([v.truth for v in views])
         image = torch.cat(images).permute(0, 2, 3, 1)
-        return {"image": image, **truth, "visible": hidden == 0, "occlusion": hidden}
+        visible = is_visible(hidden, truth["xyz"], self.size)
+        return {"image": image, **truth, "visible": visible, "occlusion": hidden}
 
     def _hidden(self, scenes: Sequence[Scene], heads: Sequence[PreparedHead]) -> np.ndarray:
         probes = [p for h in heads for p in h.probes]

@@ -19,7 +19,7 @@ from canthus.synth.recipe import RandomStreams, SynthRecipe
 from canthus.synth.renderer import make_renderer
 from canthus.synth.scene import PerspectiveCamera
 from canthus.synth.shipped import ShippedHead
-from canthus.synth.truth import maps, occlusion, weak_camera
+from canthus.synth.truth import is_visible, maps, occlusion, weak_camera
 
 OVERSAMPLING = 1.5  # drawn this much larger, then downsampled
 VIEWS_PER_HEAD = 4  # building a head is expensive, drawing it under another camera and light is cheap
@@ -101,12 +101,12 @@ class SynthGenerator(Planner):
     stored picture, z nearer = larger with mean zero over the landmarks (docs/conventions.md):
 
     image (S,S,3) uint8; xyz (68,3) mesh points; contour (17,3) visible jaw line; occlusion (68,) 0 visible, 1 behind
-    the head itself, 2 behind something else; visible (68,) occlusion == 0; head (68,3) the landmarks in the canthus
-    head frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm), distance (cm), focal
-    (px), centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift, weak_residual as of
-    `truth.weak_camera`; identity and expression of the assets' head model, of which eyeBlink closes the eye as
-    `lids.blinked` says. With `dense`, vertices (4828,3) of
-    `MorphableModel.default()`. With `maps`, region and depth (S,S) as of `truth.maps`.
+    the head itself, 2 behind something else; visible (68,) occlusion == 0 and inside the picture; head (68,3) the
+    landmarks in the canthus head frame, cm; rotation (3,3) camera-from-head; camera (7,) target in the head frame (cm),
+    distance (cm), focal (px), centre (px) as of `PerspectiveCamera`; weak_rotation, weak_scale, weak_shift,
+    weak_residual as of `truth.weak_camera`; identity and expression of the assets' head model, of which eyeBlink closes
+    the eye as `lids.blinked` says. With `dense`, vertices (4828,3) of `MorphableModel.default()`. With `maps`, region
+    and depth (S,S) as of `truth.maps`.
     """
 
     def __init__(self, assets: str | Path | None, recipe: SynthRecipe, quality: str = "raster"):
@@ -164,7 +164,8 @@ class SynthGenerator(Planner):
         image = picture[..., :3] + behind * (1 - picture[..., 3:] / 255)
         image = apply_camera_effects(image, view.effects, (noise_streams or streams).generator("grain"))
         hidden = occlusion(self.renderer, large, head.landmarks)
-        out = {"image": image, **view.truth, "visible": hidden == 0, "occlusion": hidden}
+        visible = is_visible(hidden, view.truth["xyz"], size)
+        out = {"image": image, **view.truth, "visible": visible, "occlusion": hidden}
         if self.recipe.maps:
             origin = float(camera.project(head.landmarks)[:, 2].mean())
             out |= maps(self.renderer, camera, size, origin)

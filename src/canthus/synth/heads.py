@@ -13,7 +13,6 @@ from canthus.decode import decoding
 from canthus.errors import ModelError
 from canthus.geometry.mesh import VertexNormals
 from canthus.geometry.rotation import matrix_from_euler
-from canthus.io.images import GAMMA
 from canthus.synth.scene import Piece
 
 LANDMARKS = Path(__file__).with_name("landmarks68_ict.json")  # tools/slide_landmarks.py
@@ -49,6 +48,17 @@ class _Surface:
         self.triangles = inverse.reshape(-1, 3).astype(np.int32)
 
 
+def model_file(folder: str | Path) -> Path:
+    """The head model in a folder of parts. Raises `ModelError` where there is none."""
+    path = Path(folder) / "ict" / "ict_facekit_light.npz"
+    if not path.is_file():
+        raise ModelError(
+            f"no head assets at '{folder}': a folder with ict/{path.name} is wanted "
+            "(docs/data.md says where to get the parts)"
+        )
+    return path
+
+
 class HeadAssets:
     """A folder of parts: head model, skins, brows and hair; docs/data.md describes its layout.
 
@@ -59,18 +69,12 @@ class HeadAssets:
     from_head: np.ndarray = ICT_FROM_HEAD
 
     def __init__(self, folder: str | Path):
-        root = Path(folder)
-        model_file = root / "ict" / "ict_facekit_light.npz"
-        if not model_file.is_file():
-            raise ModelError(
-                f"no head assets at '{root}': a folder with ict/ict_facekit_light.npz is wanted "
-                "(docs/data.md says where to get the parts)"
-            )
+        root, model = Path(folder), model_file(folder)
         with decoding(ModelError, f"the head assets at '{root}' cannot be read"):
-            self._read(root, model_file)
+            self._read(root, model)
 
-    def _read(self, root: Path, model_file: Path) -> None:
-        with np.load(model_file, allow_pickle=False) as d:
+    def _read(self, root: Path, model: Path) -> None:
+        with np.load(model, allow_pickle=False) as d:
             self.mean = d["mean"].astype(np.float32)
             self.identity = (d["id_q"] * d["id_scale"][:, None, None].astype(np.float32)).reshape(len(d["id_q"]), -1)
             self.expression = (d["exp_q"] * d["exp_scale"][:, None, None].astype(np.float32)).reshape(
@@ -91,17 +95,18 @@ class HeadAssets:
         self.skin_normals = VertexNormals(faces[of["M_Face"] | of["M_BackHead"]], len(self.mean))
         self.all_normals = VertexNormals(faces, len(self.mean))
         self.occlusion = np.load(root / "ict" / "ao_neutral.npy", allow_pickle=False).astype(np.float32)
+        if self.occlusion.shape != (len(self.mean),):
+            raise ValueError(f"ao_neutral.npy has the shape {self.occlusion.shape}, want ({len(self.mean)},)")
         self.skins = sorted(p.name[: -len("_M_Face.jpg")] for p in (root / "skins_ict_uv").glob("*_M_Face.jpg"))
         self.textures: dict[str, Image.Image] = {}
         for skin in self.skins:
             for part in SKIN_PARTS:
                 path = root / "skins_ict_uv" / f"{skin}_{part}.jpg"
                 self.textures[f"{skin}/{part}"] = Image.open(path).convert("RGBA")
-        self.albedo = {
-            s: float(((np.asarray(self.textures[f"{s}/M_Face"])[::8, ::8, :3] / 255) ** GAMMA).mean())
-            for s in self.skins
-        }
         self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
+        for kind, there in {"skins_ict_uv": self.skins, **self.wearables}.items():
+            if not there:
+                raise ValueError(f"{kind}/ holds none; one or more is wanted")
         for kind in self.wearables.values():
             for style in kind:
                 self.textures[style] = _uncoloured(self.textures[style])

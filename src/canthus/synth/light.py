@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from canthus.decode import decoding
+from canthus.errors import ModelError
 from canthus.synth.recipe import RandomStreams, SynthRecipe
 
 BAND_SCALE = np.array([np.pi] + [2 * np.pi / 3] * 3 + [np.pi / 4] * 5)
@@ -57,9 +59,12 @@ def environment_directions(rows: int) -> np.ndarray:
 
 
 class Environment:
-    """One equirectangular map, (H,2H,3) linear radiance; +y up, the centre column faces -z."""
+    """One equirectangular map, (H,2H,3) linear radiance; +y up, the centre column faces -z. Raises `ModelError` for one
+    of fewer than 32 rows."""
 
     def __init__(self, radiance: np.ndarray):
+        if radiance.shape[0] < 32 or radiance.shape[1] < 64:
+            raise ModelError(f"an environment map of shape {radiance.shape}; 32 x 64 pixels or more are wanted")
         self.radiance = np.minimum(np.nan_to_num(radiance.astype(np.float32)), MAX_RADIANCE)
         h, w = self.radiance.shape[:2]
         self.small = self.radiance[: h // 32 * 32, : w // 64 * 64].reshape(32, h // 32, 64, w // 64, 3).mean((1, 3))
@@ -69,13 +74,15 @@ class Environment:
 
     @classmethod
     def load(cls, path: str | Path) -> Environment:
-        """Read an OpenEXR file."""
+        """Read an OpenEXR file with red, green and blue. Raises `ModelError`."""
         import OpenEXR  # optional dependency of the synth extra
 
-        channels = OpenEXR.File(str(path)).channels()
-        if "RGB" in channels:
-            return cls(np.asarray(channels["RGB"].pixels, np.float32))
-        return cls(np.stack([np.asarray(channels[c].pixels, np.float32) for c in "RGB"], -1))
+        with decoding(ModelError, f"the environment map '{path}' cannot be read"):
+            channels = OpenEXR.File(str(path)).channels()
+            together = next((channels[name].pixels for name in ("RGB", "RGBA") if name in channels), None)
+            if together is None:
+                together = np.stack([channels[c].pixels for c in "RGB"], -1)
+            return cls(np.asarray(together[..., :3], np.float32))
 
     def light(self, turn: float, brightness: float) -> Light:
         """Light of the map turned by `turn` radians about y; a white wall facing it gets the value `brightness`."""

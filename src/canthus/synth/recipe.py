@@ -73,7 +73,7 @@ class SynthRecipe:
     noise: float = 0.5
     jpeg: float = 0.3  # artefacts of strong compression
     # what is stored beside the landmarks
-    dense: bool = False  # every vertex of `MorphableModel.default()`: 57 kB a picture
+    dense: bool = False  # every vertex of `MorphableModel.default()`: 58 kB a picture
     maps: bool = False  # regions and depth of every pixel: 3 bytes a pixel
 
     def __post_init__(self) -> None:

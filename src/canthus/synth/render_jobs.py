@@ -17,10 +17,12 @@ from PIL import Image, ImageDraw
 
 from canthus.decode import decoding, read_json
 from canthus.errors import CanthusError, RecipeError
+from canthus.io.card import sha256
 from canthus.io.images import as_png
 from canthus.io.outputs import atomic_write, make_folder, remove_leftovers
 from canthus.io.shards import Samples, read_shard, shard_path, write_shard
 from canthus.synth.generator import VIEWS_PER_HEAD, SynthGenerator, stack
+from canthus.synth.heads import model_file
 from canthus.synth.recipe import SynthRecipe
 from canthus.synth.renderer import check_quality
 from canthus.synth.sequences import frames, write_clip
@@ -71,9 +73,10 @@ def shards(
     """Shards in `out` with at least `count` samples.
 
     layout: npz, tar or 300wlp (`io.shards`). quality: raster or path. Raises `RecipeError` where `out` holds shards of
-    another recipe, layout or quality, and `OutputError` where it cannot be written.
+    another recipe, layout or quality or of other heads, `ModelError` where `assets` holds none, and `OutputError` where
+    `out` cannot be written.
     """
-    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality})
+    _claim(Path(out), {"recipe": asdict(recipe), "layout": layout, "quality": quality, "heads": _heads(assets)})
     paths = [shard_path(out, n, layout) for n in range(-(-count // SHARD_SIZE))]
     job = (None if assets is None else str(assets), recipe, quality)
     return Rendering(functools.partial(_render_shard, job, layout), paths)
@@ -83,7 +86,7 @@ def clips(
     out: str | Path, assets: str | Path | None, recipe: SynthRecipe, count: int, length: int, quality: str = "raster"
 ) -> Rendering:
     """So many clips of `length` frames in folders `out/clip-NNNNN`; otherwise as `shards`."""
-    _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality})
+    _claim(Path(out), {"recipe": asdict(recipe), "frames": length, "quality": quality, "heads": _heads(assets)})
     paths = [clip_path(out, n) for n in range(count)]
     job = (None if assets is None else str(assets), recipe, quality)
     return Rendering(functools.partial(_render_clip, job, length), paths)
@@ -120,6 +123,11 @@ def clip_path(out: str | Path, number: int) -> Path:
     return Path(out) / f"clip-{number:05d}"
 
 
+def _heads(assets: str | Path | None) -> str:
+    """What tells the heads of a folder of assets from others: the digest of their model. Raises `ModelError`."""
+    return "simple" if assets is None else sha256(model_file(assets))
+
+
 def _claim(out: Path, job: dict) -> None:
     """Write down what `out` holds, or check that it is the same."""
     check_quality(job["quality"])
@@ -129,7 +137,7 @@ def _claim(out: Path, job: dict) -> None:
         atomic_write(out / JOB, text.encode())
         return
     with decoding(RecipeError, f"'{out / JOB}', which says what '{out}' holds, cannot be read"):
-        was = {"quality": "raster", "recipe": {}, **read_json(out / JOB)}
+        was = {"quality": "raster", "recipe": {}, "heads": job["heads"], **read_json(out / JOB)}
         if not isinstance(was["recipe"], dict):
             raise ValueError("it holds no recipe")
     if was != json.loads(text):
@@ -171,8 +179,9 @@ def render(wanted: Rendering, workers: int) -> Iterator[Path]:
 
 def contact_sheet(shard: str | Path, path: str | Path, rows: int = 8, columns: int = 8) -> None:
     """A PNG of the first faces of a shard with their landmarks: green where visible, red behind the head itself,
-    blue behind something else; the visible jaw line in yellow."""
-    samples: Samples = {key: values[: rows * columns] for key, values in read_shard(Path(shard)).items()}
+    blue behind something else; the visible jaw line in yellow. Raises `RecipeError` for a damaged shard."""
+    with decoding(RecipeError, f"the shard '{shard}' cannot be read; remove it, and it is rendered again"):
+        samples: Samples = {key: values[: rows * columns] for key, values in read_shard(Path(shard)).items()}
     size = samples["image"].shape[1]
     sheet = Image.new("RGB", (columns * size, rows * size))
     hidden = samples["occlusion"] if "occlusion" in samples else (~samples["visible"]).astype(np.uint8)

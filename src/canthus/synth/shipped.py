@@ -14,7 +14,6 @@ from scipy.spatial import cKDTree
 from canthus.face.expressions import ict_name
 from canthus.face.morphable import MorphableModel
 from canthus.geometry.mesh import VertexNormals
-from canthus.io.images import GAMMA
 from canthus.synth.heads import EYE_PARTS, MOUTH_PARTS, SKIN_PARTS, HeadAssets, _Surface
 
 SKIN_COLOURS = {  # sRGB
@@ -80,12 +79,10 @@ class ShippedHead(HeadAssets):
 
         self.textures: dict[str, Image.Image] = {}
         self.skins = sorted(SKIN_COLOURS)
-        self.albedo = {}
         paint = _paint(self.mean[np.unique(skin)], points)
         for name in self.skins:
             image = _skin(name, paint)
             self.textures[f"{name}/{face}"] = self.textures[f"{name}/{skull}"] = image
-            self.albedo[name] = float(((np.asarray(image)[::8, ::8, :3] / 255) ** GAMMA).mean())
         self.wearables = {"hair": {}, "brows": {}}
         for style, (z, y, thickness) in HAIRLINES.items():
             self.wearables["hair"][style] = _hair(self.mean, skin, np.interp(self.mean[:, 2], z, y), thickness)

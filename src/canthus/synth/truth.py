@@ -52,8 +52,14 @@ def occlusion(renderer: Renderer, camera: PerspectiveCamera, points: np.ndarray)
     return hidden_by(head, occluders, probes.z)
 
 
+def is_visible(hidden: np.ndarray, xyz: np.ndarray, size: int) -> np.ndarray:
+    """Whether points (...,68,3) of a picture of `size` px that `hidden_by` tells of lie open, and inside it."""
+    inside = (xyz[..., :2] >= -0.5) & (xyz[..., :2] < size - 0.5)
+    return (hidden == 0) & inside.all(-1)
+
+
 def weak_camera(head: np.ndarray, xyz: np.ndarray) -> dict[str, np.ndarray]:
-    """The weak-perspective camera that maps head points (68,3), cm, to x and y of xyz (68,3) with the least error.
+    """A weak-perspective camera, fitted to map head points (68,3), cm, to x and y of xyz (68,3).
 
     `weak_rotation` (3,3), `weak_scale` () px/cm, `weak_shift` (2,) px; `weak_residual` () px: root mean
     square of the distances.

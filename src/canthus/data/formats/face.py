@@ -20,7 +20,8 @@ Faults = list[CanthusError]
 
 Part = Literal["train", "test"]
 
-PICTURES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG", ".PNG", ".JPEG", ".BMP")
+_ENDINGS = (".jpg", ".png", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+PICTURES = (*_ENDINGS, *(ending.upper() for ending in _ENDINGS))
 LEAST = 1.0  # px: longer side of the box of points that can be those of a face
 
 
@@ -129,7 +130,7 @@ def picture_of(annotation: Path, at: Path | None = None) -> Path:
     picture = picture_at(at)
     if picture is None:
         where = "beside it" if at.parent == annotation.parent else f"in '{at.parent}'"
-        raise LandmarkError(f"'{annotation}' has no picture '{at.stem}.jpg' or .png {where}")
+        raise LandmarkError(f"'{annotation}' has no picture '{at.stem}.jpg', .png or the like {where}")
     return picture
 
 

@@ -41,7 +41,7 @@ def read_pts(path: str | Path, count: int | None = None) -> np.ndarray:
 
 
 def read_ljson(path: str | Path, group: str | None = None) -> np.ndarray:
-    """Points (L,2 or 3) as x, y, z of an LJSON file of any version, NaN where missing.
+    """Points (L,2 or 3) as x, y, z of an LJSON file of version 2 or 3, NaN where missing.
 
     Files hold (y, x) or (y, x, z), from 0. `group` names one of several groups. Raises `LandmarkError`.
     """
@@ -121,19 +121,24 @@ def read_coco(
             yield checked(FaceSample(folder / file, points, scheme=of, name=own, box=box), where)
 
 
-def read_dlib_xml(path: str | Path, scheme: str = "ibug68", faults: Faults | None = None) -> Iterator[FaceSample]:
+def read_dlib_xml(path: str | Path, scheme: str | None = None, faults: Faults | None = None) -> Iterator[FaceSample]:
     """The faces of an XML file of dlib's imglab: pictures with boxes and parts, whose names are point numbers.
 
-    Parts that are not there are NaN. Raises `LandmarkError`.
+    Parts that are not there are NaN. Boxes that are to be ignored, or have no parts, are passed over. Without a
+    `scheme` it is the one with as many points as the highest number of a part says. Raises `LandmarkError`.
     """
-    path, count = Path(path), find_scheme(scheme).count
+    path = Path(path)
     with decoding(LandmarkError, f"'{path}' is no XML file of dlib"):
         images = ElementTree.fromstring(read_bytes(path)).findall("./images/image")
     if not images:
         raise LandmarkError(f"'{path}' has no images: <dataset><images><image file=...> is wanted")
+    if scheme is None:
+        parts = (part.get("name", "") for image in images for part in image.findall("box/part"))
+        scheme = scheme_of(max((int(name) for name in parts if name.isdecimal()), default=-1) + 1, path)
+    count = find_scheme(scheme).count
     for image in images:
         file = image.get("file", "")
-        boxes = image.findall("box")
+        boxes = [box for box in image.findall("box") if box.find("part") is not None and box.get("ignore") != "1"]
         for k, box in enumerate(boxes):
             with noting(faults):
                 if not Path(file).name:

@@ -69,7 +69,7 @@ def read_300wlp(
         with noting(faults):
             image, modes = picture_of(path), None
             mat = load_mat(path, ("Pose_Para",), optional=("pt3d_68",))
-            more = folder / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
+            more = path.parents[1] / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
             if "pt3d_68" in mat:
                 points = _depth_points(mat["pt3d_68"], path)
             elif model is not None:

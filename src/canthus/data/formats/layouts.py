@@ -171,11 +171,11 @@ def _scheme_in(path: Path) -> str | None:
 
 
 def _is_300w(files: Files) -> bool:
-    return ".pts" in files.ending and not SETS_OF_300W.isdisjoint(files.folders)
+    return ".pts" in files.ending and not SETS_OF_300W.isdisjoint(files.folders | {files.folder.resolve().name.lower()})
 
 
 def _is_300w_training(files: Files) -> bool:
-    return _is_300w(files) and any("train" in groups_of_300w(place) for place in files.places[".pts"])
+    return _is_300w(files) and any("train" in groups_of_300w(files.folder / p) for p in files.places[".pts"])
 
 
 def _is_coco(path: Path) -> bool:
@@ -229,9 +229,9 @@ def _is_dlib(path: Path) -> bool:
 
 
 def _for_training(paths: list[Path]) -> list[Path]:
-    """Those that say "train" in their names, else those that do not say "test" or "val", else all."""
+    """Those that say "train" in their names, else those that do not say "test" or "validation", else all."""
     training = [p for p in paths if "train" in p.stem.lower()]
-    return training or [p for p in paths if not {"test", "val"} & set(_words(p.stem))] or paths
+    return training or [p for p in paths if not {"test", "testing", "val", "validation"} & set(_words(p.stem))] or paths
 
 
 def _words(name: str) -> list[str]:

@@ -40,7 +40,7 @@ def read_300w(folder: str | Path, faults: Faults | None = None, part: Part | Non
     folder = Path(folder)
     paths = some(files_in(folder, "**/*.pts"), ".pts files (300-W has them in helen, lfpw, ibug, ...)", folder)
     for path in paths:
-        groups = groups_of_300w(path.parent.relative_to(folder))
+        groups = groups_of_300w(path.parent)
         if part is not None and (part == "train") != ("train" in groups):
             continue
         with noting(faults):
@@ -50,13 +50,13 @@ def read_300w(folder: str | Path, faults: Faults | None = None, part: Part | Non
 
 
 def groups_of_300w(place: Path) -> frozenset[str]:
-    """The groups of the faces in a folder of 300-W, given by its path below the set's own."""
-    parts = {p.lower() for p in place.parts}
-    if "ibug" in parts:
+    """The groups of the faces in a folder of 300-W."""
+    above, name = (part.lower() for part in place.resolve().parts[-2:])
+    if name == "ibug":
         return frozenset({"challenge", "full"})
-    if parts & {"helen", "lfpw"} and "testset" in parts:
+    if name == "testset" and above in ("helen", "lfpw"):
         return frozenset({"common", "full"})
-    return frozenset({"private"} if parts & {"01_indoor", "02_outdoor"} else {"train"})
+    return frozenset({"private" if name in ("01_indoor", "02_outdoor") else "train"})
 
 
 def read_300vw(folder: str | Path, faults: Faults | None = None, scheme: str = "ibug68") -> Iterator[FaceSample]:
