@@ -8,6 +8,7 @@ Photos, head assets and the folder for results must be where every machine of th
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -24,7 +25,7 @@ from canthus.inference.lanes import Lanes
 from canthus.inference.predictor import Predictor
 from canthus.io.columns import ImageFaces
 from canthus.io.outputs import remove_leftovers
-from canthus.io.photo_lists import Photo
+from canthus.io.photo_lists import BOX, Photo
 from canthus.io.places import folder
 from canthus.io.tables import arrow_table
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 BATCH = 64  # photos of a batch of Ray Data
 LEAST = 16  # CPUs for which parts are waiting, whatever the cluster has now
 ATTEMPTS = 3  # of a part whose machine is lost
+ANSWER = 10.0  # seconds in which a cluster answers
 
 
 def align(
@@ -46,12 +48,16 @@ def align(
 ) -> Any:
     """The faces of a data set of Ray Data with a column `image`, paths or addresses, one row a face.
 
-    The answer is a data set with `columns.COLUMNS` and a column `error`, which is null but for photos that could not be
-    read: these are one row with `image` and `error`. weights, accuracy, min_face: as of `canthus.load`. actors: how
-    many processes align, each on one CPU of the cluster. Raises `CanthusError` where Ray is missing, and what
-    `canthus.load` raises.
+    Boxes are not taken; other columns are left out. The answer is a data set with `columns.COLUMNS` and a column
+    `error`, which is null but for photos that could not be read: these are one row with `image` and `error`. weights,
+    accuracy, min_face: as of `canthus.load`. actors: how many processes align, each on one CPU of the cluster. Raises
+    `CanthusError` where Ray is missing, and for a data set without images or with boxes, and what `canthus.load`
+    raises.
     """
     _ray()
+    columns = dataset.columns() or []
+    if "image" not in columns or not set(BOX).isdisjoint(columns):
+        raise CanthusError(f"got a data set with the columns {', '.join(columns)}, want `image` and no boxes")
     aligner = canthus.load(weights, accuracy=accuracy, threads=1, min_face=min_face)
     return dataset.map_batches(
         _Batches, fn_constructor_args=(aligner,), batch_size=BATCH, batch_format="numpy", concurrency=actors, num_cpus=1
@@ -134,9 +140,12 @@ def _rendered(render: Callable[[int, Path], None], number: int, path: Path) -> P
 def _cluster(address: str) -> Any:
     """Ray, connected to the cluster at an address. Raises `CanthusError`."""
     ray = _ray()
+    host, _, port = address.rpartition(":")
     try:
+        if host and "/" not in host and port.isdecimal():  # Ray itself would try for a quarter of an hour
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except (ConnectionError, ValueError, OverflowError, RuntimeError, OSError) as error:
         raise CanthusError(f"got the Ray address '{address}', where no cluster answers ({error})") from error
     return ray
 

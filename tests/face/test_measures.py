@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from canthus.errors import LandmarkError
 from canthus.face.landmarks import convert
 from canthus.face.measures import brow_height, eye_aspect_ratio, mouth_opening
 from canthus.geometry.rotation import matrix_from_euler
@@ -54,7 +55,10 @@ def test_other_schemes_are_measured_where_they_have_the_points():
     # three brow points: outer end, upper middle, inner end, of -27, -27 and -18
     assert brow_height(narrow, "cofw29") == pytest.approx(np.array([[0.2, 24 / 90]]))
     assert mouth_opening(convert(points, "ibug68", "3dfaw66")[0], "3dfaw66") == pytest.approx([22 / 3 / 40])
-    assert np.isnan(eye_aspect_ratio(np.ones((1, 21, 2)), "aflw21")).all()  # 21 points have no lids
+    with pytest.raises(LandmarkError, match="without lids and lips"):
+        eye_aspect_ratio(np.ones((1, 21, 2)), "aflw21")
+    with pytest.raises(LandmarkError, match=r"shape \(1, 60, 2\), want \(N, 68, 2 or 3\)"):
+        eye_aspect_ratio(np.ones((1, 60, 2)))
 
 
 def test_unknown_points_give_unknown_values():

@@ -117,6 +117,8 @@ def align(
         raise typer.BadParameter("--part, --shard and --ray go with --format csv or parquet only")
     if ray is not None and provider != "cpu":
         raise typer.BadParameter("--provider goes without --ray: on a cluster networks run on the CPU")
+    if ray is not None and (workers != 1 or threads is not None or memory is not None):
+        raise typer.BadParameter("--workers, --threads and --memory go without --ray: there each CPU does a part")
     most, kind, bound = threads or cores(), photos.photo_kind(), None if memory is None else memory * 10**6
 
     def lanes(count: int) -> Lanes:  # for so many photos
@@ -207,7 +209,7 @@ def track(
             "--focal",
             min=1e-3,
             max=1e9,
-            help="Focal length of the camera in pixels; default: assumed, 65 degrees wide.",
+            help="Focal length of the camera in pixels; default: assumed, 500 px at 640 x 480 and in proportion.",
         ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a chart of each video, and a page over all.")] = False,

@@ -193,6 +193,8 @@ class Part(NamedTuple):
             }
             with out.written(self.failures) as path:
                 write_rows(path, columns, FAILURE_COLUMNS)
+        else:  # those of a run that was killed before its JSON was written
+            out.remove(self.failures)
         about = {**self.wanted(aligner), "faces": faces, "failures": len(failed)}
         out.write(self.about, json.dumps(about).encode() + b"\n")
         return about

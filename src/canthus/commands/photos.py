@@ -239,7 +239,7 @@ def _write(photo: _Photo, faces: Faces, outputs: Outputs, min_face: float | None
         if outputs.pts:
             write_pts(file_of(target, f"{number}.pts"), points, k)
         if outputs.mesh == "glb" and seen is not None:
-            write_mesh(file_of(target, f"{number}.glb"), seen, k, picture.pixels)
+            write_mesh(file_of(target, f"{number}.glb"), seen, k, picture.pixels, mesh)
         elif outputs.mesh and mesh is not None:
             write_mesh(file_of(target, f"{number}.{outputs.mesh}"), mesh, k)
     if outputs.csv:

@@ -55,7 +55,11 @@ def find_blinks(times: np.ndarray, ratios: np.ndarray, coefficients: np.ndarray 
     a closed eye at an end of the series, or beside a gap in it of over `LONGEST_GAP` seconds, is none.
     Raises `LandmarkError` as `eye_closure`.
     """
-    times = np.asarray(times, np.float64)
+    times, ratios = np.asarray(times, np.float64), np.asarray(ratios, np.float64)
+    coefficients = None if coefficients is None else np.asarray(coefficients, np.float64)
+    for name, values in {"ratios": ratios, "coefficients": coefficients}.items():
+        if values is not None and values.shape != (len(times), 2):
+            raise LandmarkError(f"got {name} of shape {values.shape}, want ({len(times)}, 2) for as many times")
     found = []
     breaks = [0, *(np.flatnonzero(np.diff(times) > LONGEST_GAP) + 1).tolist(), len(times)]
     for low, high in zip(breaks, breaks[1:]):

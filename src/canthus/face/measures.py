@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from canthus.errors import LandmarkError
 from canthus.face.landmarks import convert
+from canthus.face.landmarks import scheme as find_scheme
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def eye_aspect_ratio(points: np.ndarray, scheme: str = "ibug68") -> np.ndarray:
     With the points p1..p6 of an eye, (|p2 - p6| + |p3 - p5|) / (2 |p1 - p4|) of Soukupova and Cech, "Real-time eye
     blink detection using facial landmarks", CVWW 2016. Other than there, lid distances are taken along the face's
     vertical and are 0 where an upper lid's point lies below the lower lid's, as a distance would grow again once the
-    lids of a head model cross. points: (N,L,2 or 3). Raises `LandmarkError` for a scheme without lids.
+    lids of a head model cross. points: (N,L,2 or 3). NaN where a point that is needed is not known. Raises
+    `LandmarkError` for points that do not fit the scheme, and for a scheme without lids and lips.
     """
     points, at = _measurable(points, scheme)
     up = _vertical(points, at)
@@ -68,9 +71,14 @@ def brow_height(points: np.ndarray, scheme: str = "ibug68") -> np.ndarray:
 
 
 def _measurable(points: np.ndarray, scheme: str) -> tuple[np.ndarray, _Layout]:
-    points = np.asarray(points, np.float64)
+    points, count = np.asarray(points, np.float64), find_scheme(scheme).count
+    if points.ndim != 3 or points.shape[1] != count or points.shape[2] not in (2, 3):
+        raise LandmarkError(f"got points of shape {points.shape}, want (N, {count}, 2 or 3)")
     if scheme not in _LAYOUTS:
-        points, scheme = convert(points, scheme, "ibug68")[0], "ibug68"
+        points, qualities = convert(points, scheme, "ibug68")
+        at, scheme = _LAYOUTS["ibug68"], "ibug68"
+        if all(qualities[k] == "missing" for pairs in (*at.lids, at.lips) for pair in pairs for k in pair):
+            raise LandmarkError(f"got points without lids and lips, want those of a scheme with them, such as {scheme}")
     return points, _LAYOUTS[scheme]
 
 

@@ -168,7 +168,7 @@ class MorphableModel:
             return cls(**fields, **arrays)
 
     def save(self, path: str | Path, quantised: bool = False) -> None:
-        """Write the model as one npz.
+        """Write the model as one npz, whole or not at all. Raises `ModelError` where that fails.
 
         quantised: store the bases as int16 with one scale a mode, so that no displacement is off by more than
             half of 1/32767 of the largest one of its mode.
@@ -182,7 +182,14 @@ class MorphableModel:
             "schema": np.array(SCHEMA),
             "about": np.array(json.dumps(about | {"card": dict(self.card)})),
         }
-        np.savez_compressed(Path(path), allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None})
+        part = Path(f"{path}.part")
+        try:
+            with open(part, "wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None})
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ModelError(f"'{path}' cannot be written: {error.strerror or error}") from error
 
     @classmethod
     @functools.cache
@@ -328,6 +335,8 @@ def _evaluate(basis: _Basis, identity: Array | None, expression: Array | None) -
         return basis.mean[None].copy()
     xp = api.array_namespace(*arrays.values())
     first = next(iter(arrays.values()))
+    if len({len(coefficients) for coefficients in arrays.values()} - {1}) > 1:
+        raise ModelError(f"got coefficients of {[len(c) for c in arrays.values()]} heads; as many of each are wanted")
     dtype = first.dtype if xp.isdtype(first.dtype, "real floating") else xp.float32
     place = api.device(first)
     points = xp.asarray(basis.mean, dtype=dtype, device=place)[None]

@@ -28,6 +28,9 @@ class Pose:
         object.__setattr__(self, "matrix", np.asarray(self.matrix, np.float64))
         if self.matrix.ndim != 3 or self.matrix.shape[1:] != (3, 3) or not np.isfinite(self.matrix).all():
             raise LandmarkError(f"got a pose of shape {self.matrix.shape}, want finite matrices (N, 3, 3)")
+        off = self.matrix @ self.matrix.transpose(0, 2, 1) - np.eye(3)
+        if (np.abs(off) > 2 * MAX_ROTATION_ERROR).any() or (np.linalg.det(self.matrix) < 0).any():
+            raise LandmarkError("got a pose with matrices that are no rotations, want rotations (N, 3, 3)")
 
     def __len__(self) -> int:
         return len(self.matrix)

@@ -37,7 +37,7 @@ def motions(frames: Iterable[TrackedFrame], camera: Camera, model: MorphableMode
     A head has one shape, `person.pooled_identity` of its frames. Its expressions are those of the network, with 0 for
     those that are not known, or, where the network gives none, those of a fit of the head to the landmarks. camera:
     for the translations. model: a head model in mm with the expressions of EXPRESSIONS; None: the default one. All
-    faces are held in memory, 2 kB a face and frame.
+    faces are held in memory, 3 kB a face and frame.
     """
     model = MorphableModel.default() if model is None else model
     tracks: dict[int, tuple[list[tuple[int, float]], list[Faces]]] = {}

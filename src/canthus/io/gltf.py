@@ -215,7 +215,9 @@ class _File:
         text = json.dumps(document, allow_nan=False).encode()
         text += b" " * (-len(text) % 4)
         binary = b"".join(self.parts)
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+        chunks = struct.pack("<I4s", len(text), b"JSON") + text
+        if binary:
+            chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 

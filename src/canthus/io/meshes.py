@@ -20,7 +20,13 @@ from canthus.io.outputs import atomic_write
 CHUNK = 64  # frames whose vertices are computed together
 
 
-def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, image: ImageLike | None = None) -> None:
+def write_mesh(
+    path: str | os.PathLike[str],
+    meshes: FaceMeshes,
+    face: int = 0,
+    image: ImageLike | None = None,
+    placed: FaceMeshes | None = None,
+) -> None:
     """Write one face of `faces.mesh()` as .obj, .ply or .glb, by the suffix of `path`.
 
     An .obj or .ply holds the head as it is in the image, in the image's frame with y turned up, so that the face stands
@@ -28,7 +34,8 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, 
     image's top left pixel. A .glb holds the head as an asset: in metres, upright at the origin, neutral, with the
     expressions as morph targets and those of the face as their weights (`gltf.head_glb`).
     image: the photo, as `predict` takes it, in whose pixels the meshes are: a .glb shows it on the parts of the head
-    that can be seen (`head_parts.photo_parts`).
+    that can be seen (`head_parts.photo_parts`). placed: the meshes in pixels of another picture, of which a .glb then
+    says where in it the head is; None: `meshes`.
     Raises `OutputError`, also for another suffix, for an image with another one than .glb or of another size than the
     faces', and for a face that is not there.
     """
@@ -46,7 +53,7 @@ def write_mesh(path: str | os.PathLike[str], meshes: FaceMeshes, face: int = 0, 
         data = _ply(model, vertices)
     else:
         parts = parts_of(model) if image is None else photo_parts(meshes, face, _photo(meshes, image))
-        data = head_glb(model, parts, meshes.identity[face], meshes.expression[face], _camera(meshes, face))
+        data = head_glb(model, parts, meshes.identity[face], meshes.expression[face], _camera(placed or meshes, face))
     atomic_write(path, data)
 
 

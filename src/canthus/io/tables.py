@@ -148,7 +148,7 @@ def _csv_groups(file: BinaryIO) -> tuple[list[str], Tables]:
     def some(columns: Sequence[Column]) -> Rows | None:
         at = {column.name: header.index(column.name) for column in columns}
         cells: list[list[str]] = []
-        for line in islice(lines, ROW_GROUP):
+        for line in islice(filter(None, lines), ROW_GROUP):
             if len(line) != len(header):
                 raise ValueError(f"line {lines.line_num} has {amount(len(line), 'value')}, the first has {len(header)}")
             cells.append(line)

@@ -104,9 +104,9 @@ class HeadAssets:
                 path = root / "skins_ict_uv" / f"{skin}_{part}.jpg"
                 self.textures[f"{skin}/{part}"] = Image.open(path).convert("RGBA")
         self.wearables = {kind: _load_wearables(root / kind, self.textures) for kind in ("hair", "brows")}
-        for kind, there in {"skins_ict_uv": self.skins, **self.wearables}.items():
+        for name, there in {"skins_ict_uv": self.skins, **self.wearables}.items():
             if not there:
-                raise ValueError(f"{kind}/ holds none; one or more is wanted")
+                raise ValueError(f"{name}/ holds none; one or more is wanted")
         for kind in self.wearables.values():
             for style in kind:
                 self.textures[style] = _uncoloured(self.textures[style])

@@ -9,6 +9,8 @@ import numpy as np
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces
 from canthus.face.placement import head_poses
+from canthus.inference.predictor import Predictor
+from canthus.inference.tracker import Tracker
 
 POINTS = "mediapipe478"
 FIELD_OF_VIEW = 63.0
@@ -39,9 +41,28 @@ class Category:
 
 
 def best(faces: Faces, most: int, confidence: float) -> Faces:
-    """At most `most` faces, with a detection score of at least `confidence`, or an unknown one as of followed faces."""
-    sure = ~(faces.detection_scores < confidence)
+    """At most `most` faces, with a detection score of at least `confidence`, by falling score."""
+    sure = faces.detection_scores >= confidence
     return faces[np.flatnonzero(sure)[:most]]
+
+
+class Followed:
+    """The faces of a video that were once found with a detection score of at least `confidence`, by their numbers."""
+
+    def __init__(self, aligner: Predictor, most: int, confidence: float):
+        self._tracker, self._most, self._confidence = Tracker(aligner), most, confidence
+        self._trusted = set[int]()
+
+    def step(self, rgb: np.ndarray) -> Faces:
+        """At most `most` faces of the next frame (H,W,3) uint8."""
+        tracked = self._tracker.step(rgb)
+        self._trusted |= set(tracked.ids[tracked.faces.detection_scores >= self._confidence].tolist())
+        return tracked.faces[np.flatnonzero(np.isin(tracked.ids, list(self._trusted)))[: self._most]]
+
+    def reset(self) -> None:
+        """Forget the faces."""
+        self._tracker.reset()
+        self._trusted.clear()
 
 
 def normalized(faces: Faces, count: int = 478) -> list[list[NormalizedLandmark]]:

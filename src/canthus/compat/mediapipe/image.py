@@ -51,7 +51,8 @@ class Image:
 
 
 def pixels(image: Any) -> np.ndarray:
-    """RGB (H,W,3) of an `Image`. Raises `ImageError` for anything else."""
+    """RGB (H,W,3) of an `Image`, without its opacity. Raises `ImageError` for anything else."""
     if not isinstance(image, Image):
         raise ImageError(f"got an image of type {type(image).__name__}, want an mp.Image")
-    return as_rgb(image.numpy_view())
+    seen = image.numpy_view()
+    return as_rgb(seen[..., :3] if seen.ndim == 3 and seen.shape[2] == 4 else seen)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 import canthus
-from canthus.compat.mediapipe.faces import NormalizedLandmark, best, normalized
-from canthus.inference.tracker import Tracker
+from canthus.compat.mediapipe.faces import Followed, NormalizedLandmark, best, normalized
 from canthus.io.images import as_rgb
 
 FACEMESH_NUM_LANDMARKS = 468
@@ -47,18 +46,21 @@ class FaceMesh:
         self._static, self._most, self._confidence = static_image_mode, max_num_faces, min_detection_confidence
         self._count = FACEMESH_NUM_LANDMARKS_WITH_IRISES if refine_landmarks else FACEMESH_NUM_LANDMARKS
         self._aligner = canthus.load()
-        self._tracker = Tracker(self._aligner)
+        self._followed = Followed(self._aligner, max_num_faces, min_detection_confidence)
 
     def process(self, image: np.ndarray) -> FaceMeshResults:
         """The faces of an RGB image (H,W,3) of uint8. Raises `ImageError`."""
         rgb = as_rgb(image)
-        found = self._aligner.predict(rgb) if self._static else self._tracker.step(rgb).faces
-        faces = normalized(best(found, self._most, self._confidence), self._count)
+        if self._static:
+            found = best(self._aligner.predict(rgb), self._most, self._confidence)
+        else:
+            found = self._followed.step(rgb)
+        faces = normalized(found, self._count)
         return FaceMeshResults([NormalizedLandmarkList(face) for face in faces] or None)
 
     def reset(self) -> None:
         """Forget the faces that were followed."""
-        self._tracker.reset()
+        self._followed.reset()
 
     def close(self) -> None:
         """Nothing is held that must be given back."""

@@ -12,6 +12,7 @@ import numpy as np
 import canthus
 from canthus.compat.mediapipe.faces import (
     Category,
+    Followed,
     NormalizedLandmark,
     best,
     blendshapes,
@@ -22,7 +23,6 @@ from canthus.compat.mediapipe.image import Image, pixels
 from canthus.compat.mediapipe.tasks.python.options import BaseOptions
 from canthus.errors import CanthusError
 from canthus.face.faces import Faces
-from canthus.inference.tracker import Tracker
 
 
 class RunningMode(Enum):
@@ -67,7 +67,7 @@ class FaceLandmarker:
             )
         self._options = options
         self._aligner = canthus.load()
-        self._tracker = Tracker(self._aligner)
+        self._followed = Followed(self._aligner, options.num_faces, options.min_face_detection_confidence)
         self._time = -1
 
     @classmethod
@@ -83,7 +83,8 @@ class FaceLandmarker:
     def detect(self, image: Image, image_processing_options: Any = None) -> FaceLandmarkerResult:
         """The faces of one image. Raises `CanthusError` in another running mode, `ImageError`."""
         self._check(RunningMode.IMAGE, image_processing_options)
-        return self._result(self._aligner.predict(pixels(image)))
+        most, confidence = self._options.num_faces, self._options.min_face_detection_confidence
+        return self._result(best(self._aligner.predict(pixels(image)), most, confidence))
 
     def detect_for_video(
         self, image: Image, timestamp_ms: int, image_processing_options: Any = None
@@ -94,7 +95,7 @@ class FaceLandmarker:
         if timestamp_ms <= self._time:
             raise CanthusError(f"got the time {timestamp_ms} ms after {self._time} ms, want a later one")
         self._time = timestamp_ms
-        return self._result(self._tracker.step(pixels(image)).faces)
+        return self._result(self._followed.step(pixels(image)))
 
     def close(self) -> None:
         """Nothing is held that must be given back."""
@@ -113,9 +114,8 @@ class FaceLandmarker:
         if processing is not None:
             raise CanthusError("got image_processing_options, want a whole upright image instead")
 
-    def _result(self, found: Faces) -> FaceLandmarkerResult:
+    def _result(self, faces: Faces) -> FaceLandmarkerResult:
         options = self._options
-        faces = best(found, options.num_faces, options.min_face_detection_confidence)
         return FaceLandmarkerResult(
             normalized(faces),
             blendshapes(faces) if options.output_face_blendshapes else [],
