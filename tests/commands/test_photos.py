@@ -509,3 +509,10 @@ def test_a_kill_within_a_photo_leaves_no_json_of_it(folder, tmp_path, monkeypatc
 def test_what_only_tables_are_made_of_is_told_by_a_sentence(given):
     with pytest.raises(ImageError, match="want --format parquet or csv for addresses, lists and archives"):
         find_images([PHOTO, given])
+
+
+def test_a_file_of_another_scheme_is_written_anew(tmp_path):
+    save(tmp_path / "photos" / "a.png")
+    run([tmp_path / "photos" / "a.png"], tmp_path, Outputs(False, pts=True, scheme="wflw98"))
+    assert run([tmp_path / "photos" / "a.png"], tmp_path, Outputs(False, pts=True), resume=True).files == 1
+    assert "n_points:  68" in (tmp_path / "a.pts").read_text()

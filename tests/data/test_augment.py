@@ -15,6 +15,8 @@ from torch import Tensor  # noqa: E402
 
 from canthus.data.augment import Augmentation, Augmenter, _blurred, _random_texture, warp_batch  # noqa: E402
 from canthus.data.sample import FaceBatch, StoredBatch  # noqa: E402
+from canthus.errors import RecipeError  # noqa: E402
+from canthus.face.expressions import EXPRESSIONS  # noqa: E402
 from canthus.face.landmarks import scheme  # noqa: E402
 from canthus.geometry.crop import Crop, tight_boxes  # noqa: E402
 from canthus.geometry.rotation import matrix_from_vector  # noqa: E402
@@ -390,3 +392,21 @@ def test_masks_go_along_with_a_flip():
     joined = FaceBatch.concat([whole, batch])
     assert joined.known.sum(1).tolist() == [68, 67] and joined.deep.tolist() == [True, False]
     assert FaceBatch.concat([whole, whole]).known is None and whole.known_axes is None
+
+
+def test_a_mirrored_face_blinks_with_the_other_eye():
+    expression = torch.zeros(1, 52)
+    expression[0, EXPRESSIONS.index("eyeBlinkLeft")] = 1
+    stored = StoredBatch(
+        torch.rand(1, 68, 3) * 30, torch.ones(1, 68, dtype=torch.bool), torch.eye(3)[None],
+        expression=expression, images=torch.zeros(1, 3, 40, 40, dtype=torch.uint8),
+    )  # fmt: skip
+    flipped = Augmenter(Augmentation(**STILL | {"flip": 1.0}), 40, 1.3)(stored, torch.Generator().manual_seed(0))
+    assert flipped.expression[0].nonzero().tolist() == [[EXPRESSIONS.index("eyeBlinkRight")]]
+
+
+def test_covers_and_blurs_that_would_do_nothing_are_refused():
+    for name, other in (("cover", "occlusion"), ("softest", "soft")):
+        with pytest.raises(RecipeError, match=f"`augment.{name}` is 0.1"):
+            Augmentation(**{name: 0.1, other: 0.5})
+        Augmentation(**{name: 0.1, other: 0.0})

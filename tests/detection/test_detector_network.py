@@ -147,3 +147,14 @@ def test_sigma_is_the_error_that_costs_least():
         sure = off._replace(log_sigma=torch.full_like(off.log_sigma, np.log(sigma)))
         cost[sigma] = float(loss_terms(sure, faces, 128, 128)["upright"])
     assert min(cost, key=cost.__getitem__) == 0.03
+
+
+def test_a_score_learns_how_well_its_box_lies():
+    faces = faces_of([[0, 0, 100, 100]])
+    cells, learns = exact(faces, 128, 128), assign(faces, 128, 128).face >= 0
+    # boxes of 100 x 80: IoU 0.8; with the score 0.5 the term is (0.5 - 0.8)^2 * -(0.8 ln 0.5 + 0.2 ln 0.5) = 0.09 ln 2
+    low = faces.box[:, :1].clone()
+    low[..., 3] = 80
+    box, score = torch.where(learns[..., None], low, cells.box), torch.where(learns, 0.0, cells.score)
+    terms = loss_terms(cells._replace(box=box, score=score), faces, 128, 128)
+    assert float(terms["score"]) == pytest.approx(0.09 * np.log(2), rel=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from zlib import crc32
 
 import layouts_maker as make
@@ -17,11 +18,11 @@ pytest.importorskip("h5py")
 from canthus.data.formats import FaceSample  # noqa: E402
 from canthus.errors import LandmarkError  # noqa: E402
 from canthus.evaluation import boxes as box_rules  # noqa: E402
-from canthus.evaluation import metrics  # noqa: E402
+from canthus.evaluation import metrics, pairs  # noqa: E402
 from canthus.evaluation.corruptions import CORRUPTIONS, corrupt  # noqa: E402
 from canthus.evaluation.predictions import Predictions  # noqa: E402
 from canthus.evaluation.protocols import PROTOCOLS, in_halves, protocol  # noqa: E402
-from canthus.evaluation.scores import Scores, compared, score  # noqa: E402
+from canthus.evaluation.scores import Scores, by_steps_of_yaw, compared, score  # noqa: E402
 from canthus.face.landmarks import convert  # noqa: E402
 
 SETS: dict[str, Callable[[Path], Path]] = {
@@ -477,3 +478,27 @@ def test_own_boxes_lose_the_habit_of_a_set_and_keep_what_varies():
     np.testing.assert_allclose(box_rules.own(habit(1.0) + low, true), square, atol=1e-9)
     grown = box_rules.own(habit(np.array([[1.0], [1.0], [1.1]])), true)
     np.testing.assert_allclose((grown[:, 2] - grown[:, 0]) / side[:, 0], [1, 1, 1.1])
+
+
+def test_second_labels_are_divided_by_their_own_box():
+    truth = make.turned(0)[None]
+    second = 2 * truth[..., :2]
+    pairs_of = SimpleNamespace(prediction=truth + [3, 4, 0], truth=truth, relabelled=second, boxes=None)
+    size = np.sqrt(np.prod(np.ptp(truth[0, :, :2], axis=0)))
+    apart = np.linalg.norm(second - truth[..., :2], axis=-1).mean()
+    np.testing.assert_allclose(pairs.labels_apart(pairs_of), apart / size)
+    away = np.linalg.norm(second - truth[..., :2] - [3, 4], axis=-1).mean()
+    np.testing.assert_allclose(pairs.nme_relabelled(pairs_of), away / (2 * size))
+
+
+def test_halves_take_turns():
+    points = np.zeros((68, 2)) + np.arange(68)[:, None]
+    faces = [FaceSample(np.zeros((4, 4, 3), np.uint8), points, name=f"f{k}", angles=np.zeros(3)) for k in range(4)]
+    half = {sample.name: sample.groups for sample in in_halves(faces)}
+    order = sorted(half, key=lambda name: crc32(name.encode()))
+    assert [half[name] for name in order] == [{"half A"}, {"half B"}] * 2
+
+
+def test_the_last_step_of_yaw_holds_what_is_beyond_it():
+    middles, means = by_steps_of_yaw(np.deg2rad([-5.0, 5, 75, 85, 100]), np.array([1.0, 3, 5, 7, 9]))
+    assert middles[7:] == [75, 85] and means[0] == 2 and means[7:] == [5, 8] and np.isnan(means[1:7]).all()

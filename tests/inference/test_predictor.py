@@ -549,3 +549,11 @@ def test_points_of_another_scheme_are_refused():
     predictor.run = lambda crops: Alignment(np.zeros((len(crops), 98, 3)))
     with pytest.raises(LandmarkError, match=r"'middle' give points \(1, 98, 3\), want \(B, 68, 3\)"):
         points_within(predictor, np.zeros((1, 64, 64, 3), np.uint8), 1.4)
+
+
+def test_the_surest_quarter_turn_counts():
+    fresh = canthus.load(threads=1)
+    fresh.detector = Turned(BOX)
+    # the second of the other turns is surer than the upright one, but not than the first
+    fresh.run = Unsure(5, 3.0, 3.5, 5, 3.0, 3.0)
+    assert abs(abs(fresh.predict(photo()).pose.euler()[0, 2]) - 90) < 1

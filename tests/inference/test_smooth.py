@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from canthus.evaluation.metrics import jitter
+from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces, TrackedFaces
 from canthus.face.measures import eye_aspect_ratio
 from canthus.face.morphable import MorphableModel
@@ -132,3 +133,11 @@ def test_slow_videos_are_smoothed_and_pauses_are_no_gaps() -> None:
     assert jitter(calm[10:]) < 0.9 * jitter(points(frames)[10:])
     apart = [frame._replace(number=10 * k) for k, frame in enumerate(frames)]  # frames between, without the face
     np.testing.assert_allclose(points(list(smoothed(apart)))[..., :2], points(frames)[..., :2], atol=1e-3)
+
+
+def test_expressions_are_smoothed():
+    blink = EXPRESSIONS.index("eyeBlinkLeft")
+    frames = clip(60, still, lambda t: (t >= 1).astype(float))
+    for smooth in (online(frames), list(smoothed(frames))):
+        values = np.array([frame.tracked.faces.expression[0, blink] for frame in smooth])
+        assert ((values[22:28] > 0) & (values[22:28] < 1)).any()  # a step is no step any more

@@ -783,3 +783,15 @@ def test_weights_with_a_mean_shape_see_the_crops_that_they_learnt_from_in_photos
 def test_a_least_score_that_is_no_number_is_refused(value):
     with pytest.raises(CanthusError, match="got min_score=.*, want a number, or None"):
         Tracker(Discs(), min_score=value)
+
+
+@pytest.mark.parametrize(("factor", "followed"), [(1.45, True), (1.55, False)])  # exp(0.4) = 1.49
+def test_a_face_that_grows_too_fast_is_not_followed(factor, followed):
+    class Growing(Discs):
+        def run(self, crops):
+            xyz = np.tile(factor * SIZE / 1.5 * SHAPE + [(SIZE - 1) / 2, (SIZE - 1) / 2, 0], (len(crops), 1, 1))
+            return Alignment(xyz, rotation=np.tile(np.eye(3), (len(crops), 1, 1)))
+
+    tracker = Tracker(Discs(), tracking=Growing(), detect_every=0)
+    tracker.step(scene((0, 100, 80, 20)))
+    assert tracker.step(scene((0, 100, 80, 20))).followed.tolist() == [followed]

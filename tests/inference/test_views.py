@@ -15,7 +15,7 @@ from canthus.face.landmarks import mirror, scheme
 from canthus.geometry.crop import Crop
 from canthus.geometry.rotation import geodesic, matrix_from_vector
 from canthus.inference.predictor import Predictor
-from canthus.inference.views import VIEWS, ManyViews, _mean
+from canthus.inference.views import VIEWS, ManyViews, _mean, _mirrored
 from canthus.io.images import crop_image
 
 SIZE = 112
@@ -148,3 +148,12 @@ def test_high_accuracy_is_one_option():
     np.testing.assert_array_equal(again.xyz, faces.xyz)
     with pytest.raises(WeightsError, match=r"got the accuracy 'best', want 'normal' or 'high'"):
         canthus.load(accuracy="best")
+
+
+def test_scores_and_deviations_of_a_mirrored_view_are_mirrored():
+    scores, values = np.arange(68.0)[None], np.arange(52.0)[None] / 52
+    answer = Alignment(np.zeros((1, 68, 3)), score=scores, expression=values, expression_sigma=values)
+    mirrored = _mirrored(answer, 112, "ibug68")
+    np.testing.assert_array_equal(mirrored.score[0], scheme("ibug68").mirror)
+    left, right = (EXPRESSIONS.index(f"eyeBlink{side}") for side in ("Left", "Right"))
+    assert mirrored.expression_sigma[0, left] == values[0, right]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -83,3 +84,11 @@ def test_a_file_without_the_header_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(LandmarkError, match="canthus.video/1"):
         list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_expressions_stand_in_the_line_in_their_order():
+    values, sigma = np.linspace(0, 1, 52)[None], np.linspace(0.1, 0.2, 52)[None]
+    faces = replace(made_up_faces([(10.0, 40.0, -5.0)]), expression=values, expression_sigma=sigma)
+    (face,) = json.loads(frame_line(ImageFaces("v.mp4", 3, 0.5, faces, np.array([7]))))["faces"]
+    np.testing.assert_allclose(face["expression"], values[0], atol=6e-5)
+    np.testing.assert_allclose(face["expression_sigma"], sigma[0], atol=6e-5)

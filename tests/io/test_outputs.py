@@ -18,6 +18,7 @@ from canthus.errors import CanthusError, LandmarkError, OutputError
 from canthus.face.expressions import EXPRESSIONS
 from canthus.face.faces import Faces
 from canthus.face.morphable import MorphableModel
+from canthus.geometry.rotation import matrix_from_quaternion
 from canthus.io.inputs import Source
 from canthus.io.outputs import (
     PART,
@@ -301,3 +302,12 @@ def test_a_face_that_is_not_there_has_no_pts(tmp_path):
 def test_the_name_of_an_image_may_be_a_path(tmp_path):
     write_json(tmp_path / "a.json", made_up_faces([(0, 0, 0)]), image=Path("b.jpg"))
     assert json.loads((tmp_path / "a.json").read_text())["image"]["name"] == "b.jpg"
+
+
+def test_the_document_says_what_the_faces_say():
+    faces = made_up_faces([(10.0, 40.0, -5.0)])
+    (face,), xy = to_json(faces)["faces"], faces.xy[0]
+    assert face["box"] == pytest.approx([*xy.min(0), *xy.max(0)], abs=6e-4)
+    assert face["score"] == pytest.approx(faces.scores[0].tolist(), abs=6e-5)
+    quaternion = np.array(face["pose"]["quaternion"])  # w, x, y, z
+    np.testing.assert_allclose(matrix_from_quaternion(quaternion), faces.pose.matrix[0], atol=1e-5)

@@ -18,7 +18,7 @@ from canthus.face.faces import Faces
 from canthus.face.measures import eye_aspect_ratio
 from canthus.geometry.rotation import euler_from_matrix, matrix_from_euler
 from canthus.io import tables
-from canthus.io.columns import CANTHUS, COLUMNS, OPENFACE, Camera, ImageFaces, rows
+from canthus.io.columns import CANTHUS, COLUMNS, OPENFACE, Camera, ImageFaces, openface_rows, rows
 from canthus.io.outputs import write_json
 from canthus.io.tables import read_faces, table_writer, write_csv, write_table
 
@@ -222,3 +222,11 @@ def test_times_and_numbers_that_do_not_fit_are_refused(tmp_path: Path, more, tol
     with pytest.raises(OutputError, match=told):
         write_csv(tmp_path / "a.csv", [faces, faces], **more)
     assert not list(tmp_path.iterdir())
+
+
+def test_below_the_middle_is_down():
+    image = ImageFaces("a", 0, 0.0, made_up_faces([(0.0, 0.0, 0.0)], (640, 960)), np.array([0]))
+    low = image._replace(faces=replace(image.faces, xyz=image.faces.xyz + [0, 200, 0]))
+    table = openface_rows([low], Camera(700.0))  # y down
+    assert table["pose_Ty"][0] > 0 and table["Y_30"][0] > 0 and table["pose_Tz"][0] > 0
+    assert rows([low], Camera(700.0))["translation_y"][0] < 0  # y up

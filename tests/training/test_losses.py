@@ -156,3 +156,9 @@ def test_gradients_are_finite_at_a_perfect_prediction(loss):
 def test_gradients_of_log_sigma(nll):
     prediction, truth = double(2, 4, 3, seed=1), double(2, 4, 3, seed=2)
     assert torch.autograd.gradcheck(lambda s: nll(prediction, s, truth), double(2, 4, 2, seed=3).requires_grad_())
+
+
+def test_terms_are_means_of_what_is_known():
+    # of the points 1 and 3 off, only the second is known: 9; of the second sample nothing is known: 0
+    known = torch.tensor([[False, True], [False, False]])
+    assert losses.mse(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), torch.zeros(2, 2), known).tolist() == [9.0, 0.0]

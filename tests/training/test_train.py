@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from canthus.io.outputs import PART  # noqa: E402
 from canthus.methods.swift import Swift  # noqa: E402
 from canthus.training.aligner import Stage, build  # noqa: E402
 from canthus.training.recipe import as_json  # noqa: E402
-from canthus.training.train import CHECKPOINT, LOG, Recipe, train  # noqa: E402
+from canthus.training.train import CHECKPOINT, LOG, Recipe, move_average, optimizer_of, train  # noqa: E402
 
 TERMS = {"distance": 20.0, "points": 0.05, "visible": 0.3, "rotation": 2.0}
 
@@ -436,3 +437,18 @@ Path(sys.argv[1]).with_name(f"rank{os.environ['RANK']}.json").write_text(json.du
     assert together == pytest.approx(alone, rel=0.1)
     assert [line[0] for line in lines(tmp_path / "run")] == ["step", "1", "2"]
     assert (tmp_path / "run" / "weights" / "model.safetensors").exists()
+
+
+def test_the_average_keeps_its_share_of_itself():
+    network = torch.nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(1.0)
+    average = {"weight": torch.zeros(1, 1)}
+    move_average(average, network, 0.9)
+    assert average["weight"].item() == pytest.approx(0.1)
+
+
+def test_matrices_alone_decay():
+    settings = SimpleNamespace(optimizer="sgd", lr=0.1, weight_decay=0.2)
+    groups = optimizer_of(torch.nn.Linear(1, 1), settings).param_groups
+    told = [(group["weight_decay"], group["momentum"], [p.ndim for p in group["params"]]) for group in groups]
+    assert told == [(0.2, 0.9, [2]), (0.0, 0.9, [1])]
