@@ -410,3 +410,17 @@ def test_covers_and_blurs_that_would_do_nothing_are_refused():
         with pytest.raises(RecipeError, match=f"`augment.{name}` is 0.1"):
             Augmentation(**{name: 0.1, other: 0.5})
         Augmentation(**{name: 0.1, other: 0.0})
+
+
+def test_normal_draws_end_at_so_many_deviations():
+    given = STILL | {"scale": 0.1, "clip": 1.0, "rotation": 10.0, "shift": 0.02}
+    augmenter = Augmenter(Augmentation(**given), 40, 1.3)
+    xyz = torch.rand(2000, 68, 3, generator=torch.Generator().manual_seed(1)) * 30
+    crop, _ = augmenter._placement(xyz, tight_boxes(xyz), torch.Generator().manual_seed(0))
+    whole, _ = Augmenter(Augmentation(**STILL), 40, 1.3)._placement(
+        xyz, tight_boxes(xyz), torch.Generator().manual_seed(0)
+    )
+    # a third of normal draws lies beyond one deviation, and is put there
+    for moved, most in (((crop.side / whole.side).log(), 0.1), (crop.angle, math.radians(10))):
+        assert moved.abs().max() == pytest.approx(most, rel=1e-4)
+        assert (moved.abs() > most * 0.9999).float().mean() == pytest.approx(0.317, abs=0.04)

@@ -119,6 +119,13 @@ def test_a_network_that_does_not_survive_the_export_is_refused(trained, exported
     with pytest.raises(WeightsError, match=r"differs from torch by 0\.21 px"):
         export.export_onnx(tmp_path / "moved", tmp_path / "onnx")
     assert not list((tmp_path / "onnx").iterdir())
+    with torch.no_grad():
+        aligner.out.bias[0] -= 0.01
+        aligner.out.bias[68 * 4] += 1.0  # of the first point's visibility
+    aligner.save(tmp_path / "other")
+    with pytest.raises(WeightsError, match="another visible than torch"):
+        export.export_onnx(tmp_path / "other", tmp_path / "onnx")
+    assert not list((tmp_path / "onnx").iterdir())
     monkeypatch.setattr(OnnxAligner, "answer", lambda *_: SimpleNamespace(xyz=np.full((16, 68, 3), np.nan)))
     with pytest.raises(WeightsError, match="differs from torch by nan px"):
         export.export_onnx(trained[0], tmp_path / "onnx")

@@ -57,6 +57,8 @@ def test_overrides_replace_what_the_file_says(read):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("steps: 5\nsteps: 6", "has the key `steps` twice"),
+        ("seed: 1.0e+30", r"`seed` is 1e\+30"),
         ("stepz: 5", r"mine\.yaml.*'stepz'; 'steps'\?"),
         ("augment: {scal: 0}", r"`augment`.*'scal'; 'scale'\?"),
         ("config: {withs: [8]}", r"`config`.*'withs'; 'widths'\?"),

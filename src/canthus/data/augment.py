@@ -40,7 +40,7 @@ class Augmentation:
 
     rotation: float = 17.0  # degrees in the image plane
     upright: float = 0.0  # probability of no rotation
-    clip: float = 3.0  # deviations at which normal draws of the rotation end
+    clip: float = 3.0  # deviations at which normal draws of rotation, scale and shift end
     scale: float = 0.1  # of the log of the crop's side; detectors' boxes vary by about this
     shift: float = 0.055  # of the crop's centre, in box sides
     flip: float = 0.5  # probability
@@ -156,10 +156,10 @@ class Augmenter:
 
         def moved(amount: float, *shape: int) -> Tensor:
             if o.draws == "normal":
-                return normal(*shape) * amount
+                return normal(*shape).clamp(-o.clip, o.clip) * amount
             return (2 * torch.rand(count, *shape, generator=rng, device=xyz.device) - 1) * amount
 
-        angle = moved(o.rotation).clamp(-o.clip * o.rotation, o.clip * o.rotation) * math.pi / 180
+        angle = moved(o.rotation) * math.pi / 180
         if o.upright:
             angle = angle * (torch.rand(count, generator=rng, device=xyz.device) >= o.upright)
         if self.mean_shape is None:

@@ -28,7 +28,7 @@ def read_keys(path: str | Path) -> dict[str, Any]:
 
 def parse_yaml(text: str) -> Any:
     """What a text of YAML says. Raises `ValueError` for a long or deeply nested one, and for anchors and aliases, with
-    which a few lines unfold to gigabytes; for NaN and infinity; and `yaml.YAMLError`."""
+    which a few lines unfold to gigabytes; for a key that is there twice; for NaN and infinity; and `yaml.YAMLError`."""
     import yaml  # optional dependency of the extras train and synth
 
     class Loader(yaml.SafeLoader):
@@ -44,6 +44,12 @@ def parse_yaml(text: str) -> Any:
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := sorted({key for key in keys if keys.count(key) > 1}):
+                raise ValueError(f"it has the key `{twice[0]}` twice; once is wanted")
+            return super().construct_mapping(node, deep)
 
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} characters; at most {LONGEST} are wanted")

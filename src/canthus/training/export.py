@@ -30,6 +30,7 @@ from canthus.training.aligner import WEIGHTS_FILE, Aligner
 from canthus.training.metadata import network_metadata, with_metadata
 
 OPSET = 18
+MOST_OTHER = 0.01  # largest difference of rotations, visibilities, scores and coefficients to torch
 
 
 class _Graph(nn.Module):
@@ -47,8 +48,9 @@ class _Graph(nn.Module):
 def export_onnx(weights: str | Path, out: str | Path) -> float:
     """Write the aligner of folder `weights` as an ONNX folder; returns the largest difference to torch, px.
 
-    Raises `WeightsError` if it is more than the method's `parity`, in which case nothing is written, and `OutputError`,
-    also for a folder that holds weights as training writes them, whose card would no longer be theirs.
+    Raises `WeightsError` if it is more than the method's `parity`, or if anything else differs, in which case nothing
+    is written, and `OutputError`, also for a folder that holds weights as training writes them, whose card would no
+    longer be theirs.
     """
     aligner = Aligner.load(weights)
     out = _folder(out)
@@ -71,6 +73,11 @@ def export_onnx(weights: str | Path, out: str | Path) -> float:
         raise WeightsError(
             f"the exported network differs from torch by {worst:.2g} px; at most {aligner.parity} px is wanted"
         )
+    for name in ALIGNMENT_FIELDS:
+        mine, its = getattr(ours, name), getattr(theirs, name)
+        most = aligner.parity if name == "sigma" else MOST_OTHER
+        if name != "xyz" and mine is not None and not np.allclose(mine, its, rtol=1e-3, atol=most, equal_nan=True):
+            raise WeightsError(f"the exported network gives another {name} than torch, want one within {most}")
     _write(out, card, data)
     return worst
 

@@ -205,7 +205,7 @@ def _check_types(where: str, values: dict[str, Any], options: type) -> None:
 _LIMITS = {
     "steps": (1, math.inf), "batch": (1, math.inf), "save_every": (1, math.inf), "picture_every": (0, math.inf),
     "warmup_steps": (0, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf), "final_lr_ratio": (0, 1),
-    "ema_decay": (0, 1), "share": (0, math.inf), "seed": (0, math.inf), "grad_clip": (1e-6, math.inf),
+    "ema_decay": (0, 1), "share": (0, math.inf), "seed": (0, 2**63 - 1), "grad_clip": (1e-6, math.inf),
     "workers": (1, math.inf), "refiner_lr": (0, math.inf),
 }  # fmt: skip
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
