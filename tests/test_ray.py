@@ -154,3 +154,14 @@ def test_a_machine_that_is_lost_loses_and_repeats_nothing(shots, tmp_path):
     assert {path.name for path in out.iterdir()} == {path.name for path in here.iterdir()}
     for path in here.iterdir():
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_an_address_where_nothing_answers_and_boxes_are_refused_at_once(cluster):
+    from canthus.ray import align as align_data
+    from canthus.ray import align_parts
+
+    with pytest.raises(CanthusError, match=r"'127\.0\.0\.1:1', where no cluster answers"):
+        align_parts([], "out", "127.0.0.1:1", PLAN)
+    for row in ({"photo": "a.png"}, {"image": "a.png", "box_x0": 1.0}):
+        with pytest.raises(CanthusError, match="want `image` and no boxes"):
+            align_data(ray.data.from_items([row]))

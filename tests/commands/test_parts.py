@@ -294,3 +294,14 @@ def test_a_picture_of_bytes_is_the_picture_of_the_file(photos):
     data = (photos / "a.png").read_bytes()
     np.testing.assert_array_equal(decode_picture(data, "a.png", 2**26).pixels, canthus.read_image(photos / "a.png"))
     assert decode_picture(data, "a.png", 95 * 94).reduction == 2
+
+
+def test_failures_of_a_run_that_was_killed_go_once_all_can_be_read(photos, tmp_path):
+    out = tmp_path / "out"
+    run([photos], out, Plan(size=8))
+    (out / "_part-00000.json").unlink()  # as a kill before it is written leaves the rest
+    assert "_failures-00000.parquet" in names(out)
+    face().save(photos / "b.jpg")
+    summary = run([photos], out, Plan(size=8), resume=True)
+    assert (summary.files, summary.failed) == (5, 0)
+    assert names(out) == {"part-00000.parquet", "_part-00000.json"}

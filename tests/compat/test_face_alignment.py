@@ -181,3 +181,12 @@ def test_what_cannot_be_used_raises_one_sentence(call, error):
 def test_boxes_of_a_detector_and_tight_boxes_are_each_others_inverse():
     boxes = np.array([[10.0, 20.0, 110.0, 220.0], [-5.5, 0.0, 31.0, 64.25]], np.float32)
     np.testing.assert_allclose(face_boxes(tight(boxes)), boxes, atol=1e-3)
+
+
+def test_whole_numbers_of_any_type_are_pixels():
+    wanted = FaceAlignment(LandmarksType.TWO_D).get_landmarks(photo())
+    for kind in ("int64", "uint16", "float32"):
+        (points,) = FaceAlignment(LandmarksType.TWO_D).get_landmarks(photo().astype(kind))
+        np.testing.assert_array_equal(points, wanted[0])
+    with pytest.raises(ImageError, match="want 0 to 255"):
+        FaceAlignment(LandmarksType.TWO_D).get_landmarks(photo().astype("int32") * 200)

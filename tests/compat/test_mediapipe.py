@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from photos import PHOTO, aligner, photo
 
 from canthus.compat import mediapipe as mp
-from canthus.compat.mediapipe.faces import BLENDSHAPES
+from canthus.compat.mediapipe.faces import BLENDSHAPES, Followed
 from canthus.compat.mediapipe.tasks import python
 from canthus.compat.mediapipe.tasks.python import vision
 from canthus.errors import CanthusError, ImageError
 from canthus.face.expressions import EXPRESSIONS
+from canthus.face.faces import TrackedFaces
 
 # As on MediaPipe's pages: landmarks, the three best blendshapes and the pose of each face.
 TASK = """
@@ -156,3 +159,20 @@ def test_times_of_a_film_increase():
     assert landmarker.detect_for_video(frame, 5).face_landmarks == []
     with pytest.raises(CanthusError, match="got the time 5 ms after 5 ms"):
         landmarker.detect_for_video(frame, 5)
+
+
+def test_a_face_of_a_film_that_was_sure_once_stays():
+    class Doubtful:
+        """A tracker that is sure of a face when it first finds it, follows it, and later finds it again with doubts."""
+
+        def __init__(self):
+            self.scores = iter((0.95, np.nan, 0.6, np.nan))
+
+        def step(self, picture):
+            found = replace(aligner().predict(picture), detection_scores=np.array([next(self.scores)]))
+            return TrackedFaces(found, np.array([3]), np.array([False]))
+
+    for confidence, counts in ((0.9, [1, 1, 1, 1]), (0.97, [0, 0, 0, 0])):
+        followed = Followed(aligner(), 1, confidence)
+        followed._tracker = Doubtful()
+        assert [len(followed.step(photo())) for _ in counts] == counts

@@ -83,3 +83,10 @@ def test_series_of_other_lengths_are_refused() -> None:
     with pytest.raises(LandmarkError, match="one length"):
         eye_closure(np.arange(3), np.ones(4))
     assert find_blinks(np.zeros(0), np.zeros((0, 2))) == []
+
+
+def test_ratios_and_coefficients_are_of_two_eyes_and_as_many_times():
+    times = np.arange(20) / 10
+    for given in ((np.ones((30, 2)),), (np.ones(20),), (np.ones((20, 2)), np.ones((20, 1)))):
+        with pytest.raises(LandmarkError, match=r"want \(20, 2\)"):
+            find_blinks(times, *given)

@@ -348,3 +348,9 @@ def test_mesh_without_sigma_weighs_all_points_the_same() -> None:
     unknown = replace(faces, sigma=np.full((1, 68), np.nan)).mesh()
     same = replace(faces, sigma=np.full((1, 68), 2.0)).mesh()
     np.testing.assert_allclose(unknown.vertices, same.vertices, atol=1e-3)
+
+
+def test_matrices_that_are_no_rotations_are_no_pose():
+    for matrix in (np.zeros((3, 3)), 5 * np.eye(3), np.diag([-1.0, 1, 1])):
+        with pytest.raises(LandmarkError, match="no rotations"):
+            Pose(matrix[None])

@@ -367,3 +367,21 @@ def test_a_head_that_is_not_symmetric_has_no_mirror():
     bent = replace(model, mean=model.mean + [[0.1, 0, 0]] * np.square(model.mean[:, 1:2] / 10))
     with pytest.raises(ModelError, match="not symmetric"):
         _ = bent.mirror
+
+
+def test_a_model_is_written_whole_or_not_at_all_under_the_name_given(tmp_path):
+    model = MorphableModel.default()
+    model.save(tmp_path / "head")  # no suffix is added
+    assert MorphableModel.load(tmp_path / "head").name == model.name
+    before = (tmp_path / "head").read_bytes()
+    (tmp_path / "head.part").mkdir()  # so that nothing can be written there
+    with pytest.raises(ModelError, match="head' cannot be written"):
+        model.save(tmp_path / "head")
+    assert (tmp_path / "head").read_bytes() == before
+    with pytest.raises(ModelError, match="cannot be written"):
+        model.save(tmp_path / "nowhere" / "head.npz")
+
+
+def test_coefficients_of_unequal_numbers_of_heads_are_refused():
+    with pytest.raises(ModelError, match=r"\[2, 3\] heads"):
+        MorphableModel.default().vertices(np.zeros((2, 4)), np.zeros((3, 4)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -137,3 +138,22 @@ def test_a_sequence_of_a_model_in_other_units_is_refused(tmp_path: Path) -> None
 def test_the_photo_of_a_glb_has_the_size_of_that_of_the_faces(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"got an image of \(50, 40\) px, want the \(40, 40\) px of the meshes"):
         write_mesh(tmp_path / "a.glb", tetrahedra(), 0, np.zeros((40, 50, 3), np.uint8))
+
+
+def test_a_head_is_placed_in_the_photo_that_is_named(tmp_path):
+    meshes = made_up_faces([(0.0, 20.0, 0.0)]).mesh()
+    camera = replace(meshes.camera, scale=meshes.camera.scale * 2, shift=meshes.camera.shift * 2)
+    whole = replace(meshes, vertices=meshes.vertices * 2, camera=camera)
+    write_mesh(tmp_path / "a.glb", meshes)
+    write_mesh(tmp_path / "b.glb", meshes, placed=whole)
+    small, large = (document(tmp_path / f"{name}.glb")["nodes"][0]["extras"] for name in "ab")
+    # the head model is in millimetres
+    assert small["pixels_per_metre"] == pytest.approx(1000 * float(meshes.camera.scale[0]), rel=1e-3)
+    assert large["pixels_per_metre"] == pytest.approx(2 * small["pixels_per_metre"], rel=1e-4)
+    assert large["origin_in_photo"] == pytest.approx(2 * np.array(small["origin_in_photo"]), abs=0.01)
+
+
+def document(path: Path) -> dict:
+    """The JSON of a binary glTF: after 12 bytes of header and 8 of the chunk's own."""
+    data = path.read_bytes()
+    return json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -188,7 +189,8 @@ class MorphableModel:
                 np.savez_compressed(file, allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None})
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise ModelError(f"'{path}' cannot be written: {error.strerror or error}") from error
 
     @classmethod
