@@ -15,6 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from faces_maker import write_shards  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("same", derandomize=True)  # a run tests what the last one did
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

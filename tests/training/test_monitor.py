@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 
 import numpy as np
 import pytest
@@ -103,5 +104,20 @@ def test_points_are_drawn_where_they_are():
     assert (x.mean(), y.mean()) == pytest.approx((8.5 * scale - 0.5, 1.5 * scale - 0.5), abs=0.6)
 
 
-def test_the_commit_is_that_of_the_code():
-    assert monitor.commit() == "" or len(monitor.commit().removesuffix("-dirty")) == 40
+def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+    code = tmp_path / "monitor.py"
+    code.write_text("a = 1")
+    monkeypatch.setattr(monitor, "__file__", str(code))
+
+    def git(*words: str) -> str:
+        names = "-c", "user.name=a", "-c", "user.email=a@b"
+        call = ["git", *names, "-C", str(tmp_path), *words]
+        return subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    assert monitor.commit() == ""  # a repository that merely holds an installation
+    git("add", "monitor.py")
+    git("commit", "--message", "a")
+    assert monitor.commit() == git("rev-parse", "HEAD")
+    code.write_text("a = 2")
+    assert monitor.commit() == git("rev-parse", "HEAD") + "-dirty"
