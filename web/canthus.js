@@ -26,7 +26,7 @@ const SCORE_RADIUS = 0.05;  // of `score`, in face sizes
 const TURN_SCORE = 0.4;  // mean score of a detected face under which its crop is turned
 const TURN_GAIN = 1.5;  // times as sure has a turned answer to be
 const HOPE = 0.4;  // share of the score that its detector wants of a frontal face under which one is given up early
-const REFINEMENTS = 2;  // at most: a box twice and a half as large as the face takes two
+const REFINEMENTS = 2;  // at most: a box twice as large as the face takes two
 const REFINE_ROLL = 15 * Math.PI / 180, REFINE_SHIFT = 0.06, REFINE_SCALE = 0.1;
 export const SAME_FACE = 0.5;  // intersection over union above which the landmarks of two detections are of one face
 const MIN_UP = 0.3;  // heads whose upward axis is shorter in the image plane have no upright

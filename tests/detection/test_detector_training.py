@@ -18,7 +18,7 @@ from canthus.detection.dataset import Composites, _varied, part_path  # noqa: E4
 from canthus.detection.network import DetectorNetwork  # noqa: E402
 from canthus.detection.refiner import Looks, RefinerNetwork, look_terms  # noqa: E402
 from canthus.detection.train import DetectorRecipe, draw, train_detector  # noqa: E402
-from canthus.errors import RecipeError, WeightsError  # noqa: E402
+from canthus.errors import CanthusError, RecipeError, WeightsError  # noqa: E402
 from canthus.inference.detect import REFINER_CONTEXT, Detections, corrected  # noqa: E402
 
 
@@ -101,7 +101,7 @@ def test_drawn_once_and_read_back(heads, tmp_path, small_parts):
 def test_a_folder_of_something_else_than_pictures_is_refused(heads, tmp_path, small_parts, key):
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "picture.exr").write_text("no picture")
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(CanthusError, match="cannot be read"):
         list(draw(recipe(heads, **{key: str(tmp_path / "given")}), tmp_path / "run"))
 
 

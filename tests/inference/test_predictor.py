@@ -239,10 +239,10 @@ class Known(Turned):
         return found._replace(angle_known=np.ones(len(found.scores), bool))
 
 
-def test_a_box_that_is_far_too_large_is_looked_at_twice_more():
+def test_a_box_twice_as_large_is_looked_at_twice_more():
     middle, half = (BOX[:2] + BOX[2:]) / 2, (BOX[2:] - BOX[:2]) / 2
     fresh = canthus.load(threads=1)
-    fresh.detector = Known(np.concatenate([middle - 2.5 * half, middle + 2.5 * half]))
+    fresh.detector = Known(np.concatenate([middle - 2 * half, middle + 2 * half]))
     batches, run = [], fresh.run
     fresh.run = lambda crops: batches.append(len(crops)) or run(crops)
     (face,) = fresh.predict(photo()).xy

@@ -156,7 +156,7 @@ def test_a_face_has_the_same_truth_and_nearly_the_same_look(renderer):
 
 
 def claimed(folder, quality: str) -> None:
-    shards._claim(folder, {"recipe": asdict(RECIPE), "layout": "npz", "quality": quality})
+    shards._claim(folder, {"recipe": asdict(RECIPE), "layout": "npz", "quality": quality, "heads": "simple"})
 
 
 def test_a_folder_holds_one_quality(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 def draw_composites(folder: Path, sources: Sources, parts: int, side: int, seed: int, workers: int) -> Iterator[int]:
     """Draw the files that are missing; yields how many there are, as each is done. Raises `RecipeError` where a source
-    cannot be read, `OutputError`."""
+    cannot be read (`ModelError` for an environment map), `OutputError`."""
     make_folder(folder)
     remove_leftovers(folder)
     missing = [n for n in range(parts) if not os.path.exists(part_path(folder, n))]

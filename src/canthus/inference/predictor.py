@@ -47,7 +47,7 @@ SAME_FACE = 0.5  # intersection over union above which the landmarks of two dete
 # A detected face is aligned again on a better crop if by the first answer its roll is larger (radians), or its box was
 # off by more (sides of the crop, logarithm of the side). On photos of AFLW2000-3D that is one face in five.
 REFINE_ROLL, REFINE_SHIFT, REFINE_SCALE = np.deg2rad(15), 0.06, 0.1
-REFINEMENTS = 2  # at most: a box twice and a half as large as the face takes two
+REFINEMENTS = 2  # at most: a box twice as large as the face takes two
 HOPE = 0.4  # share of the score that its detector wants of a frontal face under which one is given up before that
 
 MIN_UP = 0.3  # heads whose upward axis is shorter in the image plane look down or up so far that they have no upright
