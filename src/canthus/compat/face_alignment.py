@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 import canthus
+from canthus.compat import without_opacity
 from canthus.errors import BoxError, ImageError, amount
 from canthus.face.faces import Faces
 from canthus.face.landmarks import mirror
@@ -188,9 +189,7 @@ def _image(image_or_path: Any) -> np.ndarray:
     """An image as uint8 (H,W,3) RGB. face_alignment takes values of any type as 0..255 and leaves opacity out."""
     if isinstance(image_or_path, str | Path):
         return read_image(image_or_path)
-    image = _array(image_or_path)
-    if image.ndim == 3 and image.shape[2] == 4:
-        image = image[..., :3]
+    image = without_opacity(_array(image_or_path))
     if image.dtype.kind in "iuf" and image.dtype != np.uint8:
         if not (image.size and image.min() >= 0 and image.max() <= 255):  # NaN fails every comparison
             raise ImageError("got an image with values outside 0 to 255 or none, want 0 to 255")

@@ -18,7 +18,7 @@ from canthus.decode import decoding
 from canthus.errors import RecipeError, amount
 from canthus.face.expressions import EXPRESSIONS, as_arkit
 from canthus.face.landmarks import convert
-from canthus.geometry.crop import Crop, tight_boxes
+from canthus.geometry.crop import Crop, tight_boxes, within
 from canthus.io.images import as_image, crop_image
 from canthus.io.shards import FileShard, NpzShard, Rows, open_shard, shards_in
 
@@ -174,8 +174,8 @@ class PhotoFaces:
     def _picture(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The square of a face, and which of its points lie in the photo (L,)."""
         image = as_image(self._images[k])
-        end = np.array([image.shape[1], image.shape[0]]) - 0.5
-        return crop_image(image, self._crops[k : k + 1])[0], ((self._places[k] > -0.5) & (self._places[k] < end)).all(1)
+        inside = within(self._places[k], (image.shape[1], image.shape[0]))
+        return crop_image(image, self._crops[k : k + 1])[0], inside
 
 
 def in_scheme(xyz: np.ndarray, visible: np.ndarray, points: str) -> tuple[np.ndarray, np.ndarray]:

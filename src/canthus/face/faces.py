@@ -20,7 +20,7 @@ from canthus.face.pose import Pose, as_rotations, head_rotation
 from canthus.face.surface import landmarks_on_heads, surface_map, surface_schemes
 from canthus.face.uncertainty import scores_of
 from canthus.geometry.camera import WeakPerspective
-from canthus.geometry.crop import Crop, box_sizes, tight_boxes
+from canthus.geometry.crop import Crop, box_sizes, tight_boxes, within
 from canthus.geometry.rotation import matrix_from_vector
 from canthus.threads import blas_threads
 
@@ -118,12 +118,11 @@ class Alignment:
             own_head = np.concatenate([placement[:, :1] / crop.zoom[:, None], origin, _numpy(self.coefficients)], 1)
         unknown = np.full(xyz.shape[:2], np.nan)
         visible = unknown if self.visible is None else _numpy(self.visible)
-        inside = ((xyz[..., :2] >= -0.5) & (xyz[..., :2] < np.array(image_size) - 0.5)).all(-1)
         return Faces(
             xyz=xyz - [0, 0, 1] * xyz.mean(1, keepdims=True),
             detection_scores=unknown[:, 0] if detection_scores is None else _numpy(detection_scores),
             sigma=unknown if self.sigma is None else _numpy(self.sigma) / crop.zoom[:, None],
-            visible=np.where(inside | np.isnan(visible), visible, 0.0),
+            visible=np.where(within(xyz, image_size) | np.isnan(visible), visible, 0.0),
             pose=Pose(rotation),
             image_size=image_size,
             scheme=scheme,

@@ -102,6 +102,13 @@ class Crop:
         return xp.stack([xp.stack([c, -s], axis=-1), xp.stack([s, c], axis=-1)], axis=-2)
 
 
+def within(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Whether points (...,2 or more) lie in a picture of size (width, height), whose borders are half a pixel beyond
+    the centres of its first and last pixels; NaN does not."""
+    places = points[..., :2]
+    return np.asarray(((places >= -0.5) & (places < np.array(size) - 0.5)).all(-1))
+
+
 def tight_boxes(points: Array) -> Array:
     """The boxes (B, 4) = (x0, y0, x1, y1) around `points` (B, L, 2 or 3)."""
     xp: Any = array_namespace(points)

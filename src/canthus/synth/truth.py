@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from canthus.geometry.camera import WeakPerspective
+from canthus.geometry.crop import within
 from canthus.synth.scene import PerspectiveCamera, Piece, Renderer, Role
 
 HEAD_MARGIN, OCCLUDER_MARGIN = 0.6, 0.05  # cm that a surface must be in front of a point to hide it
@@ -54,8 +55,7 @@ def occlusion(renderer: Renderer, camera: PerspectiveCamera, points: np.ndarray)
 
 def is_visible(hidden: np.ndarray, xyz: np.ndarray, size: int) -> np.ndarray:
     """Whether points (...,68,3) of a picture of `size` px that `hidden_by` tells of lie open, and inside it."""
-    inside = (xyz[..., :2] >= -0.5) & (xyz[..., :2] < size - 0.5)
-    return (hidden == 0) & inside.all(-1)
+    return (hidden == 0) & within(xyz, (size, size))
 
 
 def weak_camera(head: np.ndarray, xyz: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from canthus.compat import without_opacity
 from canthus.errors import ImageError
 from canthus.io.images import as_rgb, read_image
 
@@ -54,5 +55,4 @@ def pixels(image: Any) -> np.ndarray:
     """RGB (H,W,3) of an `Image`, without its opacity. Raises `ImageError` for anything else."""
     if not isinstance(image, Image):
         raise ImageError(f"got an image of type {type(image).__name__}, want an mp.Image")
-    seen = image.numpy_view()
-    return as_rgb(seen[..., :3] if seen.ndim == 3 and seen.shape[2] == 4 else seen)
+    return as_rgb(without_opacity(image.numpy_view()))
